@@ -1,0 +1,76 @@
+"""The one spectrogram front end: encoder, classifier, losses, metrics and detection all see audio through it.
+
+Frame 256, hop 128, periodic Hann window, 256-point FFT, end-padded: 16384 samples give 128 frames of 129 bins.
+"""
+
+import tensorflow as tf
+
+FRAME_LENGTH = 256
+FRAME_STEP = 128
+KINDS = ("stft_real", "log_magnitude")
+LOG_FLOOR = 1e-3
+
+
+def stft(
+    audio: tf.Tensor,
+    frame_length: int = FRAME_LENGTH,
+    frame_step: int = FRAME_STEP,
+    fft_length: int | None = None,
+) -> tf.Tensor:
+    """Complex short-time Fourier transform of each channel, end-padded so that no sample is lost.
+
+    Args:
+        audio: float32 `[B, T, C]`.
+        frame_length: window length in samples.
+        frame_step: hop in samples.
+        fft_length: FFT size in samples. Defaults to `frame_length`.
+
+    Returns:
+        complex64 `[B, ceil(T / frame_step), fft_length // 2 + 1, C]`.
+    """
+    channels_first = tf.transpose(tf.cast(audio, tf.float32), [0, 2, 1])
+    spectra = tf.signal.stft(channels_first, frame_length, frame_step, fft_length or frame_length, pad_end=True)
+    return tf.transpose(spectra, [0, 2, 3, 1])
+
+
+def magnitude(spectra: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
+    """|X| of a complex tensor with a finite gradient at zero: sqrt(re^2 + im^2 + epsilon) float32, same shape."""
+    return tf.sqrt(tf.square(tf.math.real(spectra)) + tf.square(tf.math.imag(spectra)) + epsilon)
+
+
+def stft_real(audio: tf.Tensor) -> tf.Tensor:
+    """The paper's spectrogram: the REAL PART of the STFT, signed and sensitive to phase.
+
+    Args:
+        audio: float32 `[B, T, C]` in [-1, 1].
+
+    Returns:
+        float32 `[B, frames, 129, C]`.
+    """
+    return tf.math.real(stft(audio))
+
+
+def log_magnitude(audio: tf.Tensor, floor: float = LOG_FLOOR) -> tf.Tensor:
+    """Natural logarithm of the STFT magnitude, `log(|X| + floor)`.
+
+    Args:
+        audio: float32 `[B, T, C]` in [-1, 1].
+        floor: added to the magnitude, so that digital silence stays finite.
+
+    Returns:
+        float32 `[B, frames, 129, C]`.
+    """
+    return tf.math.log(magnitude(stft(audio)) + floor)
+
+
+def spectrogram(audio: tf.Tensor, kind: str) -> tf.Tensor:
+    """Dispatch by name: `stft_real` (the paper's) or `log_magnitude`. Shapes as in those functions.
+
+    Raises:
+        ValueError: for another kind.
+    """
+    if kind == "stft_real":
+        return stft_real(audio)
+    if kind == "log_magnitude":
+        return log_magnitude(audio)
+    raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
