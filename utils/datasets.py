@@ -1,0 +1,466 @@
+"""Folders of audio as memory-mapped arrays: SC09 in its two published layouts, or any folder of sounds.
+
+Layouts, recognised in this order:
+    Speech Commands   root/{zero ... nine}/*.wav, with validation_list.txt and testing_list.txt
+    Donahue's SC09    root[/sc09]/{train,valid,test}/Zero_*.wav
+    unlabelled        any other folder, walked recursively
+
+Every clip is decoded once, by `utils.audio.load_clip`, into a cache that later runs map into memory.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import tensorflow as tf
+from tqdm import tqdm
+
+from utils import audio as audio_module
+from utils.audio import ALIGNMENTS, find_audio, load_clip
+from utils.options import UserError
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SPLITS = ("train", "validation", "test", "all")
+UNLABELLED = -1
+INT16_SCALE = 32768.0
+
+_DONAHUE_FOLDERS = {"train": "train", "valid": "validation", "test": "test"}
+_LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
+_VALIDATION_PERCENT = 10
+_DECODE_CHUNK = 256
+_CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One split of a folder of audio.
+
+    Attributes:
+        audio: int16 `[N, T, C]`, memory-mapped and read-only; x stands for x / 32768 (`to_float`).
+        labels: int32 `[N]`, the digit, or -1 for every clip of an unlabelled folder.
+        names: N source paths relative to the folder, sorted; repeated where a file gave several windows.
+        class_names: the names of labels 0, 1, ...; empty for an unlabelled folder.
+        sample_rate: in Hz.
+        layout: "speech commands", "sc09" or "unlabelled".
+        split: which of `SPLITS` this is.
+        problems: (name, reason) of each file that was left out.
+        absent: how many files the split's list names that are not on disk.
+    """
+
+    audio: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    class_names: tuple[str, ...]
+    sample_rate: int
+    layout: str
+    split: str
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    absent: int = 0
+
+    def __len__(self) -> int:
+        return len(self.audio)
+
+    def to_float(self, index: int | slice | np.ndarray = slice(None)) -> np.ndarray:
+        """The clips at `index` as float32 in [-1, 1): `[n, T, C]`, or `[T, C]` for a single integer."""
+        return to_float(self.audio[index])
+
+    def describe(self) -> str:
+        """One line for a log: counts, layout, what was left out."""
+        parts = [f"{self.split}: {len(self):,} clips ({self.layout} layout)"]
+        if self.class_names:
+            counts = np.bincount(self.labels, minlength=len(self.class_names))
+            parts.append(f"{counts.min():,} to {counts.max():,} a class")
+        if self.absent:
+            parts.append(f"{self.absent:,} listed but not on disk")
+        if self.problems:
+            parts.append(f"{len(self.problems):,} unreadable")
+        return ", ".join(parts)
+
+
+def to_float(audio: np.ndarray) -> np.ndarray:
+    """int16 samples as float32 in [-1, 1), same shape."""
+    return audio.astype(np.float32) / np.float32(INT16_SCALE)
+
+
+def load_dataset(
+    root: str | Path,
+    num_samples: int = 16384,
+    num_channels: int = 1,
+    sample_rate: int = 16000,
+    split: str = "train",
+    alignment: str = "aligned",
+    cache_dir: str | Path = Path("cache"),
+    *,
+    window: str = "start",
+    quiet: bool = False,
+) -> Dataset:
+    """Load one split of a folder of audio, decoding it into `cache_dir` the first time.
+
+    An unlabelled folder, or a Speech Commands folder without its lists, is split by a hash of the file names
+    (one speaker's clips stay together): 10 % validation, the rest training, no test split.
+
+    Args:
+        root: the folder.
+        num_samples: length T of a clip in samples; shorter files are zero-padded.
+        num_channels: C.
+        sample_rate: in Hz; other rates are resampled.
+        split: "train", "validation", "test" or "all".
+        alignment: a name in `utils.audio.ALIGNMENTS`.
+        cache_dir: where decoded clips are kept. The key covers the files' names, sizes and times, every
+            option here, the decoding code and its libraries; one entry per split.
+        window: "start" or "loudest" (one clip a file), or "all" (a long file gives several).
+        quiet: no progress bar.
+
+    Returns:
+        A `Dataset`. Files that cannot be decoded are named on stderr and left out.
+
+    Raises:
+        UserError: no such folder, nothing in this split, or not one readable file in it.
+        ValueError: for another split or alignment.
+    """
+    root, cache_dir = Path(root), Path(cache_dir)
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}. Received: {split!r}")
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"alignment must be one of {', '.join(ALIGNMENTS)}. Received: {alignment!r}")
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; a folder of audio files is needed, for example SC09")
+
+    layout, entries, problems, absent = _scan(root, split)
+    if not entries:
+        raise UserError(
+            f"{root}: no audio for the split {split!r} ({layout} layout). Looked for zero/ ... nine/ with "
+            "validation_list.txt and testing_list.txt (Speech Commands), for train/, valid/ and test/ with "
+            "Zero_*.wav ... (SC09), then for audio files at any depth"
+        )
+
+    def decode(path: Path) -> np.ndarray:
+        clip = load_clip(
+            path, num_samples, num_channels, sample_rate, window=window, alignment=ALIGNMENTS[alignment]
+        )
+        return to_int16(clip.windows)
+
+    options = [num_samples, num_channels, sample_rate, window, repr(ALIGNMENTS[alignment])]
+    key = _cache_key(root, [entry.path for entry in entries], options)
+    folder = cache_dir / f"{root.resolve().name}-{split}-{alignment}-{key}"
+    if not (folder / "index.json").is_file():
+        _write_cache(folder, root, entries, decode, quiet)
+
+    index = json.loads((folder / "index.json").read_text())
+    unreadable = [(name, reason) for name, reason in index["problems"]]
+    if not index["names"]:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unreadable[:3])
+        raise UserError(f"{root}: none of {len(entries):,} files ({split} split) is readable ({reasons})")
+    shape = (len(index["names"]), num_samples, num_channels)
+    return Dataset(
+        audio=np.memmap(folder / "audio.int16", np.int16, "r", shape=shape),
+        labels=np.array(index["labels"], np.int32),
+        names=index["names"],
+        class_names=() if layout == "unlabelled" else DIGITS,
+        sample_rate=sample_rate,
+        layout=layout,
+        split=split,
+        problems=problems + unreadable,
+        absent=absent,
+    )
+
+
+def to_int16(audio: np.ndarray) -> np.ndarray:
+    """float samples in [-1, 1] as int16, same shape; exact for what was read from 16-bit files."""
+    return np.clip(np.rint(audio * INT16_SCALE), -32768, 32767).astype(np.int16)
+
+
+# ---- tf.data --------------------------------------------------------------------
+
+
+def batch_indices(num_clips: int, batch_size: int, step: int, seed: int) -> np.ndarray:
+    """Which clips make up training step `step`: a function of the seed and the step alone.
+
+    Epochs are shuffled one by one and laid end to end: every clip is seen once an epoch.
+
+    Returns:
+        int64 `[batch_size]`.
+    """
+    position = step * batch_size
+    indices: list[np.ndarray] = []
+    missing = batch_size
+    while missing:
+        epoch, start = divmod(position, num_clips)
+        taken = _epoch_order(num_clips, seed, epoch)[start : start + missing]
+        indices.append(taken)
+        position += len(taken)
+        missing -= len(taken)
+    return np.concatenate(indices)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(num_clips: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_clips)
+
+
+def training_batches(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int,
+    first_step: int = 0,
+    augmentation: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+) -> tf.data.Dataset:
+    """Endless shuffled batches, of which step t is the same whatever came before it (for exact resume).
+
+    Args:
+        dataset: the clips.
+        batch_size: clips a step.
+        seed: of the shuffling and the augmentation.
+        first_step: the step to begin at.
+        augmentation: `(audio [B, T, C] float32, seed [2] int32) -> audio`, such as `augment`.
+
+    Returns:
+        Yields (audio float32 `[B, T, C]`, labels int32 `[B]`).
+    """
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        for step in itertools.count(first_step):
+            indices = batch_indices(len(dataset), batch_size, step, seed)
+            yield dataset.audio[indices], dataset.labels[indices], step
+
+    def prepare(audio: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        audio = tf.cast(audio, tf.float32) / INT16_SCALE
+        if augmentation is not None:
+            audio = augmentation(audio, tf.stack([tf.constant(seed, tf.int32), step]))
+        return audio, labels
+
+    signature = (
+        tf.TensorSpec((batch_size, *dataset.audio.shape[1:]), tf.int16),
+        tf.TensorSpec((batch_size,), tf.int32),
+        tf.TensorSpec((), tf.int32),
+    )
+    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return stream.map(prepare, num_parallel_calls=2, deterministic=True).prefetch(4)
+
+
+def evaluation_batches(dataset: Dataset, batch_size: int) -> tf.data.Dataset:
+    """Every clip once, in order, the last batch smaller: (audio float32 `[b, T, C]`, labels int32 `[b]`)."""
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(dataset), batch_size):
+            batch = slice(start, start + batch_size)
+            yield dataset.to_float(batch), dataset.labels[batch]
+
+    signature = (
+        tf.TensorSpec((None, *dataset.audio.shape[1:]), tf.float32),
+        tf.TensorSpec((None,), tf.int32),
+    )
+    stream = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return stream.apply(tf.data.experimental.assert_cardinality(-(-len(dataset) // batch_size))).prefetch(2)
+
+
+def augment(
+    audio: tf.Tensor,
+    seed: tf.Tensor,
+    *,
+    max_shift: int = 1600,
+    gain_db: tuple[float, float] = (-12.0, 6.0),
+    snr_db: tuple[float, float] = (10.0, 50.0),
+    max_time_mask: float = 0.12,
+    max_band_mask: float = 0.12,
+) -> tf.Tensor:
+    """Random time shift, SpecAugment-like masks, noise and gain, all functions of `seed` alone.
+
+    The masks (a silent stretch; a mel-spaced band removed) are made on the waveform, so that every front
+    end sees them. Park et al. 2019, "SpecAugment".
+
+    Args:
+        audio: float32 `[B, T, C]` in [-1, 1].
+        seed: int32 `[2]`.
+        max_shift: samples by which a clip moves at most, to either side; zeros come in.
+        gain_db: range of the gain.
+        snr_db: range of the signal-to-noise ratio of the white noise.
+        max_time_mask: longest silenced stretch, as a share of T.
+        max_band_mask: widest removed band, as a share of the mel axis.
+
+    Returns:
+        float32 `[B, T, C]` in [-1, 1].
+    """
+    batch, length = tf.shape(audio)[0], tf.shape(audio)[1]
+    seeds = tf.unstack(tf.random.split(seed, 8))
+
+    def uniform(index: int, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
+        return tf.random.stateless_uniform([batch, 1, 1], seeds[index], low, high)
+
+    shift = tf.random.stateless_uniform([batch, 1], seeds[0], -max_shift, max_shift + 1, tf.int32)
+    source = tf.range(length)[tf.newaxis] - shift
+    inside = tf.cast((source >= 0) & (source < length), tf.float32)[..., tf.newaxis]
+    audio = tf.gather(audio, tf.clip_by_value(source, 0, length - 1), axis=1, batch_dims=1) * inside
+
+    # From 0 Hz (0) to the Nyquist frequency (1), on the HTK mel scale of a 16 kHz signal.
+    bins = length // 2 + 1
+    mel = tf.math.log1p(tf.linspace(0.0, 1.0, bins) * 8000.0 / 700.0) / np.log1p(8000.0 / 700.0)
+    width = uniform(1, 0.0, max_band_mask)
+    start = uniform(2) * (1.0 - width)
+    mel = mel[tf.newaxis, tf.newaxis]
+    keep = tf.cast((mel < start) | (mel >= start + width), tf.complex64)  # [B, 1, bins]
+    spectrum = tf.signal.rfft(tf.transpose(audio, [0, 2, 1])) * keep
+    audio = tf.transpose(tf.signal.irfft(spectrum, [length]), [0, 2, 1])
+
+    level = tf.sqrt(tf.reduce_mean(tf.square(audio), axis=[1, 2], keepdims=True))
+    noise = tf.random.stateless_normal(tf.shape(audio), seeds[3])
+    audio += noise * level * tf.pow(10.0, -uniform(4, *snr_db) / 20.0)
+
+    time = tf.range(length, dtype=tf.float32)[tf.newaxis, :, tf.newaxis] / tf.cast(length, tf.float32)
+    width = uniform(5, 0.0, max_time_mask)
+    start = uniform(6) * (1.0 - width)
+    audio *= tf.cast((time < start) | (time >= start + width), tf.float32)
+
+    audio *= tf.pow(10.0, uniform(7, *gain_db) / 20.0)
+    return tf.clip_by_value(audio, -1.0, 1.0)
+
+
+# ---- layouts --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    label: int
+
+
+def _scan(root: Path, split: str) -> tuple[str, list[_Entry], list[tuple[str, str]], int]:
+    """(layout, the split's files in sorted order, (name, reason) of unreadable folders, absent files)."""
+    if sum((root / digit).is_dir() for digit in DIGITS) >= 2:
+        return "speech commands", *_scan_speech_commands(root, split)
+    for home in (root, root / "sc09"):
+        train = home / "train"
+        if train.is_dir() and any(_digit_of(path) is not None for path in train.iterdir()):
+            return "sc09", *_scan_donahue(home, split)
+    files, problems = find_audio(root)
+    kept = [_Entry(path, UNLABELLED) for path in files if split in ("all", _split_by_hash(path))]
+    return "unlabelled", kept, _relative(problems, root), 0
+
+
+def _scan_speech_commands(root: Path, split: str) -> tuple[list[_Entry], list[tuple[str, str]], int]:
+    """The lists say `zero/xxx.wav` even where the file is FLAC, so names are compared without suffix."""
+    listed: dict[str, str] = {}
+    for list_name, list_split in _LISTS.items():
+        if (root / list_name).is_file():
+            for line in (root / list_name).read_text().split():
+                if line.split("/")[0] in DIGITS:
+                    listed[str(Path(line).with_suffix(""))] = list_split
+    entries, problems, seen = [], [], set()
+    for label, digit in enumerate(DIGITS):
+        if not (root / digit).is_dir():
+            continue
+        files, digit_problems = find_audio(root / digit)
+        problems += _relative(digit_problems, root)
+        for path in files:
+            name = str(path.relative_to(root).with_suffix(""))
+            seen.add(name)
+            file_split = listed.get(name, "train") if listed else _split_by_hash(path)
+            if split in ("all", file_split):
+                entries.append(_Entry(path, label))
+    absent = sum(name not in seen for name, list_split in listed.items() if split in ("all", list_split))
+    return sorted(entries, key=lambda entry: entry.path), problems, absent
+
+
+def _scan_donahue(home: Path, split: str) -> tuple[list[_Entry], list[tuple[str, str]], int]:
+    entries, problems = [], []
+    for folder, folder_split in _DONAHUE_FOLDERS.items():
+        if split in ("all", folder_split) and (home / folder).is_dir():
+            files, folder_problems = find_audio(home / folder)
+            problems += _relative(folder_problems, home)
+            for path in files:
+                if (label := _digit_of(path)) is not None:
+                    entries.append(_Entry(path, label))
+    return entries, problems, 0
+
+
+def _digit_of(path: Path) -> int | None:
+    """3 for `Three_0ab3b47d_nohash_0.wav`."""
+    word, underscore, _ = path.name.partition("_")
+    return DIGITS.index(word.lower()) if underscore and word.lower() in DIGITS else None
+
+
+def _split_by_hash(path: Path) -> str:
+    """Validation for about 10 % of the names; Speech Commands' `SPEAKER_nohash_n` goes by its speaker."""
+    speaker = path.stem.split("_nohash_")[0]
+    percent = int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % 100
+    return "validation" if percent < _VALIDATION_PERCENT else "train"
+
+
+def _relative(problems: list[tuple[Path, str]], root: Path) -> list[tuple[str, str]]:
+    return [(os.path.relpath(path, root), reason) for path, reason in problems]
+
+
+# ---- cache --------------------------------------------------------------------
+
+
+def _cache_key(root: Path, files: list[Path], options: list) -> str:
+    """16 hex digits over everything that changes the decoded samples."""
+    code = Path(audio_module.__file__).read_bytes()
+    digest = hashlib.sha256(code)
+    libraries = [soundfile.__libsndfile_version__, soxr.__version__]
+    digest.update(json.dumps([_CACHE_FORMAT, str(root.resolve()), options, libraries]).encode())
+    for path in files:
+        stat = path.stat()
+        digest.update(f"{os.path.relpath(path, root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _write_cache(
+    folder: Path,
+    root: Path,
+    entries: list[_Entry],
+    decode: Callable[[Path], np.ndarray],
+    quiet: bool,
+) -> None:
+    """Decode beside `folder`, then rename; a second process doing the same is harmless."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    names, labels, problems = [], [], []
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
+        partial = Path(temporary) / "entry"
+        partial.mkdir()
+        with (
+            open(partial / "audio.int16", "wb") as out,
+            ThreadPoolExecutor() as pool,
+            tqdm(total=len(entries), desc=f"decoding {root.name}", unit="clip", disable=quiet) as progress,
+        ):
+            for start in range(0, len(entries), _DECODE_CHUNK):
+                chunk = entries[start : start + _DECODE_CHUNK]
+                for entry, decoded in zip(chunk, pool.map(_attempt(decode), chunk), strict=True):
+                    name = os.path.relpath(entry.path, root)
+                    if isinstance(decoded, UserError):
+                        problems.append((name, str(decoded)))
+                        tqdm.write(f"left out: {decoded}", file=sys.stderr)
+                    else:
+                        out.write(decoded.tobytes())
+                        names += [name] * len(decoded)
+                        labels += [entry.label] * len(decoded)
+                progress.update(len(chunk))
+        index = {"names": names, "labels": labels, "problems": problems}
+        (partial / "index.json").write_text(json.dumps(index))
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            if not (folder / "index.json").is_file():
+                raise
+
+
+def _attempt(decode: Callable[[Path], np.ndarray]) -> Callable[[_Entry], np.ndarray | UserError]:
+    def attempt(entry: _Entry) -> np.ndarray | UserError:
+        try:
+            return decode(entry.path)
+        except UserError as error:
+            return error
+
+    return attempt
