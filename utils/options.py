@@ -1,0 +1,298 @@
+"""Command lines: the options that mean the same in every script, presets, and how a script ends.
+
+A script reads:
+
+    def main():
+        parser = options.make_parser(__doc__)
+        options.add_shared(parser.add_argument_group("model"), "generator", "preset")
+        args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+        ...
+
+    if __name__ == "__main__":
+        options.run(main)
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+
+PRESETS = ("aligned", "paper")
+PRECISIONS = ("float32", "mixed_bfloat16")
+METHODS = ("encoder", "gradient", "hybrid", "all")
+SOLVERS = ("batched", "scipy")
+WINDOWS = ("start", "loudest", "all")
+LARGEST_SEED = 2**31 - 1
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The message is one line: the file or flag, what is wrong, what would be right."""
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The docstring as written; defaults shown, except None, whose meaning the help text tells."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports errors in one line and remembers which options stood on the command line.
+
+    Attributes:
+        explicit: destinations of the options given explicitly in the latest parse.
+    """
+
+    explicit: frozenset[str] = frozenset()
+
+    def parse_known_args(self, args=None, namespace=None):
+        result = super().parse_known_args(args, namespace)
+        # argparse does not tell a given value from an equal default; a second parse with every default None does.
+        flags = {action.dest for action in self._actions if action.option_strings}
+        given = argparse.Namespace(**dict.fromkeys(flags))
+        super().parse_known_args(args, given)
+        self.explicit = frozenset(flag for flag in flags if getattr(given, flag) is not None)
+        return result
+
+    def error(self, message: str) -> NoReturn:
+        _print_error(f"{message} (--help shows all options)")
+        sys.exit(EXIT_USAGE)
+
+
+def make_parser(doc: str) -> argparse.ArgumentParser:
+    """Parser of a script whose `--help` opens with the script's docstring, line breaks kept.
+
+    Options cannot be abbreviated, and a usage error is one line on stderr and exit code 2.
+
+    Args:
+        doc: the script's `__doc__`: what it does and runnable examples.
+    """
+    return _Parser(description=doc.strip(), formatter_class=_HelpFormatter, allow_abbrev=False)
+
+
+def positive_int(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    return _whole_number(text, 1)
+
+
+def non_negative_int(text: str) -> int:
+    """argparse type: a whole number of at least 0."""
+    return _whole_number(text, 0)
+
+
+def positive_float(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0. Received: {text!r}")
+    return value
+
+
+def _whole_number(text: str, smallest: int, largest: float = math.inf) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not smallest <= value <= largest:
+        bounds = f"of at least {smallest}" if largest == math.inf else f"from {smallest} to {largest}"
+        raise argparse.ArgumentTypeError(f"must be a whole number {bounds}. Received: {text!r}")
+    return value
+
+
+def _seed(text: str) -> int:
+    return _whole_number(text, 0, LARGEST_SEED)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("must name a path. Received an empty text")
+    return Path(text)
+
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "generator": dict(
+        default="checkpoint/",
+        metavar="PATH",
+        help="the GAN to invert: a TF1 WaveGAN folder (infer.meta and model.ckpt*), a frozen .pb, a SavedModel folder, "
+        "a .keras file, or package.module:factory",
+    ),
+    "encoder": dict(
+        default="inverse_mapping_checkpoint/",
+        metavar="PATH",
+        help="the trained encoder (audio to latent) that the methods encoder and hybrid start from",
+    ),
+    "classifier": dict(
+        default="classifier_checkpoint/",
+        metavar="PATH",
+        help="the digit classifier whose features serve as a loss",
+    ),
+    "judge": dict(
+        default=None,
+        metavar="PATH",
+        help="the digit classifier that scores results; give one that took no part in any loss, or the score is "
+        "circular (default: none)",
+    ),
+    "preset": dict(
+        default="aligned",
+        choices=PRESETS,
+        help="a named set of the other options: aligned brings clips to what the generator was trained on, paper "
+        "reproduces the published protocol; an option given by itself wins over the preset",
+    ),
+    "precision": dict(
+        default="float32",
+        choices=PRECISIONS,
+        help="arithmetic of the networks: mixed_bfloat16 computes in bfloat16 with float32 weights, about twice as "
+        "fast where the hardware has it, with waveform errors near 0.01",
+    ),
+    "output": dict(
+        default=None,
+        type=_path,
+        metavar="DIR",
+        help="folder for everything the run writes; an existing one is continued (default: a new numbered folder)",
+    ),
+    "limit": dict(
+        default=None,
+        type=positive_int,
+        metavar="N",
+        help="take only the first N inputs, in sorted order, at least 1 (default: all of them)",
+    ),
+    "batch_size": dict(
+        default=16,
+        type=positive_int,
+        metavar="N",
+        help="clips computed together, at least 1; more are faster and take more memory",
+    ),
+    "seed": dict(
+        default=0,
+        type=_seed,
+        metavar="N",
+        help=f"start of every random stream, 0 to {LARGEST_SEED}; same seed, same machine: same result",
+    ),
+    "dry_run": dict(
+        default=False,
+        action=argparse.BooleanOptionalAction,
+        help="print the resolved options and what would be done, then stop",
+    ),
+    "quiet": dict(
+        default=False,
+        action=argparse.BooleanOptionalAction,
+        help="print only warnings, errors and where the results are",
+    ),
+    "method": dict(
+        default="gradient",
+        choices=METHODS,
+        help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior), hybrid (L-BFGS from the "
+        "encoder's answer), or all three",
+    ),
+    "solver": dict(
+        default="batched",
+        choices=SOLVERS,
+        help="L-BFGS of many clips at once, or SciPy's L-BFGS-B one clip at a time, as in the paper",
+    ),
+    "max_iter": dict(
+        default=200,
+        type=positive_int,
+        metavar="N",
+        help="most L-BFGS iterations per clip and start, at least 1; an iteration costs two to three evaluations",
+    ),
+    "restarts": dict(
+        default=1,
+        type=positive_int,
+        metavar="K",
+        help="starts from the prior per clip, at least 1; the one with the smallest objective is kept",
+    ),
+    "objective": dict(
+        default="stft_real=1,waveform=1",
+        metavar="TERM=WEIGHT,...",
+        help="what is minimised over z: a weighted sum of named terms",
+    ),
+    "box": dict(
+        default=True,
+        action=argparse.BooleanOptionalAction,
+        help="keep z inside the prior's box; for a generator with a uniform prior",
+    ),
+    "window": dict(
+        default="start",
+        choices=WINDOWS,
+        help="which part of a clip longer than the generator's output: its start, its loudest part, or all of it, "
+        "window after window",
+    ),
+}
+
+
+def add_shared(
+    group: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str, **defaults: Any
+) -> None:
+    """Declares shared options, spelled `--name`, in a parser or one of its groups.
+
+    Args:
+        group: where they are declared.
+        names: names of shared options, without dashes.
+        defaults: this script's own default of an option in `names`.
+
+    Raises:
+        ValueError: for a name that is not a shared option, or a default of an option not in `names`.
+    """
+    unknown = [name for name in names if name not in _SHARED] + sorted(set(defaults) - set(names))
+    if unknown:
+        raise ValueError(f"not among the shared options named here. Received: {', '.join(unknown)}")
+    for name in names:
+        declaration = dict(_SHARED[name])
+        declaration["default"] = defaults.get(name, declaration["default"])
+        group.add_argument(f"--{name}", **declaration)
+
+
+def apply_preset(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, presets: Mapping[str, Mapping[str, Any]]
+) -> argparse.Namespace:
+    """Sets the options of the preset `args.preset`, except those given on the command line.
+
+    A flag given explicitly wins even where its value equals its default.
+
+    Args:
+        args: what `parser` has just parsed; changed in place.
+        parser: the parser, from `make_parser`.
+        presets: option values by preset name, keys without dashes, e.g. `{"paper": {"max_iter": 50000}}`.
+
+    Returns:
+        args.
+
+    Raises:
+        UserError: when this script has no preset of that name.
+        ValueError: when the preset sets an option that the parser does not have.
+    """
+    if args.preset not in presets:
+        raise UserError(f"--preset: must be one of {', '.join(presets)}. Received: {args.preset!r}")
+    for name, value in presets[args.preset].items():
+        if not hasattr(args, name):
+            raise ValueError(f"preset {args.preset!r} sets an option that is not declared. Received: {name!r}")
+        if name not in parser.explicit:
+            setattr(args, name, value)
+    return args
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
+
+    A `UserError` becomes one line on stderr and exit code 2; an interrupt from the keyboard exits with 130.
+    """
+    try:
+        code = main()
+    except UserError as error:
+        _print_error(str(error))
+        code = EXIT_USAGE
+    except KeyboardInterrupt:
+        _print_error("interrupted")
+        code = EXIT_INTERRUPTED
+    sys.exit(code or EXIT_OK)
+
+
+def _print_error(message: str) -> None:
+    print("error:", " ".join(message.splitlines()), file=sys.stderr)
