@@ -27,8 +27,8 @@ def repo_root() -> Path:
 def run_script():
     """A function that runs a script of the root folder, there, as a user would.
 
-    `run_script("generate.py", "--n", "3")` returns the `CompletedProcess` with text output, whatever the exit code;
-    keyword `env` adds environment variables, `timeout` is in seconds.
+    `run_script("generate.py", "--n", "3")` returns the `CompletedProcess` with text output, whatever the exit
+    code; keyword `env` adds environment variables, `timeout` is in seconds.
     """
 
     def run(name: str, *args, timeout: float = 300, env: dict[str, str] | None = None):

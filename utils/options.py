@@ -30,7 +30,7 @@ LARGEST_SEED = 2**31 - 1
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message is one line: the file or flag, what is wrong, what would be right."""
+    """A mistake the user can mend. Its message: the file or flag, what is wrong, what would be right; one line."""
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -51,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args=None, namespace=None):
         result = super().parse_known_args(args, namespace)
-        # argparse does not tell a given value from an equal default; a second parse with every default None does.
+        # argparse cannot tell a given value from an equal default; a second parse, every default None, can.
         flags = {action.dest for action in self._actions if action.option_strings}
         given = argparse.Namespace(**dict.fromkeys(flags))
         super().parse_known_args(args, given)
@@ -120,8 +120,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "generator": dict(
         default="checkpoint/",
         metavar="PATH",
-        help="the GAN to invert: a TF1 WaveGAN folder (infer.meta and model.ckpt*), a frozen .pb, a SavedModel folder, "
-        "a .keras file, or package.module:factory",
+        help="the GAN: a TF1 WaveGAN folder (infer.meta and model.ckpt*), a frozen .pb, a SavedModel folder, a .keras "
+        "file, or package.module:factory",
     ),
     "encoder": dict(
         default="inverse_mapping_checkpoint/",
@@ -136,26 +136,26 @@ _SHARED: dict[str, dict[str, Any]] = {
     "judge": dict(
         default=None,
         metavar="PATH",
-        help="the digit classifier that scores results; give one that took no part in any loss, or the score is "
-        "circular (default: none)",
+        help="the digit classifier that scores results; give one that took no part in any loss, or the score "
+        "is circular (default: none)",
     ),
     "preset": dict(
         default="aligned",
         choices=PRESETS,
-        help="a named set of the other options: aligned brings clips to what the generator was trained on, paper "
-        "reproduces the published protocol; an option given by itself wins over the preset",
+        help="a named set of the other options: aligned brings clips to what the generator was trained on, "
+        "paper reproduces the published protocol; an option given by itself wins over the preset",
     ),
     "precision": dict(
         default="float32",
         choices=PRECISIONS,
-        help="arithmetic of the networks: mixed_bfloat16 computes in bfloat16 with float32 weights, about twice as "
-        "fast where the hardware has it, with waveform errors near 0.01",
+        help="arithmetic of the networks: mixed_bfloat16 computes in bfloat16 with float32 weights, about twice "
+        "as fast where the hardware has it, with waveform errors near 0.01",
     ),
     "output": dict(
         default=None,
         type=_path,
         metavar="DIR",
-        help="folder for everything the run writes; an existing one is continued (default: a new numbered folder)",
+        help="folder for everything the run writes; an existing one is continued (default: a new, numbered one)",
     ),
     "limit": dict(
         default=None,
@@ -188,8 +188,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "method": dict(
         default="gradient",
         choices=METHODS,
-        help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior), hybrid (L-BFGS from the "
-        "encoder's answer), or all three",
+        help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior), hybrid (L-BFGS from "
+        "the encoder's answer), or all three",
     ),
     "solver": dict(
         default="batched",
@@ -200,7 +200,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         default=200,
         type=positive_int,
         metavar="N",
-        help="most L-BFGS iterations per clip and start, at least 1; an iteration costs two to three evaluations",
+        help="most L-BFGS iterations per clip and start, at least 1; each costs two to three evaluations",
     ),
     "restarts": dict(
         default=1,
@@ -221,8 +221,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "window": dict(
         default="start",
         choices=WINDOWS,
-        help="which part of a clip longer than the generator's output: its start, its loudest part, or all of it, "
-        "window after window",
+        help="which part of a clip longer than the generator's output: its start, its loudest part, or all of "
+        "it, window after window",
     ),
 }
 
@@ -272,7 +272,7 @@ def apply_preset(
         raise UserError(f"--preset: must be one of {', '.join(presets)}. Received: {args.preset!r}")
     for name, value in presets[args.preset].items():
         if not hasattr(args, name):
-            raise ValueError(f"preset {args.preset!r} sets an option that is not declared. Received: {name!r}")
+            raise ValueError(f"preset {args.preset!r} sets an undeclared option. Received: {name!r}")
         if name not in parser.explicit:
             setattr(args, name, value)
     return args

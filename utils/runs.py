@@ -1,4 +1,4 @@
-"""Runs and their records: numbered folders, files that are whole or absent, JSON lines, the log, the environment."""
+"""Runs and their records: numbered folders, files that are whole or absent, JSON lines, log, environment."""
 
 import contextlib
 import datetime
@@ -78,8 +78,8 @@ def new_run(parent: Path, description: str) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary file name beside `path`, with its suffix; on success the file becomes `path`.
 
-    A reader sees the old file or the whole new one, also after a power cut. When the block raises, the temporary
-    file is removed and `path` stays as it was. Missing parent folders are made.
+    A reader sees the old file or the whole new one, also after a power cut. When the block raises, the
+    temporary file is removed and `path` stays as it was. Missing parent folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,12 +195,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides its options: JSON-able, without importing any of the packages it names.
+    """What a result depends on besides its options: JSON-able; imports none of the packages it names.
 
     Returns:
         `date` (UTC, ISO 8601), `commit` and `dirty` (tracked files changed; both None outside of a checkout),
-        `python`, `platform`, `versions` (installed packages only), and `hardware`: `cpu`, `cores` (usable by this
-        process) and `gpus` (NVIDIA's names, empty without a driver).
+        `python`, `platform`, `versions` (installed packages only), and `hardware`: `cpu`, `cores` (usable by
+        this process) and `gpus` (NVIDIA's names, empty without a driver).
     """
     commit, dirty = _commit()
     return {
@@ -297,8 +297,8 @@ def _last_state(line: str) -> str:
 def tee_log(path: Path) -> Iterator[None]:
     """Within the block, what Python prints on stdout and stderr is also appended to `path`, line by line.
 
-    Of a line that a progress bar rewrites with carriage returns only its last state is kept. The traceback of an
-    error that ends the block is logged too. Missing parent folders are made.
+    Of a line that a progress bar rewrites with carriage returns only its last state is kept. The traceback of
+    an error that ends the block is logged too. Missing parent folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
