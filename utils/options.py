@@ -30,7 +30,7 @@ LARGEST_SEED = 2**31 - 1
 
 
 class UserError(Exception):
-    """A mistake the user can mend. Its message: the file or flag, what is wrong, what would be right; one line."""
+    """A mistake the user can mend. Its one-line message: the file or flag, what is wrong, what is right."""
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -120,8 +120,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "generator": dict(
         default="checkpoint/",
         metavar="PATH",
-        help="the GAN: a TF1 WaveGAN folder (infer.meta and model.ckpt*), a frozen .pb, a SavedModel folder, a .keras "
-        "file, or package.module:factory",
+        help="the GAN: a TF1 WaveGAN folder (infer.meta and model.ckpt*), a frozen .pb, a SavedModel folder, "
+        "a .keras file, or package.module:factory",
     ),
     "encoder": dict(
         default="inverse_mapping_checkpoint/",
@@ -148,14 +148,14 @@ _SHARED: dict[str, dict[str, Any]] = {
     "precision": dict(
         default="float32",
         choices=PRECISIONS,
-        help="arithmetic of the networks: mixed_bfloat16 computes in bfloat16 with float32 weights, about twice "
-        "as fast where the hardware has it, with waveform errors near 0.01",
+        help="arithmetic of the networks: mixed_bfloat16 computes in bfloat16 with float32 weights, about "
+        "twice as fast where the hardware has it, with waveform errors near 0.01",
     ),
     "output": dict(
         default=None,
         type=_path,
         metavar="DIR",
-        help="folder for everything the run writes; an existing one is continued (default: a new, numbered one)",
+        help="folder for all that the run writes; an existing one is continued (default: a new, numbered one)",
     ),
     "limit": dict(
         default=None,
@@ -188,8 +188,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "method": dict(
         default="gradient",
         choices=METHODS,
-        help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior), hybrid (L-BFGS from "
-        "the encoder's answer), or all three",
+        help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior), hybrid (L-BFGS "
+        "from the encoder's answer), or all three",
     ),
     "solver": dict(
         default="batched",
@@ -221,8 +221,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "window": dict(
         default="start",
         choices=WINDOWS,
-        help="which part of a clip longer than the generator's output: its start, its loudest part, or all of "
-        "it, window after window",
+        help="which part of a clip longer than the generator's output: its start, its loudest part, "
+        "or all of it, window after window",
     ),
 }
 
