@@ -155,7 +155,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         default=None,
         type=_path,
         metavar="DIR",
-        help="folder for all that the run writes; an existing one is continued (default: a new, numbered one)",
+        help="folder of all that the run writes; an existing one is continued (default: a new numbered one)",
     ),
     "limit": dict(
         default=None,
