@@ -1,0 +1,67 @@
+# `make` lists the targets. Variables: PYTHON (the interpreter that .venv is made with), WHEELS (a folder of wheels).
+
+PYTHON ?= python3.11 python3.12 python3.13 python3
+WHEELS ?= cache/wheels
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+# Stands while an install is under way: where it is found at the start, the last install was interrupted.
+UNFINISHED := $(VENV)/.unfinished
+OFFLINE = $(if $(wildcard $(WHEELS)/*.whl),--no-index --find-links "$(WHEELS)")
+
+IS_FIT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup wheels demo test test-slow lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+setup: $(INSTALLED) ## make .venv with the packages of requirements.txt (PYTHON=... chooses the interpreter)
+
+$(INSTALLED): requirements.txt
+	@set -e; \
+	if [ -e $(UNFINISHED) ] || ! $(RUN) -c '$(IS_FIT); import pip' 2>/dev/null; then \
+		for python in $(PYTHON) none; do \
+			if $$python -c '$(IS_FIT)' 2>/dev/null; then break; fi; \
+		done; \
+		if [ $$python = none ]; then \
+			echo "error: needs Python 3.11, 3.12 or 3.13 with its venv module. Tried:"; \
+			for python in $(PYTHON); do \
+				if version=$$($$python --version 2>&1); then echo "  $$python: $$version"; \
+				else echo "  $$python: not found"; fi; \
+			done; \
+			echo "Install one (on Debian with its -venv package), or name it: make setup PYTHON=/path/to/python3.12"; \
+			exit 1; \
+		fi >&2; \
+		echo "Making $(VENV) with $$($$python --version)"; \
+		rm -rf $(VENV); mkdir $(VENV); touch $(UNFINISHED); \
+		$$python -m venv $(VENV); \
+	fi; \
+	touch $(UNFINISHED); \
+	echo "Installing requirements.txt, about 900 MB of wheels the first time"; \
+	$(RUN) -m pip install --quiet $(OFFLINE) -r requirements.txt; \
+	rm $(UNFINISHED); \
+	touch $@
+
+wheels: setup ## collect the wheels in cache/wheels, from where a later `make setup` installs without a network
+	$(RUN) -m pip download --quiet --dest "$(WHEELS)" -r requirements.txt
+
+demo: setup ## invert the demo clips with the bundled generator and say where the page to listen to is
+	$(RUN) latent_vector_recovery.py datasets/demo --method gradient --output results/demo
+	@echo "Open in a browser: file://$(CURDIR)/results/demo/index.html"
+
+lint: setup ## check the code with ruff
+	$(RUN) -m ruff check .
+
+test: lint ## lint, then the fast tests
+	$(RUN) -m pytest -q
+
+test-slow: setup ## the slow tests: minutes each; some need a browser and say so where there is none
+	$(RUN) -m pytest -q -m slow -rs
+
+clean: ## remove caches and the demo's results; .venv, logs, other results and data stay
+	rm -rf .pytest_cache .ruff_cache .hypothesis results/demo
+	find . -path ./$(VENV) -prune -o -name __pycache__ -prune -exec rm -rf {} +
