@@ -1,0 +1,400 @@
+"""Audio files in and out: the one border where clips become arrays of the generator's shape, rate and level.
+
+Everything that happens to a clip on the way in (channel mapping, resampling, gain, clipping, windowing) is
+recorded in `Clip.provenance`, so that a latent can always be traced back to the samples it stands for.
+"""
+
+import hashlib
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from scipy.io import wavfile
+
+from utils.options import WINDOWS, UserError
+from utils.runs import atomic_path
+
+SUFFIXES = frozenset(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()
+)
+BLOCK_VALUES = 2**17  # sample values held at once while a file is read
+LARGEST_SAMPLE = 1e9  # beyond this a float sample is garbage, and could overflow the resampler
+LOWEST_RATE = 100  # Hz; below this the header is damaged, and resampling would explode the clip
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How a clip is brought to the generator's level and time base.
+
+    Attributes:
+        gain: linear factor on samples whose full scale is 1.
+        treat_as_rate: rate in Hz to which clips are resampled, as if the generator ran at it. None: the
+            generator's own sample rate.
+    """
+
+    gain: float = 1.0
+    treat_as_rate: int | None = None
+
+    def __post_init__(self):
+        if not (math.isfinite(self.gain) and self.gain > 0):
+            raise UserError(f"gain must be a positive number. Received: {self.gain}")
+        if self.treat_as_rate is not None and self.treat_as_rate < LOWEST_RATE:
+            raise UserError(
+                f"treat_as_rate must be at least {LOWEST_RATE} Hz. Received: {self.treat_as_rate}"
+            )
+
+
+ALIGNMENTS = {
+    # What the official WaveGAN was trained on: 16 kHz clips, zero-padded, at their own level.
+    "aligned": Alignment(),
+    # The published scripts: int16 / 32767 x 1.414, one second stretched over 16384 samples. Here an int16 x is
+    # read as x / 32768, hence the ratio. What the gain lifts beyond full scale is clipped and counted.
+    "paper": Alignment(gain=1.414 * 32768 / 32767, treat_as_rate=16384),
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An audio file cut to the generator's shape.
+
+    Attributes:
+        windows: float32 `[W, T, C]` in [-1, 1]; the last window is zero-padded at its end.
+        provenance: JSON-able record of where the clip came from and what was done to it:
+            `source` (the path as given), `sha256` (of the file); `original_rate` (Hz), `original_channels`,
+            `original_frames` (as libsndfile reads the header), `original_format`, `original_subtype`;
+            `truncated` (None, or how the data fall short of the header); `channel_mapping`, `resampled_to`
+            (Hz), `gain`, `clipped` (sample values beyond full scale, set to -1 or 1); `window`,
+            `window_starts` (in samples at `resampled_to`) and `valid_length` (samples of all windows before
+            the zero-padding).
+    """
+
+    windows: np.ndarray
+    provenance: dict[str, Any]
+
+
+def find_audio(root: str | Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Audio files below a folder, recursively, by suffix (`SUFFIXES`, in either case), hidden ones left out.
+
+    Links are followed. A file reached by several links is listed under each name; a folder is walked once
+    only, under its real name where that lies below `root`, so that link loops end.
+
+    Args:
+        root: a folder; or one file, which is returned whatever its suffix.
+
+    Returns:
+        The files, sorted, and (path, reason) of what looks like audio or a folder and cannot be read.
+
+    Raises:
+        UserError: if `root` does not exist.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"{root}: no such file or folder")
+    if not root.is_dir():
+        return [root], []
+
+    files, problems = [], []
+    walked = {_identity(parent) for parent in root.resolve().parents}
+    folders, linked_folders = [root], []
+    while folders or linked_folders:
+        folder = folders.pop() if folders else linked_folders.pop(0)
+        if _identity(folder) in walked:
+            continue
+        walked.add(_identity(folder))
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            problems.append((folder, f"folder cannot be read: {error.strerror}"))
+            continue
+        for path in entries:
+            if path.name.startswith("."):
+                continue
+            has_audio_suffix = path.suffix.lower() in SUFFIXES
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                if has_audio_suffix or not path.suffix:  # without a suffix it may have led to a folder
+                    reason = "broken symbolic link" if path.is_symlink() else "cannot be read"
+                    problems.append((path, f"{reason}: {error.strerror}"))
+                continue
+            if stat.S_ISDIR(mode):
+                (linked_folders if path.is_symlink() else folders).append(path)
+            elif not has_audio_suffix:
+                continue
+            elif not stat.S_ISREG(mode):
+                problems.append((path, "not a regular file"))
+            elif not _is_utf8(path):
+                shown = Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
+                problems.append((shown, "the name is not valid UTF-8: rename the file"))
+            else:
+                files.append(path)
+    return sorted(files), sorted(problems)
+
+
+def load_clip(
+    path: str | Path,
+    num_samples: int,
+    num_channels: int,
+    sample_rate: int,
+    window: str = "start",
+    alignment: Alignment = ALIGNMENTS["aligned"],
+) -> Clip:
+    """Read an audio file as windows of a generator's shape.
+
+    In this order: channels are mapped (as they are when their number fits; else their mean, copied to each
+    channel of the generator), resampled by soxr, cut, multiplied by the gain, clipped to [-1, 1], zero-padded
+    at the end. The file is streamed: `start` reads little more than it needs (damage further on is not seen),
+    `loudest` holds one window at a time, `all` holds the resampled clip.
+
+    Args:
+        path: any file that libsndfile reads.
+        num_samples: T, length of a window in samples.
+        num_channels: C.
+        sample_rate: the generator's, in Hz.
+        window: `start` (the first T samples), `loudest` (the T consecutive samples of most energy, the
+            earliest of equals) or `all` (consecutive windows that cover the clip).
+        alignment: level and time base, see `ALIGNMENTS`.
+
+    Returns:
+        The clip, with W = 1, or ceil(length / T) windows for `all`. Silence is a valid clip. Data that end
+        before the header's length are used as far as they go, and `provenance["truncated"]` says so; where
+        the decoder stumbles over the cut (FLAC) it is an error.
+
+    Raises:
+        UserError: one line that names the file: unreadable, empty, not audio, damaged, without samples, or
+            with NaN, infinite or absurd sample values.
+        ValueError: for another `window`.
+    """
+    if window not in WINDOWS:
+        raise ValueError(f"window must be one of {', '.join(WINDOWS)}. Received: {window!r}")
+    sha256 = file_sha256(path)
+    rate = alignment.treat_as_rate or sample_rate
+    with _open(path) as file:
+        blocks = _source_blocks(file, path, rate)
+        blocks = (_map_channels(block, num_channels) for block in blocks)
+        blocks = _resample(blocks, file.samplerate, rate, num_channels)
+        if window == "start":
+            start, audio = 0, _first(blocks, num_samples)
+        elif window == "loudest":
+            start, audio = _loudest(blocks, num_samples)
+        else:
+            start, audio = 0, np.concatenate(list(blocks))
+        read_to_the_end = window != "start" or len(audio) < num_samples
+        truncated = _truncation(file, read_to_the_end)
+    if len(audio) == 0:
+        raise UserError(
+            f"{path}: too short: {file.frames} samples at {file.samplerate} Hz make none at {rate} Hz"
+        )
+
+    num_windows = math.ceil(len(audio) / num_samples)
+    windows = np.zeros((num_windows * num_samples, num_channels), np.float32)
+    windows[: len(audio)] = audio
+    windows *= np.float32(alignment.gain)
+    clipped = int(np.count_nonzero(np.abs(windows) > 1))
+    np.clip(windows, -1, 1, out=windows)
+    provenance = {
+        "source": str(path),
+        "sha256": sha256,
+        "original_rate": file.samplerate,
+        "original_channels": file.channels,
+        "original_frames": file.frames,
+        "original_format": file.format,
+        "original_subtype": file.subtype,
+        "truncated": truncated,
+        "channel_mapping": _describe_mapping(file.channels, num_channels),
+        "resampled_to": rate,
+        "gain": alignment.gain,
+        "clipped": clipped,
+        "window": window,
+        "window_starts": [start + i * num_samples for i in range(num_windows)],
+        "valid_length": len(audio),
+    }
+    return Clip(windows.reshape(num_windows, num_samples, num_channels), provenance)
+
+
+def join_windows(windows: np.ndarray, provenance: dict[str, Any]) -> np.ndarray:
+    """Undo the cutting: a clip's windows (or their reconstructions) end to end, without the zero-padding.
+
+    Args:
+        windows: `[W, T, C]`.
+        provenance: that of the `Clip` they come from.
+
+    Returns:
+        `[N, C]`, N = `provenance["valid_length"]`: for `all` the length of the whole resampled clip.
+
+    Raises:
+        ValueError: if the windows are not as many as the clip's.
+    """
+    expected = len(provenance["window_starts"])
+    if windows.ndim != 3 or len(windows) != expected:
+        raise ValueError(f"windows must be [{expected}, T, C]. Received: shape {windows.shape}")
+    return windows.reshape(-1, windows.shape[-1])[: provenance["valid_length"]]
+
+
+def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
+    """Write a float32 WAV, atomically.
+
+    Equal audio gives equal bytes: libsndfile's float WAVs would carry the time of writing (PEAK chunk).
+
+    Args:
+        path: the file; missing folders are made.
+        audio: `[T, C]`, finite, full scale 1 (not clipped here).
+        sample_rate: Hz.
+
+    Raises:
+        ValueError: for another number of dimensions, or non-finite samples.
+    """
+    audio = np.asarray(audio, np.float32)
+    if audio.ndim != 2:
+        raise ValueError(f"audio must be [T, C]. Received: shape {audio.shape}")
+    if not np.isfinite(audio).all():
+        raise ValueError(f"audio for {path} must be finite")
+    with atomic_path(path) as temporary:
+        wavfile.write(temporary, sample_rate, audio)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _open(path: str | Path) -> soundfile.SoundFile:
+    if os.path.getsize(path) == 0:
+        raise UserError(f"{path}: empty file (0 bytes)")
+    try:
+        file = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.LibsndfileError as error:
+        raise UserError(
+            f"{path}: no audio file, or a damaged header (libsndfile: {error.error_string.strip()})"
+        ) from None
+    if file.samplerate < LOWEST_RATE:
+        file.close()
+        raise UserError(f"{path}: damaged header: its sample rate is {file.samplerate} Hz")
+    return file
+
+
+def _source_blocks(file: soundfile.SoundFile, path: str | Path, target_rate: int) -> Iterator[np.ndarray]:
+    """The file as float32 `[n, channels]`, n such that a block is small before and after resampling."""
+    block_frames = BLOCK_VALUES // file.channels
+    block_frames = max(1, min(block_frames, block_frames * file.samplerate // target_rate))
+
+    def read() -> Iterator[np.ndarray]:
+        try:
+            while len(block := file.read(block_frames, dtype="float32", always_2d=True)):
+                yield block
+        except soundfile.LibsndfileError as error:
+            raise UserError(
+                f"{path}: damaged or truncated: of {file.frames} samples not all can be decoded"
+                f" (libsndfile: {error.error_string.strip()})"
+            ) from None
+
+    def count_unusable(block: np.ndarray) -> int:
+        return int(np.count_nonzero(~(np.abs(block) < LARGEST_SAMPLE)))
+
+    blocks = read()
+    for block in blocks:
+        if unusable := count_unusable(block):
+            unusable += sum(map(count_unusable, blocks))
+            raise UserError(
+                f"{path}: {unusable} of {file.frames * file.channels} sample values are NaN, infinite or"
+                f" beyond {LARGEST_SAMPLE:g}"
+            )
+        yield block
+    if file.tell() == 0:
+        raise UserError(f"{path}: holds 0 samples")
+
+
+def _map_channels(block: np.ndarray, num_channels: int) -> np.ndarray:
+    """`[n, channels]` -> `[n, num_channels]`: unchanged, or the mean copied."""
+    if block.shape[1] == num_channels:
+        return block
+    return np.repeat(block.mean(axis=1, keepdims=True), num_channels, axis=1)
+
+
+def _describe_mapping(source: int, target: int) -> str:
+    if source == target:
+        return "as it is"
+    mixed = "the one channel" if source == 1 else f"mean of {source}"
+    return mixed if target == 1 else f"{mixed} copied to {target}"
+
+
+def _resample(
+    blocks: Iterator[np.ndarray], source_rate: int, rate: int, channels: int
+) -> Iterator[np.ndarray]:
+    """float32 `[n, channels]` blocks at another rate; together equal to `soxr.resample` of the whole."""
+    if source_rate == rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(source_rate, rate, channels, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+
+
+def _first(blocks: Iterator[np.ndarray], num_samples: int) -> np.ndarray:
+    """The first `num_samples` samples, or all there are: `[n, C]`."""
+    taken, length = [], 0
+    for block in blocks:
+        taken.append(block)
+        length += len(block)
+        if length >= num_samples:
+            break
+    return np.concatenate(taken)[:num_samples]
+
+
+def _loudest(blocks: Iterator[np.ndarray], num_samples: int) -> tuple[int, np.ndarray]:
+    """Start and samples `[n, C]` of the `num_samples` consecutive ones of most energy, or all there are."""
+    best_energy, best_start, best = -1.0, 0, None
+    tail, tail_start = None, 0
+    for block in blocks:
+        span = block if tail is None else np.concatenate([tail, block])
+        if len(span) >= num_samples:
+            cumulative = np.cumsum(np.square(span, dtype=np.float64).sum(axis=1))
+            cumulative = np.concatenate([[0.0], cumulative])
+            energy = cumulative[num_samples:] - cumulative[:-num_samples]
+            loudest = int(np.argmax(energy))
+            if energy[loudest] > best_energy:
+                best_energy, best_start = energy[loudest], tail_start + loudest
+                best = span[loudest : loudest + num_samples].copy()
+        dropped = max(0, len(span) - (num_samples - 1))  # the rest can still begin a window
+        tail, tail_start = span[dropped:], tail_start + dropped
+    return (0, tail) if best is None else (best_start, best)
+
+
+def _truncation(file: soundfile.SoundFile, read_to_the_end: bool) -> str | None:
+    """How a file's data fall short of its header, which libsndfile passes over in silence."""
+    sizes = re.search(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", file.extra_info)
+    if sizes and int(sizes[1]) > int(sizes[2]):
+        return f"the header says {sizes[1]} bytes of data, the file holds {sizes[2]}"
+    if read_to_the_end and file.tell() < file.frames:
+        return f"the header says {file.frames} samples, {file.tell()} could be decoded"
+    return None
