@@ -55,8 +55,8 @@ class Alignment:
 ALIGNMENTS = {
     # What the official WaveGAN was trained on: 16 kHz clips, zero-padded, at their own level.
     "aligned": Alignment(),
-    # The published scripts: int16 / 32767 x 1.414, one second stretched over 16384 samples. An int16 x is read
-    # here as x / 32768, hence the ratio. What the gain lifts beyond full scale is clipped and counted.
+    # The published scripts: int16 / 32767 x 1.414, one second stretched over 16384 samples. An int16 x is
+    # read here as x / 32768, hence the ratio. What the gain lifts beyond full scale is clipped and counted.
     "paper": Alignment(gain=1.414 * 32768 / 32767, treat_as_rate=16384),
 }
 
