@@ -190,6 +190,7 @@ def test_start_reads_only_what_it_needs(tmp_path):
             load_clip(path, *SHAPE, window=window)
 
 
+@pytest.mark.slow
 def test_long_files_in_bounded_memory(tmp_path):
     """3 minutes of 8 channels at 192 kHz: 553 MB of samples, a few of them in memory at a time."""
     path = tmp_path / "long.wav"
@@ -211,6 +212,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=DEMO.parent.parent
     )
+    path.unlink()
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 150  # MB; the resampled clip of `all` alone is 11.5
 
