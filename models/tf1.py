@@ -1,0 +1,312 @@
+"""WaveGAN checkpoints in their original TF1 format: frozen graphs, the weights inside them, writing the format.
+
+The frozen graph is the reference: it computes whatever the checkpoint's author exported. `read_wavegan`
+recognises the published architecture among the variables and folds its batch norm, so that `models.wavegan` can
+rebuild it.
+"""
+
+import contextlib
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from models.wavegan import FIRST_FRAMES, POST_FILTER, Architecture
+from utils.options import UserError
+from utils.runs import atomic_path, write_json
+
+Z_TENSOR, AUDIO_TENSOR = "z:0", "G_z:0"
+DESCRIPTION = "generator.json"
+BATCH_NORM_EPSILON = 1e-3  # the default of tf.layers.batch_normalization, which the published code keeps
+READ_ERRORS = (tf.errors.OpError, DecodeError, ValueError, KeyError, TypeError, OSError)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without its later lines, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def list_folder(folder: Path) -> str:
+    """The names in a folder, for an error message."""
+    names = sorted(path.name for path in folder.iterdir())
+    if len(names) > 12:
+        names = [*names[:12], f"and {len(names) - 12} more"]
+    return ", ".join(names) or "an empty folder"
+
+
+@contextlib.contextmanager
+def _no_deprecation_warnings() -> Iterator[None]:
+    """TF1's calls have no TF2 replacement here, so that TensorFlow's advice to replace them is noise."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def find_checkpoint(folder: Path) -> tuple[Path, Path]:
+    """The inference graph of a TF1 folder and its checkpoint's prefix.
+
+    The graph is `infer.meta`, or the only `*infer.meta`. The checkpoint is the one that the file `checkpoint`
+    names, if it is there; else the `model.ckpt*` of the highest step; else the only `*.index`.
+
+    Raises:
+        UserError: when there is no such pair; says what was looked for and found.
+    """
+    graph_path = folder / "infer.meta"
+    graphs = [graph_path] if graph_path.exists() else list(folder.glob("*infer.meta"))
+    prefixes = {path.stem: path.with_suffix("") for path in folder.glob("*.index")}
+    named = _named_checkpoint(folder / "checkpoint")
+    numbered = [name for name in prefixes if name.startswith("model.ckpt")]
+    if named in prefixes:
+        name = named
+    elif numbered:
+        name = max(numbered, key=lambda name: int("0" + (re.search(r"\d*$", name)[0])))
+    else:
+        name = next(iter(prefixes), None) if len(prefixes) == 1 else None
+    if len(graphs) != 1 or name is None:
+        raise UserError(
+            f"{folder}: no TF1 generator here: looked for infer.meta, model.ckpt*.index and "
+            f"model.ckpt*.data-*; found {list_folder(folder)}"
+        )
+    if not list(folder.glob(f"{name}.data-*")):
+        raise UserError(f"{folder}: {name}.index is there, {name}.data-* is not; found {list_folder(folder)}")
+    return graphs[0], prefixes[name]
+
+
+def _named_checkpoint(state: Path) -> str | None:
+    # Only the name counts: the published files hold absolute paths of the machine they were trained on.
+    if not state.is_file():
+        return None
+    match = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', state.read_text(errors="replace"), re.MULTILINE)
+    return re.split(r"[/\\]", match[1])[-1] if match else None
+
+
+def freeze(graph_path: Path, prefix: Path, audio_tensor: str = AUDIO_TENSOR) -> tf.compat.v1.GraphDef:
+    """The inference graph with its variables turned into constants, as far as `audio_tensor` needs it.
+
+    Raises:
+        UserError: when a file is damaged, the two do not belong together, or the tensor does not exist.
+    """
+    graph = tf.Graph()
+    with graph.as_default(), _no_deprecation_warnings():
+        try:
+            saver = tf.compat.v1.train.import_meta_graph(str(graph_path), clear_devices=True)
+        except READ_ERRORS as error:
+            raise UserError(f"{graph_path}: damaged, or no TF1 meta graph ({one_line(error)})") from error
+        _check_tensor(graph, audio_tensor, graph_path, "--audio_tensor")
+        with tf.compat.v1.Session(config=tf.compat.v1.ConfigProto(device_count={"GPU": 0})) as session:
+            try:
+                (saver or tf.compat.v1.train.Saver()).restore(session, str(prefix))
+                return tf.compat.v1.graph_util.convert_variables_to_constants(
+                    session, graph.as_graph_def(), [audio_tensor.partition(":")[0]]
+                )
+            except READ_ERRORS as error:
+                raise UserError(
+                    f"{prefix}: damaged (or truncated), or not the checkpoint of {graph_path.name} "
+                    f"({one_line(error)})"
+                ) from error
+
+
+def read_frozen(path: Path) -> tf.compat.v1.GraphDef:
+    """Reads a frozen `.pb` file.
+
+    Raises:
+        UserError: when it is not a graph, or one with variables in it.
+    """
+    graph_def = tf.compat.v1.GraphDef()
+    try:
+        graph_def.ParseFromString(path.read_bytes())
+    except READ_ERRORS as error:
+        raise UserError(f"{path}: damaged, or no frozen graph ({one_line(error)})") from error
+    if any(node.op in ("VariableV2", "VarHandleOp") for node in graph_def.node):
+        raise UserError(f"{path}: its variables have no values: freeze the graph, or give its TF1 folder")
+    return graph_def
+
+
+def as_function(
+    graph_def: tf.compat.v1.GraphDef, source: Path, z_tensor: str = Z_TENSOR, audio_tensor: str = AUDIO_TENSOR
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], int]:
+    """A frozen graph as a function of z, differentiable, for any batch size; and its latent dimension.
+
+    Args:
+        graph_def: a graph without variables.
+        source: the file it came from, for error messages.
+        z_tensor: name of its input `[None, latent_dim]`.
+        audio_tensor: name of its output.
+
+    Raises:
+        UserError: when the graph cannot be imported, lacks a tensor, or leaves the size of z open.
+    """
+    try:
+        wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
+    except READ_ERRORS as error:
+        raise UserError(f"{source}: this graph cannot be imported ({one_line(error)})") from error
+    z = _check_tensor(wrapped.graph, z_tensor, source, "--z_tensor")
+    audio = _check_tensor(wrapped.graph, audio_tensor, source, "--audio_tensor")
+    if z.shape.rank != 2 or z.shape[1] is None:
+        raise UserError(f"{source}: {z_tensor} must have shape [None, latent_dim]. Received: {z.shape}")
+    return wrapped.prune(z, audio), z.shape[1]
+
+
+def _check_tensor(graph: tf.Graph, name: str, source: Path, flag: str) -> tf.Tensor:
+    try:
+        return graph.get_tensor_by_name(name)
+    except (KeyError, ValueError):
+        inputs = [op.name for op in graph.get_operations() if op.type == "Placeholder"]
+        last = [op.name for op in graph.get_operations()][-3:]
+        raise UserError(
+            f"{source}: no tensor {name!r} in this graph (option {flag}); its placeholders are "
+            f"{', '.join(inputs) or 'none'}; its last operations {', '.join(last) or 'none'}"
+        ) from None
+
+
+def read_wavegan(prefix: Path, num_samples: int) -> tuple[Architecture, dict[str, np.ndarray]] | None:
+    """The WaveGAN generator among a checkpoint's variables, or None when they are not a WaveGAN's.
+
+    Batch norm is folded into the layer before it, as if it stood before the ReLU (in a graph where it stands
+    elsewhere the result differs, which a comparison with the frozen graph shows). `zeros` and `nn` upsampling are
+    told apart by the variables' names; the length, which they do not tell, is `num_samples`.
+    """
+    reader = tf.train.load_checkpoint(str(prefix))
+    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("G/")]
+    variables = {name: reader.get_tensor(name) for name in names}
+    upsample = "zeros" if "G/upconv_0/conv2d_transpose/kernel" in variables else "nn"
+    first = "G/upconv_0/" + ("conv2d_transpose/kernel" if upsample == "zeros" else "conv1d/kernel")
+    dense = variables.get("G/z_project/dense/kernel")
+    if dense is None or first not in variables:
+        return None
+    count = len([name for name in variables if re.fullmatch(r"G/upconv_\d+/conv\w+/kernel", name)])
+    last = first.replace("upconv_0", f"upconv_{count - 1}")
+    try:
+        architecture = Architecture(
+            latent_dim=dense.shape[0],
+            dim=dense.shape[1] // (FIRST_FRAMES * (16 if num_samples == 16384 else 32)),
+            kernel_len=variables[first].shape[1 if upsample == "zeros" else 0],
+            num_samples=num_samples,
+            num_channels=variables[last].shape[2],
+            upsample=upsample,
+        )
+    except (KeyError, ValueError, IndexError):
+        return None
+    expected = architecture.weight_shapes
+    if any(name not in variables or variables[name].shape != shape for name, shape in expected.items()):
+        return None
+    weights = {name: variables[name] for name in expected}
+    for layer in ["G/z_project/dense", *architecture.layer_names]:
+        _fold_batch_norm(layer, weights, variables)
+    if POST_FILTER in variables:
+        weights[POST_FILTER] = variables[POST_FILTER]
+    return architecture, weights
+
+
+def _fold_batch_norm(layer: str, weights: dict[str, np.ndarray], variables: Mapping[str, np.ndarray]) -> None:
+    """Replaces a layer's kernel and bias by those that do its batch norm's work too, if it has one."""
+    scope = layer.rpartition("/")[0]
+    norm = {
+        name.rpartition("/")[2]: value
+        for name, value in variables.items()
+        if re.fullmatch(rf"{scope}/batch_normalization(_\d+)?/\w+", name)
+    }
+    if not norm:
+        return
+    mean, variance = norm["moving_mean"], norm["moving_variance"]
+    scale = norm.get("gamma", 1.0) / np.sqrt(variance + BATCH_NORM_EPSILON)
+    shift = norm.get("beta", 0.0) - mean * scale
+    kernel, bias = weights[f"{layer}/kernel"], weights[f"{layer}/bias"]
+    # The dense layer's units are the frames' channels, frame after frame; the norm is over channels.
+    repeats = len(bias) // len(scale)
+    scale, shift = np.tile(scale, repeats), np.tile(shift, repeats)
+    # Kernels are [1, taps, out, in] for transposed convolutions, else [..., out].
+    kernel_scale = scale[:, None] if layer.endswith("conv2d_transpose") else scale
+    weights[f"{layer}/kernel"] = (kernel * kernel_scale).astype(np.float32)
+    weights[f"{layer}/bias"] = (bias * scale + shift).astype(np.float32)
+
+
+def write_tf1(
+    folder: Path,
+    weights: Mapping[str, np.ndarray],
+    architecture: Architecture,
+    step: int = 0,
+    *,
+    sample_rate: int = 16000,
+    prior: str = "uniform",
+) -> None:
+    """Writes a WaveGAN generator in the original format, each file atomically; equal input gives equal bytes.
+
+    `infer.meta` holds `samp_z_n` -> `samp_z`, `z` -> `G_z` and `G_z_int16`; `model.ckpt.*` the variables and
+    `global_step`; `checkpoint` names it. `generator.json` adds what the format leaves out: sample rate, prior.
+
+    Args:
+        folder: made if need be; files of these names are replaced.
+        weights: TF1 name to float32 array, as for `WaveGANGenerator`.
+        architecture: hyper-parameters.
+        step: training step, saved as `global_step`.
+        sample_rate: Hz.
+        prior: `uniform` in [-1, 1] or `normal`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-")
+    with temporary_folder as temporary, tf.Graph().as_default(), _no_deprecation_warnings():
+        variables = {
+            name: tf.compat.v1.get_variable(name, np.shape(value), tf.float32, use_resource=False)
+            for name, value in sorted(weights.items())
+        }
+        global_step = tf.compat.v1.train.get_or_create_global_step()
+        _build_inference(architecture, variables, prior)
+        saver = tf.compat.v1.train.Saver([*variables.values(), global_step])
+        with tf.compat.v1.Session(config=tf.compat.v1.ConfigProto(device_count={"GPU": 0})) as session:
+            for name, variable in variables.items():
+                variable.load(np.asarray(weights[name], np.float32), session)
+            global_step.load(step, session)
+            saver.save(session, f"{temporary}/model.ckpt", write_meta_graph=False, write_state=False)
+        tf.compat.v1.train.export_meta_graph(
+            f"{temporary}/infer.meta", saver_def=saver.as_saver_def(), clear_devices=True
+        )
+        for file in sorted(Path(temporary).iterdir()):
+            file.replace(folder / file.name)
+    with atomic_path(folder / "checkpoint") as path:
+        path.write_text('model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n')
+    facts = {"sample_rate": sample_rate, "prior": prior, "step": step, "architecture": asdict(architecture)}
+    write_json(folder / DESCRIPTION, facts)
+
+
+def _build_inference(arch: Architecture, variables: Mapping[str, tf.Variable], prior: str) -> None:
+    """The published inference graph, in the current graph."""
+    v1 = tf.compat.v1
+    count = v1.placeholder(tf.int32, [], name="samp_z_n")
+    shape = tf.stack([count, arch.latent_dim])
+    if prior == "uniform":
+        tf.identity(tf.random.uniform(shape, -1.0, 1.0), name="samp_z")
+    else:
+        tf.identity(tf.random.normal(shape), name="samp_z")
+    z = v1.placeholder(tf.float32, [None, arch.latent_dim], name="z")
+    x = tf.matmul(z, variables["G/z_project/dense/kernel"]) + variables["G/z_project/dense/bias"]
+    x = tf.reshape(x, [-1, FIRST_FRAMES, arch.first_channels])
+    for name, layer in zip(arch.layer_names, arch.upsamplings, strict=True):
+        x = tf.nn.relu(x)
+        frames = x.shape[1] * layer.stride
+        kernel, bias = variables[f"{name}/kernel"], variables[f"{name}/bias"]
+        if layer.upsample == "zeros":
+            output_shape = tf.stack([tf.shape(x)[0], 1, frames, layer.channels_out])
+            strides = [1, 1, layer.stride, 1]
+            x = tf.nn.conv2d_transpose(x[:, None], kernel, output_shape, strides, "SAME")[:, 0]
+            x = tf.ensure_shape(x, [None, frames, layer.channels_out])
+        else:
+            x = v1.image.resize_nearest_neighbor(x[:, None], [1, frames])[:, 0]
+            x = tf.nn.conv1d(x, kernel, 1, "SAME")
+        x = x + bias
+    x = tf.tanh(x)
+    if POST_FILTER in variables:
+        x = tf.nn.conv1d(x, variables[POST_FILTER], 1, "SAME")
+    audio = tf.identity(x, name="G_z")
+    tf.cast(tf.clip_by_value(audio * 32767.0, -32767.0, 32767.0), tf.int16, name="G_z_int16")
