@@ -1,8 +1,8 @@
 """Batched L-BFGS: many independent, possibly box-constrained minimisations that share each evaluation.
 
 Recovering B latents means B separate problems in n ~ 100 variables, whose one expensive part, a generator's
-value and gradient, is much cheaper per row on a batch. Here each call of the objective serves every unfinished
-row's own line-search trial: no row waits for another's line search, and a finished row leaves the batch.
+value and gradient, is much cheaper per row on a batch. Here each call of the objective serves every
+unfinished row's own line-search trial: no row waits for another, and a finished row leaves the batch.
 
 The method is L-BFGS (Nocedal & Wright 2006, Algorithm 7.4) with a weak Wolfe line search, which unlike the
 strong one also suits non-smooth objectives such as a mean absolute error (Lewis & Overton 2013). A box is
@@ -112,15 +112,15 @@ def minimize(
 ) -> Result:
     """Minimises B independent functions of n variables.
 
-    Deterministic. A row's path does not depend on the rows beside it, as long as its values and gradients don't.
+    Deterministic. A row's path depends on the rows beside it only as far as its values and gradients do.
 
     Args:
-        value_and_gradient: called as f(x, index): x [b, n] in x0's dtype, inside the box, and index [b] int32,
-            the rows of x0 that these points belong to (gather the targets by it). Returns values [b] and
-            gradients [b, n], arrays or tensors. b falls as rows finish, so a `tf.function` wants an
+        value_and_gradient: called as f(x, index): x [b, n] in x0's dtype, in the box, and index [b] int32,
+            which rows of x0 these points belong to (gather targets by it). Returns values [b] and
+            gradients [b, n], arrays or tensors. b falls as rows finish: give a `tf.function` an
             input_signature with a None batch dimension. A row with a non-finite value or gradient counts as
             infinitely high.
-        x0: [B, n] float32 or float64. Starts, projected into the box. The first step has length 1, so scale the
+        x0: [B, n] float32 or float64. Starts, projected into the box. The first step has length 1: scale the
             variables to change by about that much or less.
         lower, upper: bounds that broadcast to [B, n], or None.
         max_iter: iterations (accepted steps) a row may take.
@@ -133,8 +133,8 @@ def minimize(
             of the rows evaluated, their best values [b]).
 
     Raises:
-        ValueError: x0, or what value_and_gradient returned, has the wrong shape or dtype; lower exceeds upper;
-            or history, max_iter or max_evals is too small.
+        ValueError: x0, or what value_and_gradient returned, has the wrong shape or dtype; lower exceeds
+            upper; or history, max_iter or max_evals is too small.
     """
     x0 = np.asarray(x0)
     if x0.ndim != 2 or x0.dtype not in (np.float32, np.float64):
