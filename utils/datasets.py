@@ -315,7 +315,7 @@ def augment(
     audio = tf.transpose(tf.signal.irfft(spectrum, [length]), [0, 2, 1])
 
     level = tf.sqrt(tf.reduce_mean(tf.square(audio), axis=[1, 2], keepdims=True))
-    noise = tf.random.stateless_normal(tf.shape(audio), seeds[3])
+    noise = tf.random.stateless_uniform(tf.shape(audio), seeds[3], -(3.0**0.5), 3.0**0.5)
     audio += noise * level * tf.pow(10.0, -uniform(4, *snr_db) / 20.0)
 
     time = tf.range(length, dtype=tf.float32)[tf.newaxis, :, tf.newaxis] / tf.cast(length, tf.float32)

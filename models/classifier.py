@@ -1,0 +1,208 @@
+"""The digit classifiers: the paper's ResNet-18, whose activations serve as a loss, and the independent judge.
+
+`mel_cnn` is the judge: another front end, architecture and seed. It is used in metrics, never in a loss.
+Both take audio; the front end is inside the model, and the `.keras` file holds every option.
+"""
+
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from models.resnet import TAPS, Spectrogram, resnet18
+from utils.options import UserError
+from utils.spectrograms import magnitude, stft
+
+ARCHITECTURES = ("resnet18", "mel_cnn")
+MEL_CNN_TAPS = ("stem", "block1", "block2", "block3")
+
+
+@keras.saving.register_keras_serializable("audio_gan_inversion")
+class Classifier(keras.Model):
+    """Audio float32 `[B, num_samples, num_channels]` in [-1, 1] -> probabilities float32 `[B, classes]`.
+
+    Args:
+        architecture: "resnet18" or "mel_cnn".
+        width: channels of the first stage. The paper's ResNet-18 has 64; the judge has 32.
+        front_end: of "resnet18": "log_magnitude", or "stft_real" (the paper's, stacked to three channels).
+        num_samples: T.
+        num_channels: C.
+        sample_rate: in Hz.
+        class_names: the names of the classes, in order.
+        alignment: the name in `utils.audio.ALIGNMENTS` with which its training clips were read.
+        precision: "float32" or "mixed_bfloat16"; the probabilities are float32 in either.
+
+    Attributes:
+        taps: names of the block activations that `classifier_features` gives.
+    """
+
+    def __init__(
+        self,
+        *,
+        architecture: str,
+        width: int,
+        front_end: str = "log_magnitude",
+        num_samples: int = 16384,
+        num_channels: int = 1,
+        sample_rate: int = 16000,
+        class_names: tuple[str, ...],
+        alignment: str = "aligned",
+        precision: str = "float32",
+        **kwargs,
+    ):
+        if architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"architecture must be one of {', '.join(ARCHITECTURES)}. Received: {architecture!r}"
+            )
+        super().__init__(**{**kwargs, "dtype": precision})
+        self.options = {
+            "architecture": architecture,
+            "width": width,
+            "front_end": front_end,
+            "num_samples": num_samples,
+            "num_channels": num_channels,
+            "sample_rate": sample_rate,
+            "class_names": tuple(class_names),
+            "alignment": alignment,
+            "precision": precision,
+        }
+        self.taps = TAPS if architecture == "resnet18" else MEL_CNN_TAPS
+        self.num_samples, self.num_channels, self.sample_rate = num_samples, num_channels, sample_rate
+        self.class_names = tuple(class_names)
+        self.alignment = alignment
+
+        default_policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(precision)
+        try:
+            audio = keras.Input((num_samples, num_channels), name="audio", dtype="float32")
+            if architecture == "resnet18":
+                image = Spectrogram(front_end, stack=front_end == "stft_real", name="spectrogram")(audio)
+                features = resnet18(image, width)
+            else:
+                features = _mel_cnn(LogMel(sample_rate, name="log_mel")(audio), width)
+            features["logits"] = layers.Dense(len(class_names), name="logits", dtype="float32")(
+                features["pooled"]
+            )
+            features["probabilities"] = layers.Softmax(name="probabilities", dtype="float32")(
+                features["logits"]
+            )
+            self.network = keras.Model(audio, features, name=architecture)
+        finally:
+            keras.config.set_dtype_policy(default_policy)
+        self.built = True
+
+    def call(self, audio: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.network(audio, training=training)["probabilities"]
+
+    def get_config(self) -> dict:
+        return {"name": self.name, **self.options}
+
+    def with_precision(self, precision: str) -> "Classifier":
+        """The same network and weights, uncompiled, in another precision."""
+        copy = Classifier(**{**self.options, "precision": precision})
+        copy.set_weights(self.get_weights())
+        return copy
+
+
+def classifier_features(model: Classifier, audio: tf.Tensor) -> dict[str, tf.Tensor]:
+    """All that the classifier sees in audio, differentiable, in inference mode.
+
+    Args:
+        model: a `Classifier`.
+        audio: float32 `[B, T, C]` in [-1, 1].
+
+    Returns:
+        Each tap in `model.taps` float `[B, H, W, channels]`, "pooled" `[B, D]`, "logits" and "probabilities"
+        `[B, classes]`; the last three float32.
+    """
+    return model.network(audio, training=False)
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Read what `train_sc09_classifier.py` wrote.
+
+    Args:
+        path: a `.keras` file, or a folder with `classifier.keras` in it.
+
+    Returns:
+        The `Classifier`, uncompiled.
+
+    Raises:
+        UserError: no such file, a damaged one, or a Keras model of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "classifier.keras"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such classifier; train one with train_sc09_classifier.py --output {path}"
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds for a damaged file
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: not a readable .keras file ({reason[0][:200]})") from error
+    if not isinstance(model, Classifier):
+        raise UserError(
+            f"{path}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py"
+        )
+    return model
+
+
+@keras.saving.register_keras_serializable("audio_gan_inversion")
+class LogMel(layers.Layer):
+    """Audio float32 `[B, T, C]` -> log-mel float32 `[B, ceil(T / hop), num_mels, C]`; silence is 0."""
+
+    def __init__(
+        self,
+        sample_rate: int,
+        num_mels: int = 64,
+        frame_length: int = 512,
+        hop: int = 256,
+        floor: float = 1e-2,
+        **kwargs,
+    ):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.options = {
+            "sample_rate": sample_rate,
+            "num_mels": num_mels,
+            "frame_length": frame_length,
+            "hop": hop,
+            "floor": floor,
+        }
+        filters = tf.signal.linear_to_mel_weight_matrix(
+            num_mels, frame_length // 2 + 1, sample_rate, 60.0, 0.475 * sample_rate
+        )
+        self.filters = np.asarray(filters)
+
+    def call(self, audio: tf.Tensor) -> tf.Tensor:
+        spectra = magnitude(stft(audio, self.options["frame_length"], self.options["hop"]))
+        mel = tf.einsum("btfc,fm->btmc", spectra, self.filters)
+        floor = self.options["floor"]
+        return tf.math.log(mel + floor) - math.log(floor)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **self.options}
+
+
+def _mel_cnn(image: keras.KerasTensor, width: int) -> dict[str, keras.KerasTensor]:
+    """A small network on a log-mel image; at 64 x 64 and width 32: 0.4 M weights, 20 M products."""
+    features = {}
+    x = _conv(image, width // 2, 5, 2, "stem_1")  # [64, 64] -> [32, 32]
+    x = features["stem"] = _conv(x, width, 3, 2, "stem_2")  # -> [16, 16]
+    for block, (channels, stride) in enumerate([(3 * width // 2, 1), (3 * width, 2), (4 * width, 2)], 1):
+        x = _conv(x, channels, 3, stride, f"block{block}_1")
+        x = features[f"block{block}"] = _conv(x, channels, 3, 1, f"block{block}_2")
+    features["pooled"] = layers.GlobalAveragePooling2D(name="pooled", dtype="float32")(x)
+    return features
+
+
+def _conv(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
+    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(
+        x
+    )
+    x = layers.BatchNormalization(name=f"{name}_norm")(x)
+    return layers.ReLU(name=name)(x)

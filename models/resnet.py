@@ -1,0 +1,83 @@
+"""ResNet-18 on spectrograms: the trunk that the digit classifier and the encoder share.
+
+He et al. 2016, "Deep Residual Learning for Image Recognition", with basic blocks (2, 2, 2, 2). As in the
+paper's reference every convolution keeps its bias, and the shortcut is the identity wherever the stride is 1.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from utils.spectrograms import KINDS, LOG_FLOOR, spectrogram
+
+BLOCKS_PER_STAGE = (2, 2, 2, 2)
+TAPS = tuple(f"stage{s}_block{b}" for s, n in enumerate(BLOCKS_PER_STAGE, 1) for b in range(1, n + 1))
+
+
+@keras.saving.register_keras_serializable("audio_gan_inversion")
+class Spectrogram(layers.Layer):
+    """Audio float32 `[B, T, C]` in [-1, 1] -> spectrogram image float32 `[B, frames, 129, C or 3]`.
+
+    Args:
+        kind: "stft_real" (the paper's) or "log_magnitude", shifted so that digital silence is 0, which
+            is also what the convolutions pad with.
+        stack: repeat one channel three times, as the paper does to reuse an image network.
+    """
+
+    def __init__(self, kind: str = "log_magnitude", stack: bool = False, **kwargs):
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.kind = kind
+        self.stack = stack
+
+    def call(self, audio: tf.Tensor) -> tf.Tensor:
+        image = spectrogram(audio, self.kind)
+        if self.kind == "log_magnitude":
+            image -= math.log(LOG_FLOOR)
+        return tf.repeat(image, 3, axis=-1) if self.stack else image
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "kind": self.kind, "stack": self.stack}
+
+
+def resnet18(image: keras.KerasTensor, width: int = 64) -> dict[str, keras.KerasTensor]:
+    """ResNet-18 without its last layer, in Keras functional style.
+
+    Args:
+        image: float `[B, H, W, C]`.
+        width: channels of the first stage, doubled in each of the next three (64 = the paper).
+
+    Returns:
+        The activations of every residual block under the names in `TAPS`, and "pooled": their global average
+        `[B, 8 * width]`. For a `[B, 128, 129, C]` image stage 1 is `[B, 32, 33, width]`, stage 2
+        `[B, 16, 17, 2 * width]`, stage 3 `[B, 8, 9, 4 * width]`, stage 4 `[B, 4, 5, 8 * width]`.
+    """
+    features = {}
+    x = layers.Conv2D(width, 7, strides=2, padding="same", name="stem_conv")(image)  # [128, 129] -> [64, 65]
+    x = layers.BatchNormalization(name="stem_norm")(x)
+    x = layers.ReLU(name="stem_relu")(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)  # -> [32, 33]
+    for stage, blocks in enumerate(BLOCKS_PER_STAGE, 1):
+        for block in range(1, blocks + 1):
+            name = f"stage{stage}_block{block}"
+            stride = 2 if stage > 1 and block == 1 else 1
+            x = features[name] = _basic_block(x, width * 2 ** (stage - 1), stride, name)
+    features["pooled"] = layers.GlobalAveragePooling2D(name="pooled", dtype="float32")(x)
+    return features
+
+
+def _basic_block(x: keras.KerasTensor, channels: int, stride: int, name: str) -> keras.KerasTensor:
+    shortcut = x
+    if stride != 1:
+        shortcut = layers.Conv2D(channels, 1, strides=stride, name=f"{name}_shortcut_conv")(x)
+        shortcut = layers.BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
+    x = layers.Conv2D(channels, 3, strides=stride, padding="same", name=f"{name}_conv1")(x)
+    x = layers.BatchNormalization(name=f"{name}_norm1")(x)
+    x = layers.ReLU(name=f"{name}_relu1")(x)
+    x = layers.Conv2D(channels, 3, padding="same", name=f"{name}_conv2")(x)
+    x = layers.BatchNormalization(name=f"{name}_norm2")(x)
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=name)(x)

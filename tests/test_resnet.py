@@ -1,0 +1,117 @@
+"""models/resnet.py and models/classifier.py: shapes, taps, saving, precision, gradients, errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.classifier import Classifier, classifier_features, load_classifier
+from models.resnet import TAPS, Spectrogram, resnet18
+from utils.options import UserError
+from utils.spectrograms import LOG_FLOOR, log_magnitude, stft_real
+
+NAMES = ("no", "yes", "maybe")
+
+
+def tiny(architecture="resnet18", **options):
+    keras.utils.set_random_seed(1)
+    options = {"width": 4, "num_samples": 4096, "class_names": NAMES, **options}
+    return Classifier(architecture=architecture, **options)
+
+
+def noise(clips=2, samples=4096):
+    return 0.1 * tf.random.stateless_normal([clips, samples, 1], [3, 4])
+
+
+def test_resnet18_is_the_papers():
+    image = keras.Input((128, 129, 3))
+    features = resnet18(image, width=64)
+    assert tuple(features) == (*TAPS, "pooled")
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in features.items()}
+    for stage, shape in enumerate([(32, 33, 64), (16, 17, 128), (8, 9, 256), (4, 5, 512)], 1):
+        assert shapes[f"stage{stage}_block1"] == shapes[f"stage{stage}_block2"] == shape
+    assert shapes["pooled"] == (512,)
+    network = keras.Model(image, features)
+    convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) == 17 + 3 and all(layer.use_bias for layer in convolutions)
+    # torchvision's ResNet-18 has 11,176,512 weights before its last layer; here are a bias per output channel of
+    # each convolution (4,800) and Keras also counts the 2 x 4,800 moving statistics.
+    assert network.count_params() == 11_176_512 + 4_800 + 2 * 4_800
+
+
+def test_a_block_adds_its_input():
+    image = keras.Input((32, 32, 4))
+    network = keras.Model(image, resnet18(image, width=4))
+    for layer in network.layers:
+        if layer.name.startswith("stage1_block2_conv2"):
+            layer.set_weights([np.zeros_like(w) for w in layer.get_weights()])
+    out = network(tf.random.stateless_normal([2, 32, 32, 4], [1, 1]))
+    np.testing.assert_allclose(out["stage1_block2"], out["stage1_block1"], atol=1e-6)
+
+
+def test_front_ends_are_the_shared_ones():
+    audio = noise()
+    np.testing.assert_array_equal(Spectrogram("stft_real")(audio), stft_real(audio))
+    stacked = Spectrogram("stft_real", stack=True)(audio)
+    assert stacked.shape == (2, 32, 129, 3)
+    np.testing.assert_array_equal(stacked, np.repeat(stft_real(audio), 3, axis=-1))
+    np.testing.assert_allclose(
+        Spectrogram("log_magnitude")(audio), log_magnitude(audio) - np.log(LOG_FLOOR), atol=1e-5
+    )
+    assert np.abs(Spectrogram("log_magnitude")(0 * audio)).max() < 0.11  # magnitude's epsilon keeps it off 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(front_end="stft_real", alignment="paper"),
+        dict(architecture="mel_cnn", width=8),
+        dict(architecture="mel_cnn", width=8, precision="mixed_bfloat16", num_channels=2),
+    ],
+)
+def test_a_saved_classifier_comes_back_whole(tmp_path, options):
+    model = tiny(**options)
+    audio = tf.repeat(noise(), model.num_channels, axis=-1)
+    model.save(tmp_path / "classifier.keras")
+    loaded = load_classifier(tmp_path)
+    assert loaded.options == model.options and loaded.class_names == NAMES
+    np.testing.assert_array_equal(loaded(audio), model(audio))
+    features = classifier_features(loaded, audio)
+    assert set(features) == {*loaded.taps, "pooled", "logits", "probabilities"}
+    np.testing.assert_allclose(tf.reduce_sum(features["probabilities"], -1), 1, atol=1e-5)
+    np.testing.assert_allclose(loaded.predict(audio, verbose=0), features["probabilities"], atol=1e-3)
+    assert all(features[name].dtype == tf.float32 for name in ("pooled", "logits", "probabilities"))
+
+
+def test_precision_changes_and_the_global_policy_does_not():
+    mixed = tiny(precision="mixed_bfloat16")
+    assert classifier_features(mixed, noise())["stage1_block1"].dtype == tf.bfloat16
+    assert keras.config.dtype_policy().name == "float32"
+    whole = mixed.with_precision("float32")
+    assert classifier_features(whole, noise())["stage1_block1"].dtype == tf.float32
+    np.testing.assert_allclose(whole(noise()), mixed(noise()), atol=0.03)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mel_cnn"])
+def test_gradients_reach_the_audio(architecture):
+    model = tiny(architecture)
+    for audio in (noise(), tf.zeros([1, 4096, 1])):
+        with tf.GradientTape() as tape:
+            tape.watch(audio)
+            loss = tf.reduce_sum(classifier_features(model, audio)[model.taps[0]])
+        gradient = tape.gradient(loss, audio)
+        assert np.isfinite(gradient).all()
+
+
+def test_errors_name_the_file(tmp_path):
+    with pytest.raises(UserError, match="nowhere.keras: no such classifier"):
+        load_classifier(tmp_path / "nowhere.keras")
+    (tmp_path / "damaged.keras").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(UserError, match="damaged.keras: not a readable"):
+        load_classifier(tmp_path / "damaged.keras")
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+    with pytest.raises(UserError, match="other.keras: holds a Sequential"):
+        load_classifier(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match="Received: 'vgg'"):
+        tiny("vgg")
