@@ -41,7 +41,7 @@ $(INSTALLED): requirements.txt
 		$$python -m venv $(VENV); \
 	fi; \
 	touch $(UNFINISHED); \
-	echo "Installing requirements.txt, about 900 MB of wheels the first time"; \
+	echo "Installing requirements.txt, about 800 MB of wheels the first time"; \
 	$(RUN) -m pip install --quiet $(OFFLINE) -r requirements.txt; \
 	rm $(UNFINISHED); \
 	touch $@
