@@ -243,7 +243,8 @@ def in_chromium(url: str, profile: Path) -> str:
     """The page's document after its scripts have run."""
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --virtual-time-budget=5000 --dump-dom"
+        "--disable-component-update --disable-sync --virtual-time-budget=5000 "
+        "--autoplay-policy=no-user-gesture-required --dump-dom"
     )
     command = [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", url]
     return subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
@@ -290,8 +291,15 @@ class TestInChromium:
             hidden = {figure["data-method"] for figure in page.all("figure") if "hidden" in figure}
             assert hidden == {"hybrid"}
 
+    def probed(self, folder: Path, profile: Path, script: str) -> Page:
+        """The page as it is after `script` ran at its end."""
+        markup = (folder / "index.html").read_text(encoding="utf-8")
+        probe = folder / "probe.html"
+        probe.write_text(markup.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+        return Page(in_chromium(probe.as_uri(), profile))
+
     def test_controls_write_the_address_and_every_sound_loads(self, folder, tmp_path):
-        probe = """<script>
+        script = """
         tools.elements.method.value = "gradient";
         tools.elements.sort.value = "ssim";
         tools.dispatchEvent(new Event("change"));
@@ -302,13 +310,21 @@ class TestInChromium:
           audio.addEventListener("error", () => audio.dataset.failed = audio.error.message);
           audio.preload = "auto";
           audio.load();
-        }
-        </script></body>"""
-        markup = (folder / "index.html").read_text(encoding="utf-8").replace("</body>", probe)
-        (folder / "probe.html").write_text(markup, encoding="utf-8")
-        page = Page(in_chromium((folder / "probe.html").as_uri(), tmp_path))
+        }"""
+        page = self.probed(folder, tmp_path, script)
         assert page.all("body")[0]["data-hash"] == "#method=gradient&sort=ssim&order=asc"
         players = page.all("audio")
         assert len(players) == 11
         assert [player.get("data-failed") for player in players] == [None] * 11
         assert [float(player["data-duration"]) for player in players] == [2000 / RATE] * 11
+
+    def test_keys_walk_the_clips_and_play_their_columns(self, folder, tmp_path):
+        script = """
+        document.addEventListener("play", (event) => event.target.dataset.played = "yes", true);
+        for (const key of ["j", "j", "j", "k", "2"])
+          document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        document.body.dataset.focus = document.activeElement.dataset.source;"""
+        page = self.probed(folder, tmp_path, script)
+        assert page.all("body")[0]["data-focus"] == "Übung #1/b 100%.wav"
+        played = [player["src"] for player in page.all("audio") if "data-played" in player]
+        assert [unquote(source) for source in played] == ["clips/Übung #1/b 100%.wav/gradient.wav"]

@@ -107,7 +107,7 @@ def spectrogram_png(decibels: np.ndarray, top: float) -> bytes:
     chunks = [
         chunk(b"IHDR", header),
         chunk(b"PLTE", _palette()),
-        chunk(b"IDAT", zlib.compress(scanlines, 9)),
+        chunk(b"IDAT", zlib.compress(scanlines)),
         chunk(b"IEND", b""),
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from utils.figures import data_uri, spectrogram_db, spectrogram_png, waveform_svg
+from utils.figures import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
 from utils.runs import atomic_path, read_jsonl
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -79,6 +79,7 @@ def write_page(
         "statuses": _choices(sorted({_status(result) for result in every})),
         "kinds": _choices(sorted({kind for kind, _ in clips})),
         "numbers": "".join(numbers),
+        "range_db": f"{RANGE_DB:g}",
         "columns": str(1 + max((len(clip) for _, clip in shown), default=0)),
         "clips": "\n".join(_card(output_dir, *key, clip, methods) for key, clip in shown),
     }
