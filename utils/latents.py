@@ -1,0 +1,123 @@
+"""Latents on disk: `.npz` files without pickle that hold all it takes to trace and replay them."""
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.options import UserError
+from utils.runs import atomic_path, to_json
+
+
+@dataclass
+class Latents:
+    """The latents of one clip.
+
+    Attributes:
+        z: float32 `[W, latent_dim]`, one row per window.
+        generator: fingerprint (SHA-256) of the generator they belong to.
+        method: how they were found (`encoder`, `gradient`, `hybrid`), or `prior` for samples.
+        seed: of the run.
+        z_true: float32 `[W, latent_dim]`, where known.
+        source: path of the audio file, empty for a sample.
+        source_sha256: of the file, empty for a sample.
+        options: the run's, JSON-able.
+        provenance: what was done to the audio (`utils.audio.Clip`), JSON-able.
+        objective: float64 `[W]`, at z.
+        evaluations: int64 `[W]`.
+        status: `[W]` texts, why the search ended.
+        curve: float32 `[W, E]`, best objective after each evaluation; shorter rows repeat their last.
+    """
+
+    z: np.ndarray
+    generator: str
+    method: str
+    seed: int
+    z_true: np.ndarray | None = None
+    source: str = ""
+    source_sha256: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    objective: np.ndarray | None = None
+    evaluations: np.ndarray | None = None
+    status: np.ndarray | None = None
+    curve: np.ndarray | None = None
+
+
+TEXTS = ("generator", "method", "source", "source_sha256")
+RECORDS = ("options", "provenance")
+REQUIRED = ("z", "generator", "method", "seed")
+
+
+def stack_curves(curves: list[np.ndarray]) -> np.ndarray:
+    """Loss curves of several lengths, each at least 1, as float32 `[W, E]`; the last value fills up a row."""
+    longest = max(map(len, curves))
+    return np.stack([np.pad(c, (0, longest - len(c)), mode="edge") for c in curves]).astype(np.float32)
+
+
+def save_latents(path: Path, latents: Latents) -> None:
+    """Writes a `.npz` atomically; equal latents give equal bytes. Fields that are None are left out.
+
+    Raises:
+        ValueError: z is not `[W, latent_dim]` and finite, or another field does not have its W rows.
+    """
+    problem = _problem(latents)
+    if problem:
+        raise ValueError(problem)
+    arrays = {}
+    for name, value in vars(latents).items():
+        if name in RECORDS:
+            value = to_json(value)
+        if value is not None:
+            arrays[name] = np.asarray(value)
+    with atomic_path(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
+
+
+def load_latents(path: Path) -> Latents:
+    """Reads what `save_latents` wrote.
+
+    Raises:
+        UserError: when the file is missing, damaged or not one of these; the message says what was found.
+    """
+    try:
+        # A bad member of the archive shows only when it is read, hence all of them here.
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged, or no latents file (.npz)") from error
+    missing = [name for name in REQUIRED if name not in found]
+    if missing:
+        raise UserError(f"{path}: no {', '.join(missing)} in it. Found: {', '.join(found) or 'nothing'}")
+    fields = {name: value for name, value in found.items() if name in Latents.__dataclass_fields__}
+    try:
+        fields["seed"] = int(fields["seed"])
+        fields |= {name: str(fields[name]) for name in TEXTS if name in fields}
+        fields |= {name: json.loads(str(fields[name])) for name in RECORDS if name in fields}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: damaged: {error}") from error
+    latents = Latents(**fields)
+    problem = _problem(latents)
+    if problem:
+        raise UserError(f"{path}: {problem}")
+    return latents
+
+
+def _problem(latents: Latents) -> str | None:
+    z = latents.z
+    if z.ndim != 2 or z.dtype != np.float32 or 0 in z.shape:
+        return f"z must be float32 [W, latent_dim]. Received: {z.dtype} of shape {z.shape}"
+    if not np.isfinite(z).all():
+        return "z must be finite"
+    if latents.z_true is not None and latents.z_true.shape != z.shape:
+        return f"z_true must have z's shape {z.shape}. Received: {latents.z_true.shape}"
+    for name in ("objective", "evaluations", "status", "curve"):
+        value = getattr(latents, name)
+        if value is not None and len(value) != len(z):
+            return f"{name} must have {len(z)} rows, as z has. Received: {len(value)}"
+    return None
