@@ -66,7 +66,8 @@ def test_speech_commands_without_lists_keeps_a_speaker_together(load, tmp_path):
         for digit in ("one", "two"):
             write(tmp_path / "s" / digit / f"{speaker:08x}_nohash_0.wav", speaker)
     speakers = [
-        {name.split("/")[1] for name in load(tmp_path / "s", split).names} for split in ("train", "validation")
+        {name.split("/")[1] for name in load(tmp_path / "s", split).names}
+        for split in ("train", "validation")
     ]
     assert not speakers[0] & speakers[1] and len(speakers[0] | speakers[1]) == 40
     assert 1 <= len(speakers[1]) <= 12
@@ -200,7 +201,10 @@ def test_augment_does_what_it_says_and_no_more():
     np.testing.assert_allclose(louder, 2 * audio, atol=1e-4)
 
     shifted = augment(audio, seed, **{**off, "max_shift": 300}).numpy()
-    lags = [np.argmax(np.correlate(s[:, 0], a[:, 0], "full")) - 4095 for s, a in zip(shifted, audio.numpy())]
+    lags = [
+        np.argmax(np.correlate(s[:, 0], a[:, 0], "full")) - 4095
+        for s, a in zip(shifted, audio.numpy(), strict=True)
+    ]
     assert max(map(abs, lags)) <= 300 and len(set(lags)) > 1
     for clip, lag in zip(shifted, lags, strict=True):
         assert np.abs(clip[:lag] if lag > 0 else clip[lag:] if lag else clip[:0]).max(initial=0) < 1e-6

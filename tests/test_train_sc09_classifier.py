@@ -1,0 +1,119 @@
+"""The training script as a user runs it: one epoch, mistakes, and going on after kill -9."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from models.classifier import load_classifier
+from train_sc09_classifier import wilson_interval
+from utils import runs
+from utils.datasets import DIGITS
+
+ROOT = Path(__file__).parents[1]
+CLIPS_A_DIGIT = 6
+TINY = "--architecture mel_cnn --width 2 --num_samples 2048 --batch_size 8".split()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Digits as tones, two of six clips a digit for validation."""
+    root = tmp_path_factory.mktemp("digits")
+    time_axis = np.arange(2048) / 16000
+    for label, digit in enumerate(DIGITS):
+        (root / digit).mkdir()
+        for take in range(CLIPS_A_DIGIT):
+            tone = 0.3 * np.sin(2 * np.pi * (300 + 500 * label) * time_axis + take)
+            soundfile.write(root / digit / f"{take}_nohash_0.wav", tone, 16000)
+    (root / "validation_list.txt").write_text(
+        "\n".join(f"{d}/{t}_nohash_0.wav" for d in DIGITS for t in (0, 1))
+    )
+    return root
+
+
+def command(data, folder, *more):
+    places = [
+        "--data",
+        data,
+        "--output",
+        folder / "run",
+        "--results",
+        folder / "results",
+        "--cache",
+        folder / "cache",
+    ]
+    return [sys.executable, "train_sc09_classifier.py", *map(str, places), *TINY, *map(str, more)]
+
+
+def run(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+
+
+def test_one_epoch(data, tmp_path):
+    done = run(data, tmp_path, "--epochs", 1, "--seed", 3, "--export", tmp_path / "my.keras")
+    assert done.returncode == 0, done.stderr
+    assert "epoch   1/1" in done.stdout and "accuracy" in done.stdout
+    model = load_classifier(tmp_path / "my.keras")
+    assert (
+        model.options["width"] == 2 and model.options["num_samples"] == 2048 and model.class_names == DIGITS
+    )
+
+    folder, results = tmp_path / "run", tmp_path / "results"
+    assert {"options.json", "log.txt", "epochs.jsonl", "last.keras", "best.keras", "classifier.keras"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert list(folder.glob("tensorboard/**/events*"))
+    (line,) = runs.read_jsonl(results / "classifier.jsonl")
+    rows = list(csv.reader(open(results / "run-confusion.csv")))
+    confusion = np.array([row[1:] for row in rows[1:]], int)
+    assert rows[0][1:] == list(DIGITS) and confusion.sum(axis=1).tolist() == [2] * 10
+    assert line["n"] == 20 and line["accuracy"] == confusion.trace() / 20
+    assert (results / "run-confusion.png").read_bytes().startswith(b"\x89PNG")
+
+    other = run(data, tmp_path, "--epochs", 1, "--seed", 4)
+    assert other.returncode == 2 and "--seed" in other.stderr and "Traceback" not in other.stderr
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_as_if_uninterrupted(data, tmp_path):
+    options = ("--epochs", 4, "--seed", 3)
+    assert run(data, tmp_path / "whole", *options).returncode == 0
+    process = subprocess.Popen(
+        command(data, tmp_path / "killed", *options), cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while not (tmp_path / "killed" / "run" / "last.keras").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = run(data, tmp_path / "killed", *options)
+    assert done.returncode == 0 and "resumed after epoch" in done.stdout, done.stderr
+
+    weights = [load_classifier(tmp_path / name / "run").get_weights() for name in ("whole", "killed")]
+    for whole, resumed in zip(*weights, strict=True):
+        np.testing.assert_allclose(resumed, whole, atol=1e-4)
+
+
+def test_an_unlabelled_folder_is_refused(tmp_path):
+    (tmp_path / "birds").mkdir()
+    for name in "abcdefghijklmnopqrstuvwxyz":
+        soundfile.write(tmp_path / "birds" / f"{name}.wav", np.zeros(100), 16000)
+    done = run(tmp_path / "birds", tmp_path)
+    assert done.returncode == 2 and "no digit labels" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("successes, n, low, high", [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775)])
+def test_wilson_interval_against_published_values(successes, n, low, high):
+    np.testing.assert_allclose(wilson_interval(successes, n), (low, high), atol=5e-4)
+
+
+def test_the_bundled_judge_loads():
+    judge = load_classifier(ROOT / "classifier_checkpoint" / "judge.keras")
+    assert judge.class_names == DIGITS and judge.options["architecture"] == "mel_cnn"
+    assert judge.options["precision"] == "float32"
