@@ -34,8 +34,8 @@ def test_resnet18_is_the_papers():
     network = keras.Model(image, features)
     convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) == 17 + 3 and all(layer.use_bias for layer in convolutions)
-    # torchvision's ResNet-18 has 11,176,512 weights before its last layer; here every convolution adds a bias per
-    # output channel (4,800), and Keras also counts the moving statistics (2 x 4,800).
+    # torchvision's ResNet-18 has 11,176,512 weights before its last layer; here every convolution adds a bias
+    # per output channel (4,800), and Keras also counts the moving statistics (2 x 4,800).
     assert network.count_params() == 11_176_512 + 4_800 + 2 * 4_800
 
 
