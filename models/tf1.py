@@ -1,8 +1,8 @@
-"""WaveGAN checkpoints in their original TF1 format: frozen graphs, the weights inside them, writing the format.
+"""WaveGAN checkpoints in their original TF1 format: frozen graphs, the weights in them, writing the format.
 
 The frozen graph is the reference: it computes whatever the checkpoint's author exported. `read_wavegan`
-recognises the published architecture among the variables and folds its batch norm, so that `models.wavegan` can
-rebuild it.
+recognises the published architecture among the variables and folds its batch norm, so that `models.wavegan`
+can rebuild it.
 """
 
 import contextlib
@@ -174,8 +174,8 @@ def read_wavegan(prefix: Path, num_samples: int) -> tuple[Architecture, dict[str
     """The WaveGAN generator among a checkpoint's variables, or None when they are not a WaveGAN's.
 
     Batch norm is folded into the layer before it, as if it stood before the ReLU (in a graph where it stands
-    elsewhere the result differs, which a comparison with the frozen graph shows). `zeros` and `nn` upsampling are
-    told apart by the variables' names; the length, which they do not tell, is `num_samples`.
+    elsewhere the result differs, which a comparison with the frozen graph shows). `zeros` and `nn` upsampling
+    are told apart by the variables' names; the length, which they do not tell, is `num_samples`.
     """
     reader = tf.train.load_checkpoint(str(prefix))
     names = [name for name in reader.get_variable_to_shape_map() if name.startswith("G/")]
@@ -244,7 +244,7 @@ def write_tf1(
     """Writes a WaveGAN generator in the original format, each file atomically; equal input gives equal bytes.
 
     `infer.meta` holds `samp_z_n` -> `samp_z`, `z` -> `G_z` and `G_z_int16`; `model.ckpt.*` the variables and
-    `global_step`; `checkpoint` names it. `generator.json` adds what the format leaves out: sample rate, prior.
+    `global_step`; `checkpoint` names it. `generator.json` adds what the format lacks: sample rate and prior.
 
     Args:
         folder: made if need be; files of these names are replaced.

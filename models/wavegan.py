@@ -178,7 +178,7 @@ class WaveGANGenerator:
     Args:
         architecture: hyper-parameters.
         weights: TF1 name to array, tensor or variable; shapes as in `Architecture.weight_shapes`, and optionally
-            `G/pp_filt/conv1d/kernel` `[taps, num_channels, num_channels]`.
+            `G/pp_filt/conv1d/kernel` `[taps, num_channels, num_channels or 1]`.
         precision: `float32`, or `mixed_bfloat16`: convolutions in bfloat16, weights, dense layer and output in
             float32.
         trainable: recompute the polyphase kernels from `weights` at every call, so that gradients reach them.
@@ -263,7 +263,7 @@ class WaveGANGenerator:
             tangent = tf.nn.conv1d(tangent, kernel, 1, "SAME") if k else None
         if not k:
             return audio, None
-        return audio, tf.reshape(tangent, [-1, k, arch.num_samples, arch.num_channels])
+        return audio, tf.reshape(tangent, [-1, k, arch.num_samples, audio.shape[2]])
 
 
 def _per_direction(x: tf.Tensor, k: int) -> tf.Tensor:
