@@ -176,9 +176,7 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[Input], list[tuple[str, 
         raise UserError(f"{root}: no audio in this folder (looked for {' '.join(sorted(audio.SUFFIXES))})")
     output = args.output or Path("results")
     if root.is_dir() and output.resolve().is_relative_to(root.resolve()):
-        raise UserError(
-            f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder"
-        )
+        raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
     base = root if root.is_dir() else root.parent
     names = [file.relative_to(base).as_posix() for file in files[: args.limit]]
     inputs = [Input(name, f"clips/{name}", path=base / name) for name in names]
@@ -225,9 +223,7 @@ def open_output(args: argparse.Namespace, settings: dict[str, Any]) -> Path:
     record = output / "options.json"
     if not record.exists():
         if any(not path.name.startswith(".tmp-") for path in output.iterdir()):
-            raise UserError(
-                f"--output {output}: is neither empty nor of a run of this script (no options.json)"
-            )
+            raise UserError(f"--output {output}: is neither empty nor of a run of this script (no options.json)")
         others = {name: value for name, value in vars(args).items() if name not in settings}
         runs.write_json(record, {"settings": settings, "other": others, "environment": runs.environment()})
     begun = runs.read_json(record).get("settings", {})
@@ -348,9 +344,7 @@ def true_latent(run: Run, clip: Input) -> np.ndarray | None:
     return None if clip.index is None else run.generator.sample_prior(run.args.seed, 1, start=clip.index)
 
 
-def invert(
-    run: Run, method: str, clips: list[audio.Clip], bar: tqdm
-) -> list[tuple[recovery.Recovered, float]]:
+def invert(run: Run, method: str, clips: list[audio.Clip], bar: tqdm) -> list[tuple[recovery.Recovered, float]]:
     """Per clip what was found for its windows, and its share of the seconds it took."""
     args, size = run.args, run.args.batch_size
     windows = np.concatenate([clip.windows for clip in clips])
@@ -379,7 +373,8 @@ def invert(
             part = run.inverter.evaluate(targets, starts[:, 0])
         else:
             max_iter = args.max_iter if method == "gradient" else args.hybrid_max_iter
-            part = run.inverter.refine(targets, starts, max_iter=max_iter, progress=show)
+            progress = None if bar.disable else show
+            part = run.inverter.refine(targets, starts, max_iter=max_iter, progress=progress)
         parts.append(part)
         seconds[batch] = (time.monotonic() - begun) / len(targets)
     whole = recovery.Recovered.concatenate(parts)
@@ -390,13 +385,9 @@ def invert(
     ]
 
 
-def write_clip(
-    run: Run, clip: Input, source: audio.Clip, found: dict[str, tuple[recovery.Recovered, float]]
-) -> None:
+def write_clip(run: Run, clip: Input, source: audio.Clip, found: dict[str, tuple[recovery.Recovered, float]]) -> None:
     """Writes a clip's files, and last the record that makes it done."""
-    if not all(
-        np.isfinite(end.objective).all() and np.isfinite(end.audio).all() for end, _ in found.values()
-    ):
+    if not all(np.isfinite(end.objective).all() and np.isfinite(end.audio).all() for end, _ in found.values()):
         run.fail(clip.source, "the generator or the objective is not finite for it")
         return
     folder, rate = run.output / clip.folder, source.provenance["resampled_to"]

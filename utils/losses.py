@@ -121,8 +121,7 @@ def _weight(number: str, name: str) -> float:
         weight = math.nan
     if not 0 < weight < math.inf:
         raise UserError(
-            f"--objective: the weight of {name} must be a finite number above 0, as in {name}=1. "
-            f"Received: {number!r}"
+            f"--objective: the weight of {name} must be a finite number above 0, as in {name}=1. Received: {number!r}"
         )
     return weight
 
@@ -138,6 +137,6 @@ def _stft_distance(audio: tf.Tensor, target: tf.Tensor, frame_length: int) -> tf
         spectrograms.magnitude(spectrograms.stft(x, frame_length, frame_length // 4), epsilon=floor**2)
         for x in (audio, target)
     )
-    # With the floor inside the magnitude the denominator cannot vanish; at a == b the root needs an epsilon.
-    convergence = tf.sqrt(_mean(tf.square(a - b)) + 1e-12) / tf.sqrt(_mean(tf.square(b)))
+    # The floor in the magnitudes keeps the denominator above 0, the epsilon keeps the root's gradient finite.
+    convergence = tf.sqrt(_mean(tf.square(a - b)) + 1e-20) / tf.sqrt(_mean(tf.square(b)))
     return convergence + _mean(tf.abs(tf.math.log(a) - tf.math.log(b)))

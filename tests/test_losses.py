@@ -1,0 +1,115 @@
+"""utils/losses.py: each term against its definition, and objectives read from text."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import tensorflow as tf
+
+from utils.losses import DEFAULT, PUBLISHED, TERMS, Point, parse_objective
+from utils.options import UserError
+
+RNG = np.random.default_rng(0)
+AUDIO = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)
+TARGET = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)
+Z = RNG.uniform(-2, 2, (3, 5)).astype(np.float32)
+
+
+def point(audio=AUDIO, target=TARGET, z=Z, prior="uniform") -> Point:
+    return Point(*(tf.constant(x) for x in (audio, target, z)), prior)
+
+
+def scipy_stft(audio: np.ndarray, frame: int, hop: int) -> np.ndarray:
+    """`[T, C]` to complex `[C, bins, frames]`, end-padded, unscaled."""
+    frames = -(-len(audio) // hop)
+    padded = np.pad(audio.T, [(0, 0), (0, (frames - 1) * hop + frame - len(audio))])
+    _, _, spectra = scipy.signal.stft(
+        padded, window="hann", nperseg=frame, noverlap=frame - hop, boundary=None, padded=False
+    )
+    return spectra * scipy.signal.get_window("hann", frame).sum()
+
+
+def test_waveform_is_the_mean_absolute_error_per_clip():
+    expected = np.abs(AUDIO - TARGET).mean(axis=(1, 2))
+    np.testing.assert_allclose(TERMS["waveform"](point()), expected, rtol=1e-5)
+
+
+def test_stft_real_is_the_mean_absolute_error_of_real_parts():
+    expected = [
+        np.abs((scipy_stft(a, 256, 128) - scipy_stft(b, 256, 128)).real).mean()
+        for a, b in zip(AUDIO, TARGET, strict=True)
+    ]
+    np.testing.assert_allclose(TERMS["stft_real"](point()), expected, rtol=1e-4)
+
+
+def test_mr_stft_agrees_with_scipy():
+    def distance(a, b, frame):
+        a, b = (np.sqrt(np.abs(scipy_stft(x, frame, frame // 4)) ** 2 + 1e-6) for x in (a, b))
+        return np.linalg.norm(a - b) / np.linalg.norm(b) + np.abs(np.log(a) - np.log(b)).mean()
+
+    expected = [
+        np.mean([distance(a, b, frame) for frame in (256, 512, 1024)]) for a, b in zip(AUDIO, TARGET, strict=True)
+    ]
+    np.testing.assert_allclose(TERMS["mr_stft"](point()), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "prior, expected",
+    [
+        ("uniform", (np.maximum(np.abs(Z) - 1, 0) ** 2).mean(axis=1)),
+        ("normal", (Z**2).mean(axis=1) / 2),
+    ],
+)
+def test_latent_prior(prior, expected):
+    np.testing.assert_allclose(TERMS["latent_prior"](point(prior=prior)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_clip_alone_and_in_a_batch_lose_the_same(name):
+    alone = TERMS[name](point(AUDIO[1:2], TARGET[1:2], Z[1:2]))
+    np.testing.assert_allclose(TERMS[name](point())[1:2], alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["stft_real", "waveform", "mr_stft"])
+@pytest.mark.parametrize("audio", [AUDIO, np.zeros_like(AUDIO)], ids=["noise", "silence"])
+def test_values_and_gradients_are_finite_at_a_perfect_match_and_for_silence(name, audio):
+    for target in (audio, np.zeros_like(audio)):
+        x = tf.constant(audio)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = TERMS[name](point(x, target))
+        assert np.isfinite(value).all() and np.isfinite(tape.gradient(value, x)).all()
+        if target is audio:
+            np.testing.assert_allclose(value, 0, atol=1e-5)
+
+
+def test_an_objective_is_the_weighted_sum():
+    objective = parse_objective(" stft_real=2, waveform = 0.5")
+    expected = 2 * TERMS["stft_real"](point()) + 0.5 * TERMS["waveform"](point())
+    np.testing.assert_allclose(objective(point()), expected, rtol=1e-6)
+    assert parse_objective(str(objective)) == objective
+
+
+@pytest.mark.parametrize("text", [DEFAULT, PUBLISHED])
+def test_named_objectives_are_valid(text):
+    assert str(parse_objective(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("loudness=1", "stft_real, waveform, mr_stft, latent_prior"),
+        ("", "TERM=WEIGHT"),
+        ("waveform=1,", "TERM=WEIGHT"),
+        ("waveform", "waveform=1"),
+        ("waveform=", "finite number above 0"),
+        ("waveform=0", "finite number above 0"),
+        ("waveform=-1", "finite number above 0"),
+        ("waveform=nan", "finite number above 0"),
+        ("waveform=inf", "finite number above 0"),
+        ("waveform=1,waveform=2", "once only"),
+    ],
+)
+def test_wrong_objectives_are_refused_with_the_remedy(text, said):
+    with pytest.raises(UserError, match="--objective") as error:
+        parse_objective(text)
+    assert said in str(error.value)
