@@ -1,4 +1,4 @@
-"""WaveGAN's generator (Donahue et al., 2019) as a native network: fast on a CPU, differentiable in z and in its weights.
+"""WaveGAN's generator (Donahue et al., 2019) as a native network: fast on a CPU, differentiable in z and in weights.
 
 Every upsampling layer is computed in its polyphase form. A stride-s transposed convolution (or nearest-neighbour
 upsampling followed by a convolution) gives, for each input frame, s output frames that depend on a few neighbouring
@@ -130,10 +130,13 @@ class Upsampling:
         w = tf.transpose(spread_kernel, [0, 3, 1, 2])
         return tf.reshape(w, [len(self.offsets), self.channels_in, self.stride * self.channels_out])
 
-    def __call__(self, x: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
-        """`[B, n, channels_in]` and W, of one dtype, to `[B, stride * n, channels_out]`, without the bias."""
+    def __call__(self, x: tf.Tensor, w: tf.Tensor, w_back: tf.Tensor | None = None) -> tf.Tensor:
+        """`[B, n, channels_in]` and W, of one dtype, to `[B, stride * n, channels_out]`, without the bias.
+
+        `w_back` is `transposed_kernel(W)` where it has been computed before.
+        """
         frames = x.shape[1]
-        y = _polyphase_product(x, w, self.offsets)
+        y = _polyphase_product(x, w, w_back, self.offsets)
         return tf.reshape(y, [-1, frames * self.stride, self.channels_out])
 
 
@@ -146,11 +149,16 @@ def _neighbours(x: tf.Tensor, offsets: range) -> tf.Tensor:
     return tf.reshape(tf.concat(shifted, axis=-1), [-1, len(offsets) * channels])
 
 
-def _polyphase_product(x: tf.Tensor, w: tf.Tensor, offsets: range) -> tf.Tensor:
+def transposed_kernel(w: tf.Tensor) -> tf.Tensor:
+    """The matrix of the gradient in x: `w[d]` transposed, offsets in reverse, `[offsets * s * C_out, C_in]`."""
+    return tf.reshape(tf.transpose(w[::-1], [0, 2, 1]), [-1, w.shape[1]])
+
+
+def _polyphase_product(x: tf.Tensor, w: tf.Tensor, w_back: tf.Tensor | None, offsets: range) -> tf.Tensor:
     """`y[m] = sum_d x[m - d] @ w[d]` as one matrix product, with its own gradient.
 
-    Automatic differentiation through the concatenation would cost more than twice as much at batch 1; the gradient
-    in x is the same product with offsets negated and `w[d]` transposed.
+    Automatic differentiation through the concatenation would cost more than twice as much at batch 1; the
+    gradient in x is the same product with offsets negated and `w[d]` transposed.
     """
     frames, channels_out = x.shape[1], w.shape[2]
 
@@ -163,8 +171,8 @@ def _polyphase_product(x: tf.Tensor, w: tf.Tensor, offsets: range) -> tf.Tensor:
             flat_dy = tf.reshape(dy, [-1, channels_out])
             dw = tf.reshape(tf.matmul(columns, flat_dy, transpose_a=True), w.shape)
             negated = range(-offsets[-1], -offsets[0] + 1)
-            w_back = tf.reshape(tf.transpose(w[::-1], [0, 2, 1]), [-1, w.shape[1]])
-            dx = tf.matmul(_neighbours(tf.reshape(dy, [-1, frames, channels_out]), negated), w_back)
+            columns_back = _neighbours(tf.reshape(dy, [-1, frames, channels_out]), negated)
+            dx = tf.matmul(columns_back, transposed_kernel(w) if w_back is None else w_back)
             return tf.reshape(dx, [-1, frames, w.shape[1]]), dw
 
         return tf.reshape(y, [-1, frames, channels_out]), gradient
@@ -205,7 +213,11 @@ class WaveGANGenerator:
         self.architecture = architecture
         self.weights = dict(weights)
         self.compute_dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
-        self._constant_kernels = None if trainable else [tf.constant(w) for w in self._polyphase_kernels()]
+        self._constant_kernels = None
+        if not trainable:
+            # Transposing them at every call would cost more than the rest of the backward pass at batch 1.
+            kernels = self._polyphase_kernels()
+            self._constant_kernels = [(w, transposed_kernel(w)) for w in kernels]
 
     def _polyphase_kernels(self) -> list[tf.Tensor]:
         names, layers = self.architecture.layer_names, self.architecture.upsamplings
@@ -233,7 +245,7 @@ class WaveGANGenerator:
 
     def _forward(self, z, directions):
         arch = self.architecture
-        kernels = self._constant_kernels or self._polyphase_kernels()
+        kernels = self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
         dense = tf.convert_to_tensor(self.weights["G/z_project/dense/kernel"])
         h = tf.matmul(z, dense) + self.weights["G/z_project/dense/bias"]
         h = tf.reshape(h, [-1, FIRST_FRAMES, arch.first_channels])
@@ -245,9 +257,9 @@ class WaveGANGenerator:
             tangent = tangent * _per_direction(tf.cast(h > 0, tf.float32), k)
         h = tf.nn.relu(h)
         last = len(kernels) - 1
-        for i, (layer, w) in enumerate(zip(arch.upsamplings, kernels, strict=True)):
+        for i, (layer, (w, w_back)) in enumerate(zip(arch.upsamplings, kernels, strict=True)):
             bias = tf.cast(self.weights[f"{arch.layer_names[i]}/bias"], self.compute_dtype)
-            h = layer(tf.cast(h, self.compute_dtype), w) + bias
+            h = layer(tf.cast(h, self.compute_dtype), w, w_back) + bias
             if k:
                 tangent = layer(tf.cast(tangent, self.compute_dtype), w)
             if i < last:
