@@ -137,10 +137,9 @@ def main() -> int:
     encoder = None if methods == ["gradient"] else load_encoder(args.encoder)
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the same seed gives the same result there too
-    generator = load_generator(args.generator, "float32")
-    search = generator
-    if args.precision != "float32":
-        search = load_generator(args.generator, args.precision)
+    search = generator = load_generator(args.generator, args.precision)
+    if args.precision != "float32" and search.network is not None:
+        generator = load_generator(args.generator)
     inverter = recovery.Inverter(
         search,
         losses.parse_objective(args.objective),
@@ -262,7 +261,7 @@ def recover(run: Run, inputs: list[Input], problems: list[tuple[str, str]]) -> N
         with progress_bar(title, len(clips), args.quiet) as bar:
             for first in range(0, len(clips), args.batch_size):
                 recover_group(run, clips[first : first + args.batch_size], bar)
-                if time.monotonic() >= next_report and bar.n < bar.total:
+                if time.monotonic() >= next_report and first + args.batch_size < len(clips):
                     begun = time.monotonic()
                     write_reports(run, own + inputs)
                     next_report = time.monotonic() + max(60.0, 20 * (time.monotonic() - begun))
@@ -299,7 +298,8 @@ def recover_group(run: Run, group: list[Input], bar: tqdm) -> None:
         for position, clip in enumerate(clips):
             if clip in loaded:
                 write_clip(run, clip, clips[clip], {name: ends[position] for name, ends in found.items()})
-    bar.initial += len(group) - len(loaded)
+    if not bar.disable:
+        bar.initial += len(group) - len(loaded)  # what was done before does not count as speed
     bar.update(len(group))
 
 
