@@ -18,6 +18,7 @@ import tensorflow as tf
 
 LENGTHS = (16384, 32768, 65536)
 FIRST_FRAMES = 16
+NARROW = 16  # up to so many results a frame (the last layer) gathering neighbours costs more than a convolution
 POST_FILTER = "G/pp_filt/conv1d/kernel"
 
 
@@ -143,10 +144,15 @@ class Upsampling:
 def _neighbours(x: tf.Tensor, offsets: range) -> tf.Tensor:
     """Rows `[x[m - d] for d in offsets]` (zero outside), `[B * n, len(offsets) * C]`."""
     frames, channels = x.shape[1], x.shape[2]
-    before, after = max(offsets[-1], 0), max(-offsets[0], 0)
-    padded = tf.pad(x, [[0, 0], [before, after], [0, 0]])
+    before = offsets[-1]
+    padded = _padded(x, offsets)
     shifted = [padded[:, before - d : before - d + frames] for d in offsets]
     return tf.reshape(tf.concat(shifted, axis=-1), [-1, len(offsets) * channels])
+
+
+def _padded(x: tf.Tensor, offsets: range) -> tf.Tensor:
+    """x with the zero frames before and after it that the offsets, which hold 0, reach."""
+    return tf.pad(x, [[0, 0], [offsets[-1], -offsets[0]], [0, 0]])
 
 
 def transposed_kernel(w: tf.Tensor) -> tf.Tensor:
@@ -164,12 +170,17 @@ def _polyphase_product(x: tf.Tensor, w: tf.Tensor, w_back: tf.Tensor | None, off
 
     @tf.custom_gradient
     def product(x, w):
-        columns = _neighbours(x, offsets)
-        y = tf.matmul(columns, tf.reshape(w, [-1, channels_out]))
+        if channels_out <= NARROW:
+            columns = None
+            y = tf.nn.conv1d(_padded(x, offsets), w[::-1], 1, "VALID")
+        else:
+            columns = _neighbours(x, offsets)
+            y = tf.matmul(columns, tf.reshape(w, [-1, channels_out]))
 
         def gradient(dy):
             flat_dy = tf.reshape(dy, [-1, channels_out])
-            dw = tf.reshape(tf.matmul(columns, flat_dy, transpose_a=True), w.shape)
+            rows = _neighbours(x, offsets) if columns is None else columns
+            dw = tf.reshape(tf.matmul(rows, flat_dy, transpose_a=True), w.shape)
             negated = range(-offsets[-1], -offsets[0] + 1)
             columns_back = _neighbours(tf.reshape(dy, [-1, frames, channels_out]), negated)
             dx = tf.matmul(columns_back, transposed_kernel(w) if w_back is None else w_back)

@@ -37,7 +37,7 @@ def reference_upsampling(layer, x, kernel):
 @settings(max_examples=40)
 @given(
     st.integers(1, 3),
-    st.integers(1, 3),
+    st.integers(1, 6),
     st.integers(1, 12),
     st.integers(1, 5),
     st.integers(1, 9),
