@@ -1,0 +1,115 @@
+"""The encoder (the paper's inverse mapping model): one forward pass from audio to the latent behind it."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from models.resnet import Spectrogram, resnet18
+from utils.options import UserError
+
+FILE_NAME = "encoder.keras"
+
+
+@keras.saving.register_keras_serializable("audio_gan_inversion")
+class Encoder(keras.Model):
+    """Audio float32 `[B, num_samples, num_channels]` in [-1, 1] -> z float32 `[B, latent_dim]`.
+
+    A spectrogram, ResNet-18 and one dense layer. The `.keras` file holds every option.
+
+    Args:
+        latent_dim: size of z.
+        width: channels of the first stage; the paper's ResNet-18 has 64.
+        front_end: "log_magnitude", or "stft_real" (the paper's, stacked to three channels).
+        box: end in tanh, which keeps z in the box (-1, 1) of a uniform prior. The paper's output is linear.
+        num_samples: T.
+        num_channels: C.
+        sample_rate: in Hz.
+        alignment: the name in `utils.audio.ALIGNMENTS` with which its training clips were read.
+        generator: fingerprint of the generator that it inverts.
+        precision: "float32" or "mixed_bfloat16"; z is float32 in either.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int,
+        width: int = 64,
+        front_end: str = "log_magnitude",
+        box: bool = True,
+        num_samples: int = 16384,
+        num_channels: int = 1,
+        sample_rate: int = 16000,
+        alignment: str = "aligned",
+        generator: str = "",
+        precision: str = "float32",
+        **kwargs,
+    ):
+        super().__init__(**{**kwargs, "dtype": precision})
+        self.options = {
+            "latent_dim": latent_dim,
+            "width": width,
+            "front_end": front_end,
+            "box": box,
+            "num_samples": num_samples,
+            "num_channels": num_channels,
+            "sample_rate": sample_rate,
+            "alignment": alignment,
+            "generator": generator,
+            "precision": precision,
+        }
+        self.latent_dim = latent_dim
+        self.num_samples, self.num_channels, self.sample_rate = num_samples, num_channels, sample_rate
+
+        default_policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(precision)
+        try:
+            audio = keras.Input((num_samples, num_channels), name="audio", dtype="float32")
+            image = Spectrogram(front_end, stack=front_end == "stft_real", name="spectrogram")(audio)
+            pooled = resnet18(image, width)["pooled"]
+            activation = "tanh" if box else "linear"
+            z = layers.Dense(latent_dim, activation, name="latent", dtype="float32")(pooled)
+            self.network = keras.Model(audio, z, name="resnet18")
+        finally:
+            keras.config.set_dtype_policy(default_policy)
+        self.built = True
+
+    def call(self, audio: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.network(audio, training=training)
+
+    def get_config(self) -> dict:
+        return {"name": self.name, **self.options}
+
+    def with_precision(self, precision: str) -> "Encoder":
+        """The same network and weights, uncompiled, in another precision."""
+        copy = Encoder(**{**self.options, "precision": precision})
+        copy.set_weights(self.get_weights())
+        return copy
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """Read what `train.py` wrote.
+
+    Args:
+        path: a `.keras` file, or a folder with `encoder.keras` in it.
+
+    Returns:
+        The `Encoder`, uncompiled. Call it on audio with `training=False`.
+
+    Raises:
+        UserError: no such file, a damaged one, or a Keras model of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    if not path.is_file():
+        raise UserError(f"--encoder {path}: no such encoder; train.py --export {path} trains one")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds for a damaged file
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"--encoder {path}: not a readable .keras file ({reason[0][:200]})") from error
+    if not isinstance(model, Encoder):
+        raise UserError(f"--encoder {path}: holds a {type(model).__name__}, not an encoder of train.py")
+    return model
