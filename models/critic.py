@@ -1,0 +1,118 @@
+"""The critics that train a generator: log-spectrogram critics with a class head, and WaveGAN's own waveform critic."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from utils.spectrograms import magnitude, stft
+
+MAGNITUDE_FLOOR = 1e-2
+
+
+def critic_image(audio: tf.Tensor, frame_length: int, frame_step: int, patch: tuple[int, int]) -> tf.Tensor:
+    """Log-magnitude spectrogram as an image of patches, what a `SpectrogramCritic` looks at.
+
+    Args:
+        audio: float32 `[B, T, C]`, T a multiple of `frame_step * patch[0]`.
+        frame_length: window in samples; its half a multiple of `patch[1]`.
+        frame_step: hop in samples.
+        patch: frames and bins folded into the channels.
+
+    Returns:
+        float32 `[B, T / hop / patch[0], frame_length / 2 / patch[1], patch[0] * patch[1] * C]`, about unit variance.
+    """
+    bins = frame_length // 2
+    image = tf.math.log(magnitude(stft(audio, frame_length, frame_step))[:, :, :bins] + MAGNITUDE_FLOOR)
+    image = (image + 2.5) / 1.5
+    frames, channels = image.shape[1], image.shape[3]
+    rows, columns = frames // patch[0], bins // patch[1]
+    image = tf.reshape(image, [-1, rows, patch[0], columns, patch[1], channels])
+    image = tf.transpose(image, [0, 1, 3, 2, 4, 5])
+    return tf.reshape(image, [-1, rows, columns, patch[0] * patch[1] * channels])
+
+
+class SpectrogramCritic(keras.Model):
+    """Spectrally normalised convolutions on `critic_image`; scores each patch, and the class where there are any.
+
+    The score is that of a projection discriminator (Miyato & Koyama, 2018): mean patch score + <embedding of the
+    class, pooled features>. A second head classifies (Odena et al., 2017).
+
+    Args:
+        num_classes: 0 for unlabelled sound.
+        width: channels of the first layer.
+        dtype: compute dtype policy.
+    """
+
+    def __init__(self, num_classes: int, width: int = 64, dtype: str = "float32"):
+        super().__init__(dtype=dtype)
+        self.num_classes = num_classes
+        self.convolutions = [
+            layers.SpectralNormalization(layers.Conv2D(channels, 3, strides, padding="same", dtype=dtype), dtype=dtype)
+            for channels, strides in ((width, 1), (3 * width // 2, 2), (2 * width, 2), (2 * width, 1))
+        ]
+        self.patch_score = layers.SpectralNormalization(layers.Conv2D(1, 1, dtype=dtype), dtype=dtype)
+        if num_classes:
+            self.embedding = layers.SpectralNormalization(
+                layers.Dense(num_classes, use_bias=False, dtype="float32"), dtype="float32"
+            )
+            self.class_logits = layers.Dense(num_classes, dtype="float32")
+
+    def call(
+        self, image: tf.Tensor, classes: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Look at a batch of images.
+
+        Args:
+            image: float32 `[B, H, W, patch]`, of `critic_image`.
+            classes: int32 `[B]`, the classes that the clips are meant to be.
+            training: whether the spectral norms are updated.
+
+        Returns:
+            scores float32 `[B]`, class logits float32 `[B, num_classes]`, the activations of each convolution.
+        """
+        h, activations = image, []
+        for convolution in self.convolutions:
+            h = tf.nn.leaky_relu(convolution(h, training=training), 0.2)
+            activations.append(h)
+        score = tf.reduce_mean(tf.cast(self.patch_score(h, training=training), tf.float32), axis=[1, 2, 3])
+        if not self.num_classes:
+            return score, tf.zeros([tf.shape(image)[0], 0]), activations
+        pooled = tf.reduce_mean(tf.cast(h, tf.float32), axis=[1, 2])
+        projection = tf.gather(self.embedding(pooled, training=training), classes, batch_dims=1)
+        return score + projection, self.class_logits(pooled), activations
+
+
+class WaveformCritic(keras.Model):
+    """WaveGAN's critic (Donahue et al., 2019, table 4): strided convolutions on the waveform with phase shuffle.
+
+    Args:
+        num_samples: clip length T, 4 ** 5 times a whole number.
+        dim: channel multiplier.
+        phase_shuffle: largest shift of phase shuffle, in frames.
+    """
+
+    def __init__(self, num_samples: int, dim: int = 64, phase_shuffle: int = 2):
+        super().__init__()
+        self.phase_shuffle = phase_shuffle
+        count = 5 if num_samples == 16384 else 6
+        widths = [dim * 2**i for i in range(count)]
+        self.convolutions = [layers.Conv1D(width, 25, 4, padding="same") for width in widths]
+        self.score = layers.Dense(1)
+
+    def call(self, audio: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Audio `[B, T, C]` and an int32 `[2]` seed of the phase shuffle to scores `[B]`."""
+        h = audio
+        shifts = tf.random.stateless_uniform(
+            [len(self.convolutions)], seed, -self.phase_shuffle, self.phase_shuffle + 1, tf.int32
+        )
+        for i, convolution in enumerate(self.convolutions):
+            h = tf.nn.leaky_relu(convolution(h), 0.2)
+            if self.phase_shuffle and i < len(self.convolutions) - 1:
+                h = self._shuffle(h, shifts[i])
+        return self.score(tf.reshape(h, [tf.shape(h)[0], int(np.prod(h.shape[1:]))]))[:, 0]
+
+    def _shuffle(self, h: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+        frames, n = h.shape[1], self.phase_shuffle
+        padded = tf.pad(h, [[0, 0], [n, n], [0, 0]], mode="REFLECT")
+        return tf.ensure_shape(padded[:, n + shift : n + shift + frames], h.shape)

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import entropy
+
+from utils.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+
+
+@given(st.integers(0, 2**31))
+def test_inception_score_is_the_mean_divergence(seed):
+    p = np.random.default_rng(seed).dirichlet(np.full(10, 0.2), size=64)
+    expected = np.exp(np.mean([entropy(row, p.mean(axis=0)) for row in p]))
+    assert judged_statistics(p)["inception_score"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_bounds_of_the_inception_score():
+    assert judged_statistics(np.eye(10))["inception_score"] == pytest.approx(10)
+    assert judged_statistics(np.full((5, 10), 0.1))["inception_score"] == pytest.approx(1)
+
+
+def test_shares():
+    p = np.array([[0.95, 0.05, 0], [0.6, 0.3, 0.1], [0.05, 0.95, 0], [0.92, 0.08, 0]])
+    facts = judged_statistics(p)
+    assert facts["confident"] == 0.75
+    assert (facts["smallest_class"], facts["largest_class"]) == (0, 0.75)
+
+
+def test_level_in_decibels():
+    reference = np.random.default_rng(0).normal(size=(4, 100, 1))
+    assert level_statistics(reference / 2, reference)["rms_db"] == pytest.approx(-6.02, abs=0.01)
+
+
+def test_jacobian_of_one_and_of_all_directions():
+    assert jacobian_statistics(np.ones(7)) == {"participation_ratio": 7, "smallest_to_largest": 1}
+    lone = jacobian_statistics(np.array([5.0, 0, 0]))
+    assert lone == {"participation_ratio": 1, "smallest_to_largest": 0}

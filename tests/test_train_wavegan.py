@@ -1,0 +1,48 @@
+import json
+
+import numpy as np
+import pytest
+
+from models.generator import load_generator
+from utils.audio import write_wav
+
+TINY = ("--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--warm_steps", 1, "--evaluate_every", 3)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        write_wav(folder / f"{i}.wav", rng.normal(size=(3000, 1)).astype(np.float32) * 0.1, 16000)
+    return folder
+
+
+def test_trains_exports_and_resumes(run_script, sounds, tmp_path):
+    out = tmp_path / "run"
+    done = run_script("train_wavegan.py", sounds, *TINY, "--steps", 3, "--output", out, "--seed", 5)
+    assert done.returncode == 0, done.stderr
+    generator = load_generator(out / "export")
+    assert (generator.latent_dim, generator.num_samples, generator.sample_rate) == (6, 16384, 16000)
+    record = json.loads((out / "statistics.jsonl").read_text())
+    assert record["step"] == 3 and record["participation_ratio"] > 1
+    assert (out / "waves" / "0000003.wav").exists()
+    other = run_script("train_wavegan.py", sounds, *TINY, "--steps", 4, "--output", out, "--seed", 6)
+    assert other.returncode == 2 and "--seed" in other.stderr and "Traceback" not in other.stderr
+    more = run_script("train_wavegan.py", sounds, *TINY, "--steps", 4, "--output", out, "--seed", 5)
+    assert more.returncode == 0 and "from step 3" in more.stdout, more.stderr
+
+
+@pytest.mark.slow
+def test_published_recipe(run_script, sounds, tmp_path):
+    out = tmp_path / "run"
+    flags = ("--preset", "wgan_gp", "--steps", 2, "--output", out)
+    done = run_script("train_wavegan.py", sounds, *TINY, *flags)
+    assert done.returncode == 0, done.stderr
+    assert load_generator(out / "export").latent_dim == 6
+
+
+def test_too_few_clips_is_one_line(run_script, sounds):
+    done = run_script("train_wavegan.py", sounds, "--latent_dim", 100)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error:") and "100" in done.stderr

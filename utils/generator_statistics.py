@@ -1,0 +1,44 @@
+"""How good a generator is, in numbers: levels, what a judge makes of its samples, how evenly it uses its latents."""
+
+import numpy as np
+
+
+def level_statistics(audio: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Root mean square over all samples of two sets of clips `[N, T, C]`, and their ratio in dB (0: equally loud)."""
+    rms, reference_rms = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in (audio, reference))
+    return {"rms": rms, "rms_reference": reference_rms, "rms_db": float(20 * np.log10((rms + 1e-9) / reference_rms))}
+
+
+def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:
+    """What a classifier's answers `[N, K]` say of a set of clips.
+
+    Returns:
+        inception_score: exp of the mean KL divergence of the answers from their mean, one split (Salimans et al.,
+            2016); 1 to K, biased by N.
+        confident: share of clips whose largest probability is at least 0.9.
+        smallest_class, largest_class: shares of the rarest and the most frequent answer.
+    """
+    p = np.asarray(probabilities, np.float64)
+    marginal = p.mean(axis=0)
+    divergence = np.sum(p * (np.log(p + 1e-12) - np.log(marginal + 1e-12)), axis=1)
+    shares = np.bincount(p.argmax(axis=1), minlength=p.shape[1]) / len(p)
+    return {
+        "inception_score": float(np.exp(divergence.mean())),
+        "confident": float(np.mean(p.max(axis=1) >= 0.9)),
+        "smallest_class": float(shares.min()),
+        "largest_class": float(shares.max()),
+    }
+
+
+def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:
+    """How evenly dG/dz uses its latent directions, from its singular values `[L]` in descending order.
+
+    Returns:
+        participation_ratio: (sum s^2)^2 / sum s^4, 1 (one direction matters) to L (all alike).
+        smallest_to_largest: ratio of the last to the first singular value; 0 is a dead direction.
+    """
+    squares = np.square(np.asarray(singular_values, np.float64))
+    return {
+        "participation_ratio": float(squares.sum() ** 2 / np.square(squares).sum()),
+        "smallest_to_largest": float(np.sqrt(squares[-1] / squares[0])),
+    }

@@ -1,0 +1,113 @@
+"""A latent for every training clip, so that a generator can begin as a decoder (`train_wavegan.py`, preset guided).
+
+The map is fixed, not learnt: what a clip sounds like (log-mel principal components after removing when and how loud),
+when and how loud it is, and, where clips are labelled, which class, are each brought to a standard normal, mixed by
+a random rotation and squashed, so that the latents of a dataset look like draws from the prior U(-1, 1).
+"""
+
+import librosa
+import numpy as np
+from scipy.special import ndtr, ndtri
+from sklearn.decomposition import PCA
+
+NUM_MELS = 64
+HOP = 512
+DYNAMIC_RANGE = np.log(10**6)
+LIMIT = 0.9999
+
+
+def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
+    """The class that a latent stands for: the block of `L // num_classes` coordinates with the largest sum.
+
+    What is summed are the coordinates' normal quantiles.
+
+    Args:
+        z: float `[B, L]` in [-1, 1].
+        num_classes: blocks; the coordinates left over take no part.
+
+    Returns:
+        int32 `[B]` in `[0, num_classes)`. Under the prior every class is equally likely.
+    """
+    width = z.shape[1] // num_classes
+    normal = ndtri((np.clip(z[:, : num_classes * width].astype(np.float64), -LIMIT, LIMIT) + 1) / 2)
+    blocks = normal.reshape(len(z), num_classes, width)
+    return blocks.sum(axis=2).argmax(axis=1).astype(np.int32)
+
+
+def paired_latents(
+    audio: np.ndarray, labels: np.ndarray, latent_dim: int, num_classes: int, sample_rate: int, seed: int
+) -> np.ndarray:
+    """Latents of a dataset's clips.
+
+    Args:
+        audio: int16 `[N, T, C]`; channels are averaged.
+        labels: int `[N]` in `[0, num_classes)`; ignored where `num_classes` is 0.
+        latent_dim: size of a latent, more than `num_classes + 2`.
+        num_classes: 0 for unlabelled sound.
+        sample_rate: in Hz.
+        seed: of the rotation and the class codes.
+
+    Returns:
+        float32 `[N, latent_dim]` in (-1, 1). Where labelled, `class_code` of most rows is the clip's label.
+
+    Raises:
+        ValueError: fewer clips than `latent_dim`.
+    """
+    if len(audio) <= latent_dim:
+        raise ValueError(f"needs more clips than latent_dim={latent_dim}. Received: {len(audio)}")
+    rng = np.random.default_rng(seed)
+    timbre, onset, level = _describe(audio, sample_rate)
+    if num_classes:
+        class_means = np.stack([timbre[labels == k].mean(axis=0) for k in range(num_classes)])
+        timbre = timbre - class_means[labels]
+    components = PCA(latent_dim - num_classes - 2, whiten=True, random_state=seed).fit_transform(timbre)
+    rest = _to_normal(np.column_stack([components, onset, level]))
+    basis = _basis(latent_dim, num_classes, rng)
+    code = _class_codes(labels, num_classes, rng) if num_classes else np.empty((len(audio), 0))
+    mixed = np.column_stack([code, rest]) @ basis
+    return np.clip(2 * ndtr(mixed) - 1, -LIMIT, LIMIT).astype(np.float32)
+
+
+def _describe(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Time- and level-centred log-mel `[N, features]`, centre of energy in frames `[N]`, log peak energy `[N]`."""
+    filters = librosa.filters.mel(sr=sample_rate, n_fft=2 * HOP, n_mels=NUM_MELS)
+    window = np.hanning(2 * HOP + 1)[:-1]
+    rows, centres, levels = [], [], []
+    for clip in audio:
+        samples = np.pad(clip.mean(axis=1) / 32768, HOP // 2)
+        frames = np.lib.stride_tricks.sliding_window_view(samples, 2 * HOP)[::HOP]
+        energy = filters @ (np.abs(np.fft.rfft(frames * window)) ** 2).T
+        peak = max(energy.sum(axis=0).max(), 1e-12)
+        log_mel = np.log(energy / peak + np.exp(-DYNAMIC_RANGE)) + DYNAMIC_RANGE
+        loudness = energy.sum(axis=0) / peak
+        centre = (loudness * np.arange(len(loudness))).sum() / loudness.sum()
+        rows.append(np.roll(log_mel, len(loudness) // 2 - round(centre), axis=1).ravel())
+        centres.append(centre)
+        levels.append(np.log(peak))
+    return np.array(rows, np.float32), np.array(centres), np.array(levels)
+
+
+def _to_normal(columns: np.ndarray) -> np.ndarray:
+    """Each column's ranks as standard normal quantiles."""
+    ranks = columns.argsort(axis=0).argsort(axis=0)
+    return ndtri((ranks + 0.5) / len(columns))
+
+
+def _class_codes(labels: np.ndarray, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal rows whose largest entry, swapped into place, is the label's: `[N, num_classes]`."""
+    code = rng.standard_normal((len(labels), num_classes))
+    rows, largest = np.arange(len(labels)), code.argmax(axis=1)
+    code[rows, labels], code[rows, largest] = code[rows, largest], code[rows, labels]
+    return code
+
+
+def _basis(latent_dim: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Orthonormal rows: first the indicator of each class's block, then a random basis of the rest."""
+    start = rng.standard_normal((latent_dim, latent_dim))
+    if num_classes:
+        width = latent_dim // num_classes
+        start[:num_classes] = 0
+        for k in range(num_classes):
+            start[k, k * width : (k + 1) * width] = 1
+    q, r = np.linalg.qr(start.T)
+    return (q * np.sign(np.diag(r))).T
