@@ -1,0 +1,376 @@
+"""Training the encoder: what a step computes, and the script as a user runs it, interrupts it and breaks it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+import train
+from models.classifier import Classifier, classifier_features
+from models.encoder import Encoder, load_encoder
+from models.encoder_training import EncoderTrainer, LossWeights, degrade, encoder_batches, measure
+from models.generator import load_generator
+from tests.tiny import Tiny
+from utils import metrics, options, runs
+from utils.datasets import DIGITS, load_dataset
+from utils.feature_loss import feature_distance
+from utils.options import UserError
+from utils.spectrograms import log_magnitude
+
+ROOT = Path(__file__).parents[1]
+EPOCHS, STEPS = 2, 4
+
+
+def normal_stereo():
+    return Tiny(num_channels=2, prior="normal")
+
+
+def write_tone(path, frequency, phase):
+    time_axis = np.arange(1024) / 8000
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * frequency * time_axis + phase), 8000)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Digits as tones, one of four a digit for validation, and a classifier with random weights."""
+    root = tmp_path_factory.mktemp("train")
+    for label, digit in enumerate(DIGITS):
+        (root / "data" / digit).mkdir(parents=True)
+        for take in range(4):
+            write_tone(root / "data" / digit / f"{take}_nohash_0.wav", 200 + 300 * label, take)
+    (root / "data" / "validation_list.txt").write_text("\n".join(f"{d}/0_nohash_0.wav" for d in DIGITS))
+    keras.utils.set_random_seed(0)
+    classifier = Classifier(
+        architecture="resnet18", width=4, num_samples=1024, sample_rate=8000, class_names=DIGITS
+    )
+    classifier.save(root / "classifier.keras")
+    return root
+
+
+def arguments(place, folder, *more):
+    given = f"""--data {place}/data --generator tests.tiny:generator --classifier {place}/classifier.keras
+        --cache {place}/cache --output {folder}/run --results {folder}/results --width 4 --batch_size 8
+        --epochs {EPOCHS} --steps_per_epoch {STEPS} --synthetic_steps 1 --validation_clips 6"""
+    return [*given.split(), *map(str, more)]
+
+
+@pytest.fixture
+def call(place, monkeypatch):
+    """The script's main in this process: `call(folder, option, ...)` gives its exit code."""
+
+    def run(folder, *more):
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *more)])
+        return train.main()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(place, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        judge = ("--judge", place / "classifier.keras")
+        patch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *judge, "--export", folder / "my.keras")])
+        assert train.main() == options.EXIT_OK
+    return folder
+
+
+def losses_of(folder):
+    steps = train.losses_by_step(folder / "run")
+    assert list(steps) == list(range(EPOCHS * STEPS))
+    return np.array([[row[name] for name in sorted(row)] for row in steps.values()])
+
+
+def same_training(one, other):
+    np.testing.assert_allclose(losses_of(one), losses_of(other), rtol=2e-3)
+
+
+# ---- the step ---------------------------------------------------------------------
+
+
+def test_feature_distance_is_the_mean_over_taps():
+    rng = np.random.default_rng(0)
+    one, other = ({"a": rng.normal(size=(3, 4, 5)), "b": rng.normal(size=(3, 7)), "c": np.nan} for _ in range(2))
+    for distance, function in (("mse", np.square), ("mae", np.abs)):
+        expected = (function(one["a"] - other["a"]).mean((1, 2)) + function(one["b"] - other["b"]).mean(1)) / 2
+        np.testing.assert_allclose(feature_distance(one, other, ["a", "b"], distance), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="mse, mae"):
+        feature_distance(one, other, ["a"], "rms")
+
+
+def test_a_step_is_a_function_of_seed_and_number(place):
+    generator = load_generator("tests.tiny:generator")
+    dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
+
+    def steps(first, seed=5, n=1):
+        stream = encoder_batches(dataset, generator, 8, seed=seed, first_step=first, synthetic_steps=2,
+                                 augment_clips=True, augment_samples=True)  # fmt: skip
+        return [{name: x.numpy() for name, x in batch.items()} for batch in stream.take(n)]
+
+    from_start, (third,), (other_seed,) = steps(0, n=3), steps(2), steps(2, seed=6)
+    shapes = {"audio": (8, 1024, 1), "z": (8, 2, 6), "noise": (8, 2, 1024, 1), "snr_db": (8, 2), "tail": (8, 2)}
+    for name, shape in shapes.items():
+        assert third[name].shape == shape
+        np.testing.assert_array_equal(from_start[2][name], third[name])
+        for different in (from_start[1], other_seed):
+            assert not np.array_equal(different[name], third[name])
+    z = np.concatenate([batch["z"].ravel() for batch in from_start])
+    assert np.abs(z).max() <= 1 and abs(z.mean()) < 0.15 and 0.25 < z.var() < 0.42
+
+
+def test_degrade_adds_the_noise_and_the_silence_it_is_told():
+    rng = np.random.default_rng(0)
+    audio, noise = rng.normal(0, 0.1, (2, 1000, 1)), rng.normal(0, 1, (2, 1000, 1))
+    heard = degrade(*(tf.constant(x, tf.float32) for x in (audio, noise, [20.0, 40.0], [0.25, 0.0]))).numpy()
+    assert np.all(heard[0, 750:] == 0) and np.all(heard[0, :750] != 0) and np.all(heard[1] != 0)
+    added = (heard - audio)[:, :750]
+    snr = 10 * np.log10(np.square(audio).mean((1, 2)) / np.square(added).mean((1, 2)))
+    np.testing.assert_allclose(snr, [20, 40], atol=0.5)
+
+
+def make_trainer(place, weights, rate=1e-3, **encoder_options):
+    keras.utils.set_random_seed(1)
+    generator = load_generator("tests.tiny:generator")
+    encoder = Encoder(latent_dim=6, width=4, num_samples=1024, sample_rate=8000, **encoder_options)
+    classifier = keras.saving.load_model(place / "classifier.keras", compile=False)
+    trainer = EncoderTrainer(encoder, generator, classifier, weights)
+    trainer.compile(keras.optimizers.Adam(rate))
+    return trainer, generator, classifier
+
+
+def test_a_step_computes_the_papers_losses_and_moves_only_the_encoder(place):
+    """Against plain eager code; the synthetic losses are those of the encoder after its real update."""
+    weights = LossWeights(latent=2.0, feature=3.0, spectral=0.5, synthetic_audio=0.25)
+    trainer, generator, classifier = make_trainer(place, weights)
+    audio = tf.random.stateless_uniform([8, 1024, 1], [0, 0], -0.5, 0.5)
+    z = tf.constant(generator.sample_prior(3, 8))
+    frozen = [w.copy() for w in classifier.get_weights()]
+    assert len(trainer.trainable_variables) == len(trainer.encoder.trainable_variables)
+
+    def expect(encoder, target, z):
+        found = encoder(target, training=True)
+        terms = {"latent": tf.reduce_mean(tf.square(found - z))} if z is not None else {}
+        made = generator(found)
+        a, b = classifier_features(classifier, made), classifier_features(classifier, target)
+        terms["feature"] = np.mean([tf.reduce_mean(tf.square(a[tap] - b[tap])) for tap in classifier.taps])
+        terms["spectral"] = tf.reduce_mean(tf.abs(log_magnitude(made) - log_magnitude(target)))
+        return {name: float(value) for name, value in terms.items()}
+
+    copy = trainer.encoder.with_precision("float32")
+    expected = {"real": expect(copy, audio, None)}
+    variables = [v.numpy() for v in trainer.encoder.trainable_variables]
+    found = trainer.train_step({"audio": audio, "z": z[:, None]})
+    assert not np.allclose(variables[0], trainer.encoder.trainable_variables[0])
+    for name, value in expected["real"].items():
+        assert float(found[f"real_{name}"]) == pytest.approx(value, rel=1e-4)
+    real, synthetic = ({n: float(found[f"{kind}_{n}"]) for n in ("feature", "spectral", "loss")}
+                       for kind in ("real", "synthetic"))  # fmt: skip
+    assert real["loss"] == pytest.approx(3 * real["feature"] + 0.5 * real["spectral"], rel=1e-5)
+    latent = float(found["synthetic_latent"])
+    assert synthetic["loss"] == pytest.approx(
+        2 * latent + 0.75 * synthetic["feature"] + 0.125 * synthetic["spectral"], rel=1e-5
+    )
+    assert int(trainer.optimizer.iterations) == 2
+    for before, after in zip(frozen, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_it_learns_to_invert_its_generator(place):
+    # Tiny is odd in z, and magnitudes cannot tell z from -z: the real part must do.
+    weights = LossWeights(feature=0.0)
+    trainer, generator, _ = make_trainer(place, weights, rate=1e-2, box=True, front_end="stft_real")
+    for layer in trainer.encoder.network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9  # a short training needs a short memory
+    step = tf.function(trainer.train_step)
+    for t in range(80):
+        z = generator.sample_prior(0, 16, start=16 * t)
+        step({"audio": tf.zeros([1, 1024, 1]), "z": tf.constant(z[:, None])})
+    z = generator.sample_prior(99, 32)
+    found = measure(trainer, generator(z).numpy(), z=z, judges={}, batch_size=20)
+    assert found.numbers["latent"] == pytest.approx(metrics.latent_mse(found.z, z)) and found.z.shape == z.shape
+    assert found.numbers["latent"] < 0.2  # always answering 0 scores 1/3
+
+
+def test_what_takes_no_audio_term_does_not_run_the_generator_twice():
+    weights = LossWeights(feature=1.0, spectral=2.0, synthetic_audio=0.0)
+    assert weights.real == {"feature": 1.0, "spectral": 2.0} and weights.synthetic == {"latent": 1.0}
+    assert LossWeights(feature=0.0).real == {}
+    with pytest.raises(ValueError, match="needs a classifier"):
+        EncoderTrainer(None, None, None, LossWeights())
+
+
+# ---- the script -----------------------------------------------------------------------
+
+
+def test_what_a_run_leaves(whole, place):
+    folder = whole / "run"
+    assert {"options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras"} <= {
+        path.name for path in folder.iterdir()
+    }
+    epochs = runs.read_jsonl(folder / "epochs.jsonl")
+    assert [row["step"] for row in epochs] == [STEPS, 2 * STEPS]
+    steps = train.losses_by_step(folder)
+    assert epochs[1]["real_feature"] == pytest.approx(np.mean([steps[t]["real_feature"] for t in range(4, 8)]))
+    for name in ("ssim", "waveform_mse", "accuracy", "judge_accuracy", "feature"):
+        assert f"val_real_{name}" in epochs[0] and f"val_synthetic_{name}" in epochs[0]
+    assert epochs[0]["val_real_judge_accuracy"] == epochs[0]["val_real_accuracy"]
+
+    encoder = load_encoder(folder)
+    generator = load_generator("tests.tiny:generator")
+    assert encoder.options["generator"] == generator.fingerprint and encoder.options["box"]
+    z = generator.sample_prior(0, 6)
+    latent = metrics.latent_mse(encoder(generator(z), training=False).numpy(), z)
+    assert epochs[1]["val_synthetic_latent"] == pytest.approx(latent, rel=1e-4)
+    assert (whole / "my.keras").read_bytes() == (folder / "encoder.keras").read_bytes()
+    (line,) = runs.read_jsonl(whole / "results" / "encoder.jsonl")
+    assert line["n"] == {"real": 6, "synthetic": 6} and line["measures"]["synthetic_latent"] == pytest.approx(latent)
+
+    wave, rate = soundfile.read(folder / "waves" / "synthetic_0005_epoch_0002.wav")
+    expected = generator(encoder(generator(z[5:]), training=False)).numpy()[0, :, 0]
+    assert rate == 8000 and np.allclose(wave, expected, atol=1e-4)
+    assert len(list((folder / "waves").glob("*.wav"))) == 4 * (1 + EPOCHS)
+    log = (folder / "log.txt").read_text()
+    assert re.search(r"epoch   2/2 \| real: feature .* clips/s, 0\.0 min left", log)
+
+
+def test_tensorboard_holds_losses_measures_pictures_and_sounds(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = {}
+    for name in ("train", "validation", "clips"):
+        events = EventAccumulator(str(whole / "run" / "tensorboard" / name), size_guidance={"tensors": 0})
+        events.Reload()
+        tags[name] = {tag: len(events.Tensors(tag)) for tag in events.Tags()["tensors"]}
+    for name in ("real_feature", "real_spectral", "synthetic_latent", "synthetic_feature"):
+        assert tags["train"][f"epoch_{name}"] == tags["validation"][f"epoch_{name}"] == EPOCHS
+    assert tags["validation"]["epoch_real_ssim"] == tags["validation"]["epoch_real_judge_accuracy"] == EPOCHS
+    for clip in ("real_0000", "real_0005", "synthetic_0000", "synthetic_0005"):
+        assert tags["clips"][f"{clip}/original"] == 1
+        assert tags["clips"][f"{clip}/reconstruction"] == EPOCHS
+        assert tags["clips"][f"{clip}/original and reconstruction"] == EPOCHS
+
+
+@pytest.mark.parametrize("at_step", [2, STEPS])
+def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, tmp_path, monkeypatch, capsys, at_step):
+    written = train.Losses.on_train_batch_end
+
+    def press_after(self, batch, logs):
+        written(self, batch, logs)
+        if self.step == at_step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Losses, "on_train_batch_end", press_after)
+        assert call(tmp_path) == options.EXIT_INTERRUPTED
+    assert len(train.losses_by_step(tmp_path / "run")) == at_step
+    assert re.search(r"This goes on from .*last.keras: python train.py --data", capsys.readouterr().err)
+    assert call(tmp_path) == options.EXIT_OK
+    assert f"resumed at step {at_step}" in capsys.readouterr().out
+    same_training(tmp_path, whole)
+    ends = [runs.read_jsonl(folder / "run" / "epochs.jsonl") for folder in (tmp_path, whole)]
+    assert [row["epoch"] for row in ends[0]] == [1, 2]
+    assert ends[0][0]["real_feature"] == pytest.approx(ends[1][0]["real_feature"], rel=2e-3)
+    with pytest.raises(UserError, match="--seed: .* began with 0"):
+        call(tmp_path, "--seed", 4)
+
+
+def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_checkpoint(call, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Losses, "on_epoch_begin", interrupt_second_epoch)
+        assert call(tmp_path) == options.EXIT_INTERRUPTED
+    before = (tmp_path / "run" / "last.keras").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("models.encoder_training.log_magnitude", lambda audio: tf.sqrt(-1 - log_magnitude(audio) ** 2))
+        with pytest.raises(UserError, match=rf"step {STEPS}: .*nan.*/\d_nohash_0.wav") as error:
+            call(tmp_path)
+    assert len(re.findall(r"\w+/\d_nohash_0.wav", str(error.value))) == 8
+    assert (tmp_path / "run" / "last.keras").read_bytes() == before
+
+
+def interrupt_second_epoch(self, epoch, logs=None):
+    if epoch == 1:
+        raise KeyboardInterrupt
+    self.times, self.bar = [time.monotonic()], train.tqdm(disable=True)
+
+
+def test_a_gradient_that_is_not_finite_shows_in_its_own_step(place):
+    trainer, generator, _ = make_trainer(place, LossWeights(feature=0.0))
+    trainer.terms = lambda names, audio, target, found, z: {"latent": tf.sqrt(tf.reduce_sum(found * 0.0, axis=1))}
+    report = trainer.train_step({"audio": tf.zeros([4, 1024, 1]), "z": tf.zeros([4, 1, 6])})
+    assert float(report["synthetic_latent"]) == 0 and np.isnan(report["synthetic_loss"])
+
+
+def test_other_sounds_without_labels_or_a_classifier(place, call, tmp_path):
+    (tmp_path / "birds").mkdir()
+    for i in range(40):
+        write_tone(tmp_path / "birds" / f"song {i}.wav", 150 + 20 * i, i)
+    more = ("--data", tmp_path / "birds", "--generator", "tests.test_train:normal_stereo", "--feature_weight", 0)
+    assert call(tmp_path, *more, "--classifier", "nowhere", "--epochs", 1, "--steps_per_epoch", 1) == options.EXIT_OK
+    encoder = load_encoder(tmp_path / "run")
+    assert not encoder.options["box"] and encoder.num_channels == 2  # a normal prior has no box
+    (epoch,) = runs.read_jsonl(tmp_path / "run" / "epochs.jsonl")
+    assert "val_real_spectral" in epoch and not [name for name in epoch if "accuracy" in name or "feature" in name]
+
+
+def test_mistakes_are_told_in_a_line(call, place, tmp_path, capsys):
+    for more, told in (
+        (("--data", tmp_path / "none"), "none: no such folder"),
+        (("--generator", "tests.test_train:normal_stereo"), "takes 1024 samples of 1 channel.* --feature_weight 0"),
+        (("--classifier", tmp_path / "none.keras"), "no such classifier"),
+    ):
+        with pytest.raises(UserError, match=told):
+            call(tmp_path, *more)
+    for more, told in (
+        (("--latent_weight", -1), "at least 0"),
+        (("--latent_weight", 0, "--synthetic_audio_weight", 0), "--latent_weight"),
+        (("--export", "encoder.h5"), "must end in .keras"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            call(tmp_path, *more)
+        assert end.value.code == options.EXIT_USAGE and told in capsys.readouterr().err
+    assert call(tmp_path, "--preset", "paper", "--dry_run") == options.EXIT_OK
+    plan = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:-1])
+    assert (plan["front_end"], plan["box"], plan["spectral_weight"]) == ("stft_real", "False", "0.0")
+    assert plan["width"] == "4"  # given by itself, an option wins over the preset
+
+
+TWO_DEVICES = """
+import sys, utils, tensorflow as tf
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import train
+assert train.make_strategy("mirrored").num_replicas_in_sync == 2
+sys.exit(train.main())
+"""
+
+
+def test_two_devices_train_as_one(place, whole, tmp_path):
+    command = [sys.executable, "-c", TWO_DEVICES, *arguments(place, tmp_path, "--distribute", "mirrored")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    same_training(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_as_if_uninterrupted(place, whole, tmp_path):
+    command = [sys.executable, "train.py", *arguments(place, tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "run" / "last.keras").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and f"resumed at step {STEPS}" in done.stdout, done.stderr
+    same_training(tmp_path, whole)
