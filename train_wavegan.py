@@ -34,8 +34,8 @@ import tensorflow as tf
 
 from models.classifier import load_classifier
 from models.gan_training import GuidedOptions, GuidedTrainer, WassersteinTrainer
-from models.tf1 import write_tf1
-from models.wavegan import Architecture, WaveGANGenerator
+from models.tf1 import find_checkpoint, read_wavegan, write_tf1
+from models.wavegan import Architecture, WaveGANGenerator, revive
 from utils import options, runs
 from utils.audio import write_wav
 from utils.datasets import Dataset, batch_indices, load_dataset
@@ -70,6 +70,19 @@ def parse_arguments():
     )
     training.add_argument("--warm_steps", type=options.non_negative_int, default=1500, help="guided: decoder updates")
     training.add_argument("--warm_rate", type=options.positive_float, default=8e-4, help="guided: rate of those")
+    training.add_argument(
+        "--critic_steps",
+        type=options.non_negative_int,
+        default=300,
+        help="guided: critic updates before the generator's",
+    )
+    training.add_argument(
+        "--init_from",
+        type=Path,
+        metavar="PATH",
+        help="begin with these weights (an .npz by TF1 names, or a TF1 folder) in place of random ones; dead channels "
+        "are drawn anew; guided: no decoder stage and nothing paired",
+    )
     training.add_argument("--learning_rate", type=options.positive_float, default=1.5e-4, help="Adam, generator")
     training.add_argument(
         "--isotropy", type=float, default=0.3, help="guided: share of the penalty that evens dG/dz, 0 for none"
@@ -83,7 +96,10 @@ def parse_arguments():
     output.add_argument(
         "--save_minutes", type=options.positive_float, default=4.0, metavar="M", help="between two checkpoints"
     )
-    return options.apply_preset(parser.parse_args(), parser, PRESETS)
+    args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+    if args.init_from:
+        args.warm_steps = 0
+    return args
 
 
 class Batches:
@@ -109,10 +125,12 @@ class Batches:
         return np.random.default_rng([self.seed, step]).uniform(-1, 1, (n, self.latent_dim)).astype(np.float32)
 
     def mixed(self, step: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """(latents, their classes, how many are paired): half paired with the clips, half from the prior."""
-        num_paired = self.batch_size // 2
+        """(latents, their classes, how many are paired): half paired with the clips, if any are, half drawn."""
+        num_paired = 0 if self.paired is None else self.batch_size // 2
         drawn = self.prior(step, self.batch_size - num_paired)
         code = class_code(drawn, self.num_classes) if self.num_classes else np.zeros(len(drawn), np.int32)
+        if not num_paired:
+            return drawn, code, 0
         latents = np.concatenate([self.paired[index[:num_paired]], drawn])
         return latents, np.concatenate([self.classes[index[:num_paired]], code]), num_paired
 
@@ -127,15 +145,16 @@ def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> di
     if step < args.warm_steps:
         return trainer.warm_step(seed, clips, tf.constant(batches.paired[index]), isotropy)
     since = step - args.warm_steps
-    trainer.critic_optimizer.learning_rate.assign(rate * 4 / 3)
+    alone = since < args.critic_steps
+    trainer.critic_optimizer.learning_rate.assign(rate * (6 if alone else 4 / 3))
     latents, code, num_paired = batches.mixed(step, index)
+    latents, code, classes = tf.constant(latents), tf.constant(code), tf.constant(batches.classes[index])
+    if alone:
+        return trainer.critic_step(seed, clips, classes, latents, code, since % opt.r1_every == 0)
     progress = tf.constant(since / max(args.steps - args.warm_steps, 1), tf.float32)
     critic = since % opt.critic_every == 0
     r1 = critic and since // opt.critic_every % opt.r1_every == 0
-    classes = tf.constant(batches.classes[index])
-    return trainer.step(
-        seed, progress, clips, classes, tf.constant(latents), tf.constant(code), num_paired, critic, r1, isotropy
-    )
+    return trainer.step(seed, progress, clips, classes, latents, code, num_paired, critic, r1, isotropy)
 
 
 def wasserstein_step(trainer: WassersteinTrainer, batches: Batches, step: int, args) -> dict:
@@ -195,7 +214,9 @@ def main() -> int:
 
     with runs.tee_log(folder / "log.txt"):
         print(dataset.describe())
-        batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed, paired=args.preset == "guided")
+        batches = Batches(
+            dataset, args.latent_dim, args.batch_size, args.seed, paired=args.preset == "guided" and not args.init_from
+        )
         trainer, train_step = make_trainer(architecture, batches.num_classes, args)
         run = Run(folder, trainer, args)
         weights = sum(int(np.prod(shape)) for shape in architecture.weight_shapes.values())
@@ -223,11 +244,30 @@ def main() -> int:
 
 def make_trainer(architecture: Architecture, num_classes: int, args):
     """The preset's trainer and its step function."""
+    start = revive(architecture, read_weights(args.init_from, architecture), args.seed) if args.init_from else None
     rate, seed, precision = args.learning_rate, args.seed, args.precision
     if args.preset == "guided":
         weights = GuidedOptions(isotropy=args.isotropy)
-        return GuidedTrainer(architecture, num_classes, weights, rate, rate, seed, precision), guided_step
-    return WassersteinTrainer(architecture, seed, rate, precision), wasserstein_step
+        trainer = GuidedTrainer(architecture, num_classes, weights, rate, rate, seed, precision, start=start)
+        return trainer, guided_step
+    return WassersteinTrainer(architecture, seed, rate, precision, start=start), wasserstein_step
+
+
+def read_weights(path: Path, architecture: Architecture) -> dict[str, np.ndarray]:
+    """Weights by TF1 name, of `--init_from`."""
+    if path.is_dir():
+        found = read_wavegan(find_checkpoint(path)[1], architecture.num_samples)
+        weights = found[1] if found else {}
+    elif path.suffix == ".npz" and path.is_file():
+        with np.load(path) as arrays:
+            weights = {name: arrays[name] for name in arrays}
+    else:
+        raise options.UserError(f"--init_from {path}: must be an .npz file or a TF1 folder")
+    for name, shape in architecture.weight_shapes.items():
+        if name not in weights or weights[name].shape != shape:
+            got = weights[name].shape if name in weights else "none"
+            raise options.UserError(f"--init_from {path}: {name} must have shape {shape}, found {got}; see --dim")
+    return weights
 
 
 class Run:

@@ -6,7 +6,7 @@ and batch alone, so that a resumed run repeats an uninterrupted one.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -25,16 +25,15 @@ class TrainerBase(tf.Module):
 
     Args:
         architecture: of the generator.
-        seed: of the initial weights.
+        start: the weights to begin with, TF1 name to float32 array.
         precision: of the generator's convolutions, as in `WaveGANGenerator`.
         learning_rate: of the generator's Adam.
         betas: of the generator's Adam.
         ema: decay of the moving average of the weights.
     """
 
-    def __init__(self, architecture: Architecture, seed: int, precision: str, learning_rate, betas, ema: float):
+    def __init__(self, architecture: Architecture, start, precision: str, learning_rate, betas, ema: float):
         super().__init__()
-        start = initial_weights(architecture, seed)
         self.variables_by_name = {name: tf.Variable(value, name=name) for name, value in start.items()}
         self.averages = {name: tf.Variable(value, name=f"{name}/ema") for name, value in start.items()}
         self.generator = WaveGANGenerator(architecture, self.variables_by_name, precision, trainable=True)
@@ -107,6 +106,7 @@ class GuidedTrainer(TrainerBase):
         seed: of every initial weight.
         precision: of all convolutions.
         ema: decay of the moving average of the generator's weights.
+        start: weights to begin with, TF1 name to float32 array. Defaults to random ones.
     """
 
     CRITICS = ((256, 128, (4, 4)), (512, 128, (4, 8)))
@@ -121,9 +121,11 @@ class GuidedTrainer(TrainerBase):
         seed: int,
         precision: str = "float32",
         ema: float = 0.999,
+        start: Mapping[str, np.ndarray] | None = None,
     ):
         keras.utils.set_random_seed(seed)
-        super().__init__(architecture, seed, precision, generator_rate, (0.5, 0.99), ema)
+        start = start or initial_weights(architecture, seed)
+        super().__init__(architecture, start, precision, generator_rate, (0.5, 0.99), ema)
         self.options = options
         self.critics = [SpectrogramCritic(num_classes, dtype=precision) for _ in self.CRITICS]
         clip = tf.zeros([1, architecture.num_samples, architecture.num_channels])
@@ -151,6 +153,12 @@ class GuidedTrainer(TrainerBase):
         return self._update_generator(tape, losses, audio, terms, z, seed, isotropy)
 
     @tf.function(autograph=False)
+    def critic_step(self, seed, clips, classes, latents, code, r1: bool):
+        """One update of the critics alone, which the generator's first need. Arguments as in `step`."""
+        augment = _augmentation(seed)
+        return self._update_critics(augment(clips), classes, augment(self.generator(latents)), code, r1)
+
+    @tf.function(autograph=False)
     def step(
         self, seed, progress, clips, classes, latents, code, num_paired: int, critic: bool, r1: bool, isotropy: bool
     ):
@@ -158,8 +166,8 @@ class GuidedTrainer(TrainerBase):
 
         Args:
             seed: int32 `[2]`, all randomness of this step.
-            progress: float32 scalar in [0, 1], of the adversarial stage: the critics' weight rises over its first
-                twentieth, the weights of what is paired fall to a fifth over all of it.
+            progress: float32 scalar in [0, 1], of the adversarial stage: the weights of what is paired fall to a
+                fifth over it.
             clips: float32 `[B, T, C]`, real.
             classes: int32 `[B]`, theirs.
             latents: float32 `[B, L]`: first the paired latents of the first `num_paired` clips, then draws from
@@ -175,7 +183,8 @@ class GuidedTrainer(TrainerBase):
         """
         opt = self.options
         augment = _augmentation(seed)
-        targets = self._criticise(self._images(augment(clips[:num_paired])), classes[:num_paired])[2]
+        if num_paired:
+            targets = self._criticise(self._images(augment(clips[:num_paired])), classes[:num_paired])[2]
         with tf.GradientTape() as tape:
             audio = self.generator(latents)
         with tf.GradientTape(persistent=True) as losses:
@@ -184,15 +193,14 @@ class GuidedTrainer(TrainerBase):
             class_loss = _class_loss(logits, code)
             adversarial = -tf.add_n([tf.reduce_mean(s) for s in scores]) / len(scores)
             total = adversarial + opt.classification * class_loss
-            features = feature_loss([a[:num_paired] for a in activations], targets)
-            paired = paired_loss(audio[:num_paired], clips[:num_paired])
             level = level_loss(audio, clips)
-        terms = {
-            "adversarial": (total, opt.adversarial * tf.minimum(1.0, 20 * progress)),
-            "paired": (paired, opt.paired * (1 - 0.8 * progress)),
-            "features": (features, opt.features * tf.minimum(1.0, 20 * progress) * (1 - 0.8 * progress)),
-            "level": (level, opt.level),
-        }
+            if num_paired:
+                features = feature_loss([a[:num_paired] for a in activations], targets)
+                paired = paired_loss(audio[:num_paired], clips[:num_paired])
+        terms = {"adversarial": (total, opt.adversarial), "level": (level, opt.level)}
+        if num_paired:
+            fade = 1 - 0.8 * progress
+            terms |= {"paired": (paired, opt.paired * fade), "features": (features, opt.features * fade)}
         report = self._update_generator(tape, losses, audio, terms, latents, seed, isotropy)
         report |= {"class_fake": class_loss}
         if critic:
@@ -359,6 +367,7 @@ class WassersteinTrainer(TrainerBase):
         phase_shuffle: as in `WaveformCritic`.
         penalty: weight of the gradient penalty.
         ema: decay of the moving average of the generator's weights.
+        start: weights to begin with, TF1 name to float32 array. Defaults to random ones.
     """
 
     def __init__(
@@ -370,9 +379,11 @@ class WassersteinTrainer(TrainerBase):
         phase_shuffle: int = 2,
         penalty: float = 10.0,
         ema: float = 0.999,
+        start: Mapping[str, np.ndarray] | None = None,
     ):
         keras.utils.set_random_seed(seed)
-        super().__init__(architecture, seed, precision, learning_rate, (0.5, 0.9), ema)
+        start = start or initial_weights(architecture, seed)
+        super().__init__(architecture, start, precision, learning_rate, (0.5, 0.9), ema)
         self.penalty = penalty
         self.critic = WaveformCritic(architecture.num_samples, architecture.dim, phase_shuffle)
         self.critic(tf.zeros([1, architecture.num_samples, architecture.num_channels]), tf.zeros([2], tf.int32))

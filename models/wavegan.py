@@ -294,6 +294,38 @@ def _per_direction(x: tf.Tensor, k: int) -> tf.Tensor:
     return tf.repeat(x, k, axis=0)
 
 
+def revive(architecture: Architecture, weights: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Draw anew the channels that hardly any latent activates, and what the next layer makes of them.
+
+    A ReLU that is always off gives no gradient: training cannot bring it back by itself. A channel counts as dead
+    where fewer than 1 in 1000 of its outputs, over 64 latents from U(-1, 1), are positive. Incoming weights are
+    drawn as at the start, outgoing ones at a tenth of that, so that the output hardly changes.
+
+    Args:
+        architecture: hyper-parameters; `zeros` upsampling.
+        weights: TF1 name to float32 array.
+        seed: of the draws.
+
+    Returns:
+        TF1 name to float32 array, a copy.
+    """
+    fresh, revived = initial_weights(architecture, seed), {name: np.array(w) for name, w in weights.items()}
+    z = np.random.default_rng(seed).uniform(-1, 1, (64, architecture.latent_dim)).astype(np.float32)
+    h = z @ weights["G/z_project/dense/kernel"] + weights["G/z_project/dense/bias"]
+    h = tf.nn.relu(tf.reshape(h, [-1, FIRST_FRAMES, architecture.first_channels]))
+    names, layers = architecture.layer_names, architecture.upsamplings
+    for i, (name, layer) in enumerate(zip(names[:-1], layers[:-1], strict=True)):
+        kernel, bias = revived[f"{name}/kernel"], revived[f"{name}/bias"]
+        response = layer(h, layer.polyphase_kernel(tf.constant(kernel))) + bias
+        dead = tf.reduce_mean(tf.cast(response > 0, tf.float32), axis=[0, 1]).numpy() < 1e-3
+        kernel[:, :, dead] = fresh[f"{name}/kernel"][:, :, dead]
+        bias[dead] = 0
+        following = f"{names[i + 1]}/kernel"
+        revived[following][..., dead] = 0.1 * fresh[following][..., dead]
+        h = tf.nn.relu(layer(h, layer.polyphase_kernel(tf.constant(kernel))) + bias)
+    return revived
+
+
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:
     """Glorot-uniform kernels and zero biases, as TF1's layers start: TF1 name to float32 array."""
     rng = np.random.default_rng(seed)

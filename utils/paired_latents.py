@@ -13,24 +13,21 @@ from sklearn.decomposition import PCA
 NUM_MELS = 64
 HOP = 512
 DYNAMIC_RANGE = np.log(10**6)
-LIMIT = 0.9999
+REDRAWS = 20
 
 
 def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
     """The class that a latent stands for: the block of `L // num_classes` coordinates with the largest sum.
 
-    What is summed are the coordinates' normal quantiles.
-
     Args:
-        z: float `[B, L]` in [-1, 1].
+        z: float `[B, L]`.
         num_classes: blocks; the coordinates left over take no part.
 
     Returns:
         int32 `[B]` in `[0, num_classes)`. Under the prior every class is equally likely.
     """
     width = z.shape[1] // num_classes
-    normal = ndtri((np.clip(z[:, : num_classes * width].astype(np.float64), -LIMIT, LIMIT) + 1) / 2)
-    blocks = normal.reshape(len(z), num_classes, width)
+    blocks = z[:, : num_classes * width].reshape(len(z), num_classes, width)
     return blocks.sum(axis=2).argmax(axis=1).astype(np.int32)
 
 
@@ -64,8 +61,12 @@ def paired_latents(
     rest = _to_normal(np.column_stack([components, onset, level]))
     basis = _basis(latent_dim, num_classes, rng)
     code = _class_codes(labels, num_classes, rng) if num_classes else np.empty((len(audio), 0))
-    mixed = np.column_stack([code, rest]) @ basis
-    return np.clip(2 * ndtr(mixed) - 1, -LIMIT, LIMIT).astype(np.float32)
+    z = _squash(np.column_stack([code, rest]) @ basis)
+    for _ in range(REDRAWS if num_classes else 0):  # squashing moves some latents to another class
+        wrong = class_code(z, num_classes) != labels
+        code[wrong] = _class_codes(labels[wrong], num_classes, rng)
+        z[wrong] = _squash(np.column_stack([code, rest])[wrong] @ basis)
+    return z
 
 
 def _describe(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,6 +86,11 @@ def _describe(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarr
         centres.append(centre)
         levels.append(np.log(peak))
     return np.array(rows, np.float32), np.array(centres), np.array(levels)
+
+
+def _squash(normal: np.ndarray) -> np.ndarray:
+    """Standard normal to U(-1, 1), float32 of the same shape."""
+    return np.clip(2 * ndtr(normal) - 1, -0.9999, 0.9999).astype(np.float32)
 
 
 def _to_normal(columns: np.ndarray) -> np.ndarray:
