@@ -185,7 +185,9 @@ def main() -> int:
         )
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # a resumed run repeats an uninterrupted one there too
-    generator = load_generator(args.generator, args.precision)
+    with strategy.scope():
+        generator = load_generator(args.generator, args.precision)
+        classifier, judges = load_classifiers(args, generator)
     shape = generator.num_samples, generator.num_channels, generator.sample_rate
     clips, validation_clips = (
         load_dataset(args.data, *shape, split, args.alignment, args.cache, quiet=args.quiet)
@@ -201,7 +203,10 @@ def main() -> int:
         if not args.quiet:
             print(folder, *generator.notes, clips.describe(), validation_clips.describe(), sep="\n")
         with strategy.scope():
-            trainer, judges = build(args, folder, generator, steps_per_epoch(args, clips))
+            last = folder / "last.keras"
+            encoder = keras.saving.load_model(last) if last.is_file() else new_encoder(args, generator, clips)
+            trainer = EncoderTrainer(encoder, generator, classifier, _loss_weights(args))
+            trainer.compile(encoder.optimizer)
         validation = Validation(args, folder, generator, judges, validation_clips)
         try:
             with deferred_interrupt() as interrupt:
@@ -258,28 +263,20 @@ def steps_per_epoch(args: argparse.Namespace, clips: Dataset) -> int:
     return args.steps_per_epoch or -(-len(clips) // args.batch_size)
 
 
-def build(
-    args: argparse.Namespace, folder: Path, generator: Generator, epoch_steps: int
-) -> tuple[EncoderTrainer, dict[str, Classifier]]:
-    """The trainer, its encoder new or as last saved, and the classifiers that count right answers."""
-    classifier = judge = None
+def load_classifiers(
+    args: argparse.Namespace, generator: Generator
+) -> tuple[Classifier | None, dict[str, Classifier]]:
+    """The classifier of the feature loss in the run's precision, and all that count right answers, by measure."""
+    classifier, judges = None, {}
     if args.feature_weight:
-        classifier = load_classifier(args.classifier)
+        classifier = judges["accuracy"] = load_classifier(args.classifier)
         require_same_clips(f"--classifier {args.classifier}", classifier, generator, "--feature_weight 0 needs none")
+        if args.precision != classifier.options["precision"]:
+            classifier = classifier.with_precision(args.precision)
     if args.judge:
-        judge = load_classifier(args.judge)
-        require_same_clips(f"--judge {args.judge}", judge, generator, "leave it out")
-    judges = {"accuracy": classifier, "judge_accuracy": judge}
-
-    if (folder / "last.keras").is_file():
-        encoder = keras.saving.load_model(folder / "last.keras")
-    else:
-        encoder = new_encoder(args, generator, epoch_steps)
-    if classifier is not None:
-        classifier = classifier.with_precision(args.precision)
-    trainer = EncoderTrainer(encoder, generator, classifier, _loss_weights(args))
-    trainer.compile(encoder.optimizer)
-    return trainer, {name: judge for name, judge in judges.items() if judge is not None}
+        judges["judge_accuracy"] = load_classifier(args.judge)
+        require_same_clips(f"--judge {args.judge}", judges["judge_accuracy"], generator, "leave it out")
+    return classifier, judges
 
 
 def require_same_clips(flag: str, classifier: Classifier, generator: Generator, instead: str) -> None:
@@ -293,7 +290,7 @@ def require_same_clips(flag: str, classifier: Classifier, generator: Generator, 
         )
 
 
-def new_encoder(args: argparse.Namespace, generator: Generator, epoch_steps: int) -> Encoder:
+def new_encoder(args: argparse.Namespace, generator: Generator, clips: Dataset) -> Encoder:
     """An untrained encoder with its optimizer."""
     keras.utils.set_random_seed(args.seed)
     encoder = Encoder(
@@ -310,7 +307,7 @@ def new_encoder(args: argparse.Namespace, generator: Generator, epoch_steps: int
     )
     rate = args.learning_rate
     if args.schedule == "cosine":
-        updates = args.epochs * epoch_steps * updates_per_step(args)
+        updates = args.epochs * steps_per_epoch(args, clips) * updates_per_step(args)
         rate = keras.optimizers.schedules.CosineDecay(rate, updates)
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(encoder.trainable_variables)
@@ -333,7 +330,7 @@ def train(
 ) -> None:
     """Fit with Keras from wherever `folder` stands; afterwards it holds last.keras and encoder.keras."""
     epoch_steps = steps_per_epoch(args, clips)
-    step = int(trainer.optimizer.iterations) // updates_per_step(args)
+    step = int(keras.ops.convert_to_numpy(trainer.optimizer.iterations)) // updates_per_step(args)
     if not args.quiet:
         resumed = f"; resumed at step {step}" if step else ""
         print(
@@ -541,6 +538,7 @@ class Saving(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.args, self.losses, self.interrupt = folder, args, losses, interrupt
         self.saved = time.monotonic()
+        self.export: Encoder | None = None  # the encoder in float32, without its optimizer
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
         if self.losses.step % self.losses.epoch_steps == 0:
@@ -567,8 +565,10 @@ class Saving(keras.callbacks.Callback):
 
     def save(self) -> None:
         encoder = self.model.encoder
+        self.export = self.export or encoder.with_precision("float32")
+        self.export.set_weights(encoder.get_weights())
         with runs.atomic_path(self.folder / FILE_NAME) as temporary:
-            encoder.with_precision("float32").save(temporary)
+            self.export.save(temporary)
         with runs.atomic_path(self.folder / "last.keras") as temporary:
             encoder.save(temporary)
         self.saved = time.monotonic()
