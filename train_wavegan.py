@@ -24,6 +24,7 @@ Examples:
 import utils  # noqa: F401  first: it sets what NumPy and TensorFlow read when imported
 
 # isort: split
+import json
 import signal
 import sys
 import time
@@ -35,7 +36,7 @@ import tensorflow as tf
 from models.classifier import load_classifier
 from models.gan_training import GuidedOptions, GuidedTrainer, WassersteinTrainer
 from models.tf1 import find_checkpoint, read_wavegan, write_tf1
-from models.wavegan import Architecture, WaveGANGenerator, revive
+from models.wavegan import Architecture, WaveGANGenerator, match_level, revive
 from utils import options, runs
 from utils.audio import write_wav
 from utils.datasets import Dataset, batch_indices, load_dataset
@@ -47,8 +48,21 @@ PRESETS = {
     "wgan_gp": {"batch_size": 64, "learning_rate": 1e-4, "steps": 200_000, "dim": 64},
 }
 CRITIC_UPDATES = 5
-CHANGEABLE = ("steps", "minutes", "output", "dry_run", "quiet", "data", "judge", "evaluate_every", "save_minutes")
+CHANGEABLE = (
+    "steps",
+    "minutes",
+    "output",
+    "dry_run",
+    "quiet",
+    "data",
+    "judge",
+    "evaluate_every",
+    "save_minutes",
+    "isotropy",
+    "learning_rate",
+)
 EVALUATED = 500
+RISE = 500
 
 
 def parse_arguments():
@@ -85,7 +99,7 @@ def parse_arguments():
     )
     training.add_argument("--learning_rate", type=options.positive_float, default=1.5e-4, help="Adam, generator")
     training.add_argument(
-        "--isotropy", type=float, default=0.3, help="guided: share of the penalty that evens dG/dz, 0 for none"
+        "--isotropy", type=float, default=0.5, help="guided: share of the penalty that evens dG/dz, 0 for none"
     )
     options.add_shared(training, "batch_size", "precision", "seed", batch_size=32)
     output = parser.add_argument_group("output")
@@ -140,16 +154,15 @@ def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> di
     index, clips = batches.clips(step)
     clips, opt = tf.constant(clips), trainer.options
     isotropy = opt.isotropy > 0 and step % opt.isotropy_every == 0
-    rate = learning_rate(step, args)
-    trainer.generator_optimizer.learning_rate.assign(rate)
+    generator_rate, critic_rate = learning_rates(step, args)
+    trainer.generator_optimizer.learning_rate.assign(generator_rate)
+    trainer.critic_optimizer.learning_rate.assign(critic_rate)
     if step < args.warm_steps:
         return trainer.warm_step(seed, clips, tf.constant(batches.paired[index]), isotropy)
     since = step - args.warm_steps
-    alone = since < args.critic_steps
-    trainer.critic_optimizer.learning_rate.assign(rate * (6 if alone else 4 / 3))
     latents, code, num_paired = batches.mixed(step, index)
     latents, code, classes = tf.constant(latents), tf.constant(code), tf.constant(batches.classes[index])
-    if alone:
+    if since < args.critic_steps:
         return trainer.critic_step(seed, clips, classes, latents, code, since % opt.r1_every == 0)
     progress = tf.constant(since / max(args.steps - args.warm_steps, 1), tf.float32)
     critic = since % opt.critic_every == 0
@@ -168,13 +181,21 @@ def wasserstein_step(trainer: WassersteinTrainer, batches: Batches, step: int, a
     return report | trainer.generator_step(tf.constant([args.seed, inner]), latents)
 
 
-def learning_rate(step: int, args) -> float:
-    """Guided: from the warm rate down to the adversarial one (cosine), level, then linearly to a tenth."""
+def learning_rates(step: int, args) -> tuple[float, float]:
+    """Guided: rates of the generator and of the critics.
+
+    Generator: a cosine fall in the decoder stage; then a rise over 500 steps, so that the critics keep pace, level, and
+    a linear fall to a tenth over the last two fifths. Critics: 4/3 of that without the rise, 3 times while alone.
+    """
     if step < args.warm_steps:
         fade = 0.5 + 0.5 * np.cos(np.pi * step / args.warm_steps)
-        return args.learning_rate + fade * (args.warm_rate - args.learning_rate)
-    progress = (step - args.warm_steps) / max(args.steps - args.warm_steps, 1)
-    return args.learning_rate * min(1.0, max(0.1, 1 - 0.9 * (progress - 0.6) / 0.4))
+        return args.learning_rate + fade * (args.warm_rate - args.learning_rate), 0.0
+    since = step - args.warm_steps
+    if since < args.critic_steps:
+        return 0.0, 3 * args.learning_rate
+    progress = since / (args.steps - args.warm_steps)
+    level = args.learning_rate * min(1.0, max(0.1, 1 - 0.9 * (progress - 0.6) / 0.4))
+    return level * min(1.0, (since - args.critic_steps + 1) / RISE), 4 / 3 * level
 
 
 def evaluate(weights, architecture: Architecture, dataset: Dataset, judge) -> tuple[dict, np.ndarray]:
@@ -217,7 +238,7 @@ def main() -> int:
         batches = Batches(
             dataset, args.latent_dim, args.batch_size, args.seed, paired=args.preset == "guided" and not args.init_from
         )
-        trainer, train_step = make_trainer(architecture, batches.num_classes, args)
+        trainer, train_step = make_trainer(architecture, batches, args)
         run = Run(folder, trainer, args)
         weights = sum(int(np.prod(shape)) for shape in architecture.weight_shapes.values())
         print(f"generator: {weights:,} weights; run: {folder}; from step {run.done}", flush=True)
@@ -242,13 +263,17 @@ def main() -> int:
     return options.EXIT_OK
 
 
-def make_trainer(architecture: Architecture, num_classes: int, args):
+def make_trainer(architecture: Architecture, batches: Batches, args):
     """The preset's trainer and its step function."""
-    start = revive(architecture, read_weights(args.init_from, architecture), args.seed) if args.init_from else None
+    start = None
+    if args.init_from:
+        start = revive(architecture, read_weights(args.init_from, architecture), args.seed)
+        some = batches.dataset.to_float(slice(0, None, max(1, len(batches.dataset) // EVALUATED)))
+        start = match_level(architecture, start, float(np.sqrt(np.mean(np.square(some)))), args.seed)
     rate, seed, precision = args.learning_rate, args.seed, args.precision
     if args.preset == "guided":
         weights = GuidedOptions(isotropy=args.isotropy)
-        trainer = GuidedTrainer(architecture, num_classes, weights, rate, rate, seed, precision, start=start)
+        trainer = GuidedTrainer(architecture, batches.num_classes, weights, rate, rate, seed, precision, start=start)
         return trainer, guided_step
     return WassersteinTrainer(architecture, seed, rate, precision, start=start), wasserstein_step
 
@@ -348,7 +373,7 @@ def _numbers(values: dict[str, float]) -> str:
 
 def check_options(path: Path, args) -> None:
     """Write the options of a new run; refuse to continue one whose other options differ."""
-    now = {name: value for name, value in vars(args).items() if name not in CHANGEABLE}
+    now = json.loads(runs.to_json({name: value for name, value in vars(args).items() if name not in CHANGEABLE}))
     if not path.exists():
         runs.write_json(path, {**vars(args), "environment": runs.environment()})
         return

@@ -36,7 +36,8 @@ class SpectrogramCritic(keras.Model):
     """Spectrally normalised convolutions on `critic_image`; scores each patch, and the class where there are any.
 
     The score is that of a projection discriminator (Miyato & Koyama, 2018): mean patch score + <embedding of the
-    class, pooled features>. A second head classifies (Odena et al., 2017).
+    class, pooled features>. A second head classifies (Odena et al., 2017). Features are pooled over time only: which
+    band they are in tells the digits apart.
 
     Args:
         num_classes: 0 for unlabelled sound.
@@ -53,6 +54,7 @@ class SpectrogramCritic(keras.Model):
         ]
         self.patch_score = layers.SpectralNormalization(layers.Conv2D(1, 1, dtype=dtype), dtype=dtype)
         if num_classes:
+            self.normalization = layers.LayerNormalization(dtype="float32")
             self.embedding = layers.SpectralNormalization(
                 layers.Dense(num_classes, use_bias=False, dtype="float32"), dtype="float32"
             )
@@ -78,7 +80,8 @@ class SpectrogramCritic(keras.Model):
         score = tf.reduce_mean(tf.cast(self.patch_score(h, training=training), tf.float32), axis=[1, 2, 3])
         if not self.num_classes:
             return score, tf.zeros([tf.shape(image)[0], 0]), activations
-        pooled = tf.reduce_mean(tf.cast(h, tf.float32), axis=[1, 2])
+        over_time = tf.reduce_mean(tf.cast(h, tf.float32), axis=1)
+        pooled = self.normalization(tf.reshape(over_time, [-1, over_time.shape[1] * over_time.shape[2]]))
         projection = tf.gather(self.embedding(pooled, training=training), classes, batch_dims=1)
         return score + projection, self.class_logits(pooled), activations
 

@@ -17,7 +17,6 @@ from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.spectrograms import magnitude, stft
 
 NORM_DECAY = 0.99
-EIGENVALUE_FLOOR = 0.05
 
 
 class TrainerBase(tf.Module):
@@ -86,10 +85,10 @@ class GuidedOptions:
     paired: float = 0.5
     features: float = 0.5
     level: float = 0.1
-    isotropy: float = 0.3
+    isotropy: float = 0.5
     isotropy_every: int = 4
     directions: int = 32
-    r1: float = 0.5
+    r1: float = 2.0
     r1_every: int = 8
     critic_every: int = 2
 
@@ -217,7 +216,7 @@ class GuidedTrainer(TrainerBase):
             report[name] = loss
         gradients = tape.gradient(audio, self.generator_variables, output_gradients=upstream)
         if isotropy:
-            gradients, report["anisotropy"] = self._add_isotropy(gradients, z, seed)
+            gradients, report["participation"] = self._add_isotropy(gradients, z, seed)
         self._apply_to_generator(gradients)
         return report
 
@@ -225,13 +224,13 @@ class GuidedTrainer(TrainerBase):
         k = self.options.directions
         # the tangents are compared with one another down to a thousandth: float32
         exact = WaveGANGenerator(self.generator.architecture, self.variables_by_name, trainable=True)
-        directions = tf.random.stateless_normal([1, z.shape[1], k], seed)
-        directions = tf.transpose(tf.linalg.qr(directions)[0], [0, 2, 1])
+        directions = tf.random.stateless_normal([1, k, z.shape[1]], seed)
         with tf.GradientTape() as tape:
-            loss = anisotropy(exact.jacobian_product(z[-1:], directions)[1])
+            ratio = participation_ratio(exact.jacobian_product(z[-1:], directions)[1][0])
+            loss = -tf.math.log(ratio)
         extra = tape.gradient(loss, self.generator_variables, unconnected_gradients="zero")
-        ratio = self.options.isotropy * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(extra) + 1e-12)
-        return [g + ratio * e for g, e in zip(gradients, extra, strict=True)], loss
+        scale = self.options.isotropy * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(extra) + 1e-12)
+        return [g + scale * e for g, e in zip(gradients, extra, strict=True)], ratio
 
     def _update_critics(self, clips, classes, audio, code, r1):
         real, fake = self._images(clips), self._images(tf.stop_gradient(audio))
@@ -337,23 +336,23 @@ def level_loss(audio: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.abs(a - b))
 
 
-def anisotropy(tangents: tf.Tensor) -> tf.Tensor:
-    """Log of arithmetic over geometric mean of the eigenvalues of J^T J on given directions; 0 where all are equal.
+def participation_ratio(tangents: tf.Tensor) -> tf.Tensor:
+    """Estimate of (sum s^2)^2 / sum s^4 over the singular values s of dG/dz: how many directions matter.
 
-    To each eigenvalue a twentieth of their mean is added: what counts is that no few directions dominate and none is
-    dead, not how weak the weak ones are.
+    With A = J^T J and u, v independent standard normal directions, E[u^T A u] = tr A and E[(u^T A v)^2] = tr A^2.
 
     Args:
-        tangents: float32 `[B, K, T, C]`: dG/dz along K orthonormal directions.
+        tangents: float32 `[K, T, C]`: dG/dz at one latent along K standard normal directions.
 
     Returns:
-        float32 scalar, mean over the batch.
+        float32 scalar, between 1 and the latent dimension but for the estimate's noise.
     """
-    rows = tf.reshape(tangents, [tangents.shape[0], tangents.shape[1], -1])
-    gram = tf.matmul(rows, rows, transpose_b=True)
-    mean = tf.linalg.trace(gram) / tangents.shape[1]
-    scaled = (gram / mean[:, None, None] + EIGENVALUE_FLOOR * tf.eye(tangents.shape[1])) / (1 + EIGENVALUE_FLOOR)
-    return -tf.reduce_mean(tf.linalg.logdet(scaled)) / tangents.shape[1]
+    k = tangents.shape[0]
+    rows = tf.reshape(tangents, [k, -1])
+    products = tf.matmul(rows, rows, transpose_b=True)
+    diagonal = tf.linalg.diag_part(products)
+    of_pairs = (tf.reduce_sum(tf.square(products)) - tf.reduce_sum(tf.square(diagonal))) / (k * (k - 1))
+    return tf.square(tf.reduce_mean(diagonal)) / of_pairs
 
 
 class WassersteinTrainer(TrainerBase):

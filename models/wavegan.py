@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.optimize
 import tensorflow as tf
 
 LENGTHS = (16384, 32768, 65536)
@@ -324,6 +325,29 @@ def revive(architecture: Architecture, weights: Mapping[str, np.ndarray], seed: 
         revived[following][..., dead] = 0.1 * fresh[following][..., dead]
         h = tf.nn.relu(layer(h, layer.polyphase_kernel(tf.constant(kernel))) + bias)
     return revived
+
+
+def match_level(
+    architecture: Architecture, weights: Mapping[str, np.ndarray], rms: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Scale the last layer so that samples from U(-1, 1) have a given level.
+
+    Args:
+        architecture: hyper-parameters.
+        weights: TF1 name to float32 array.
+        rms: root mean square over all samples, in (0, 1).
+        seed: of the 64 latents the level is measured on.
+
+    Returns:
+        TF1 name to float32 array; only the last kernel and bias differ.
+    """
+    z = np.random.default_rng(seed).uniform(-1, 1, (64, architecture.latent_dim)).astype(np.float32)
+    audio = WaveGANGenerator(architecture, weights)(tf.constant(z)).numpy()
+    before_tanh = np.arctanh(np.clip(audio.astype(np.float64), -0.999999, 0.999999))
+    gain = scipy.optimize.brentq(lambda g: np.sqrt(np.mean(np.tanh(g * before_tanh) ** 2)) - rms, 1e-3, 1e3)
+    last = architecture.layer_names[-1]
+    scaled = {f"{last}/{part}": weights[f"{last}/{part}"] * np.float32(gain) for part in ("kernel", "bias")}
+    return {**weights, **scaled}
 
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:

@@ -7,9 +7,9 @@ from models.gan_training import (
     GuidedOptions,
     GuidedTrainer,
     WassersteinTrainer,
-    anisotropy,
     level_loss,
     paired_loss,
+    participation_ratio,
 )
 from models.wavegan import Architecture
 
@@ -73,15 +73,16 @@ def test_published_recipe_moves_both_networks(clips):
     assert any(not np.array_equal(value, averages[name]) for name, value in before[1].items())
 
 
-def test_anisotropy_is_log_of_arithmetic_over_geometric_mean():
-    scales = np.array([1.0, 2.0, 5.0], np.float32)
-    rows = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 3)))[0].T.astype(np.float32)
-    tangents = tf.constant((scales[:, None] * rows)[None, :, :, None])
-    eigenvalues = scales.astype(np.float64) ** 2
-    raised = eigenvalues + 0.05 * eigenvalues.mean()
-    expected = np.log(raised.mean()) - np.log(raised).mean()
-    assert float(anisotropy(tangents)) == pytest.approx(expected, abs=1e-4)
-    assert float(anisotropy(tf.constant(rows[None, :, :, None]))) == pytest.approx(0, abs=1e-5)
+def test_participation_ratio_from_random_directions():
+    rng = np.random.default_rng(0)
+    scales = np.array([3.0, 2.0, 2.0, 1.0, 0.1])
+    jacobian = np.linalg.qr(rng.normal(size=(64, 5)))[0] * scales
+    expected = np.square(np.sum(scales**2)) / np.sum(scales**4)
+    tangents = rng.normal(size=(2000, 5)) @ jacobian.T
+    estimate = participation_ratio(tf.constant(tangents[..., None], tf.float32))
+    assert float(estimate) == pytest.approx(expected, rel=0.05)
+    lone = rng.normal(size=(50, 1)) * jacobian[:, 0]
+    assert float(participation_ratio(tf.constant(lone[..., None], tf.float32))) == pytest.approx(1, rel=0.5)
 
 
 def test_level_loss_in_nepers(clips):
