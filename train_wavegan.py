@@ -99,7 +99,7 @@ def parse_arguments():
     )
     training.add_argument("--learning_rate", type=options.positive_float, default=1.5e-4, help="Adam, generator")
     training.add_argument(
-        "--isotropy", type=float, default=0.5, help="guided: share of the penalty that evens dG/dz, 0 for none"
+        "--isotropy", type=float, default=0.7, help="guided: share of the penalty that evens dG/dz, 0 for none"
     )
     options.add_shared(training, "batch_size", "precision", "seed", batch_size=32)
     output = parser.add_argument_group("output")
@@ -208,14 +208,8 @@ def evaluate(weights, architecture: Architecture, dataset: Dataset, judge) -> tu
     facts = level_statistics(audio, real)
     if judge is not None:
         facts |= judged_statistics(judge.predict(audio, batch_size=50, verbose=0))
-    spectra = [singular_values(generator, row) for row in z[:3]]
+    spectra = [generator.singular_values(row) for row in z[:3]]
     return facts | jacobian_statistics(np.median(spectra, axis=0)), audio
-
-
-def singular_values(generator: WaveGANGenerator, z: np.ndarray) -> np.ndarray:
-    """Singular values of dG/dz at one latent `[L]`, descending, float32 `[L]`."""
-    tangents = generator.jacobian_product(tf.constant(z[None]), tf.eye(len(z))[None])[1]
-    return np.linalg.svd(tf.reshape(tangents, [len(z), -1]).numpy(), compute_uv=False)
 
 
 def main() -> int:

@@ -30,6 +30,7 @@ from models import tf1
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
 from utils import options
+from utils.generator_statistics import jacobian_statistics
 from utils.options import UserError
 
 RANKS = (1, 25, 50, 75, 100)
@@ -120,35 +121,26 @@ def benchmark(folder: Path, batch_sizes: list[int], rounds: int) -> None:
 
 def singular_values(generator: Generator, z: np.ndarray) -> np.ndarray:
     """Singular values of dG/dz at one z `[latent_dim]`, largest first; float64 `[latent_dim]`."""
-    size = generator.latent_dim
     if generator.network is not None:
-        _, columns = generator.network.jacobian_product(tf.constant(z[None]), tf.eye(size)[None])
-    else:
-        repeated = tf.tile(tf.constant(z[None]), [size, 1])
-        with tf.autodiff.ForwardAccumulator(repeated, tf.eye(size)) as accumulator:
-            audio = generator(repeated)
-        columns = accumulator.jvp(audio)
-    jacobian = np.asarray(columns, np.float64).reshape(size, -1)
+        return generator.network.singular_values(z)
+    repeated = tf.tile(tf.constant(z[None]), [len(z), 1])
+    with tf.autodiff.ForwardAccumulator(repeated, tf.eye(len(z))) as accumulator:
+        audio = generator(repeated)
+    jacobian = np.asarray(accumulator.jvp(audio), np.float64).reshape(len(z), -1)
     return np.linalg.svd(jacobian, compute_uv=False)
-
-
-def participation_ratio(singular: np.ndarray) -> float:
-    """(sum s^2)^2 / sum s^4: how many directions share the energy; between 1 and the latent dimension."""
-    return float(np.square(np.sum(singular**2)) / np.sum(singular**4))
 
 
 def print_jacobian(generator: Generator, count: int, seed: int) -> None:
     """One line a latent, and the median over latents."""
     ranks = [rank for rank in RANKS if rank <= generator.latent_dim]
     print(f"singular values of dG/dz of {generator.name}, {count} latents of the prior, seed {seed}")
-    print(
-        "| z | " + " | ".join(f"s{rank}" for rank in ranks) + " | smallest / largest | participation ratio |"
-    )
+    print("| z | " + " | ".join(f"s{rank}" for rank in ranks) + " | smallest / largest | participation ratio |")
     print("|---|" + "---|" * (len(ranks) + 2))
     rows = []
     for i, z in enumerate(generator.sample_prior(seed, count)):
         s = singular_values(generator, z)
-        rows.append([*(s[rank - 1] for rank in ranks), s[-1] / s[0], participation_ratio(s)])
+        facts = jacobian_statistics(s)
+        rows.append([*(s[rank - 1] for rank in ranks), facts["smallest_to_largest"], facts["participation_ratio"]])
         print(_line(str(i), rows[-1]), flush=True)
     print(_line("median", np.median(rows, axis=0)))
 
@@ -186,9 +178,7 @@ def main() -> None:
         metavar="N",
         help="of which medians are taken, at B = 1",
     )
-    group.add_argument(
-        "--jacobian", action="store_true", help="print singular values of dG/dz instead of times"
-    )
+    group.add_argument("--jacobian", action="store_true", help="print singular values of dG/dz instead of times")
     group.add_argument(
         "--latents", type=options.positive_int, default=9, metavar="N", help="of --jacobian: at how many z"
     )

@@ -54,9 +54,7 @@ class Classifier(keras.Model):
         **kwargs,
     ):
         if architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"architecture must be one of {', '.join(ARCHITECTURES)}. Received: {architecture!r}"
-            )
+            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}. Received: {architecture!r}")
         super().__init__(**{**kwargs, "dtype": precision})
         self.options = {
             "architecture": architecture,
@@ -83,12 +81,8 @@ class Classifier(keras.Model):
                 features = resnet18(image, width)
             else:
                 features = _mel_cnn(LogMel(sample_rate, name="log_mel")(audio), width)
-            features["logits"] = layers.Dense(len(class_names), name="logits", dtype="float32")(
-                features["pooled"]
-            )
-            features["probabilities"] = layers.Softmax(name="probabilities", dtype="float32")(
-                features["logits"]
-            )
+            features["logits"] = layers.Dense(len(class_names), name="logits", dtype="float32")(features["pooled"])
+            features["probabilities"] = layers.Softmax(name="probabilities", dtype="float32")(features["logits"])
             self.network = keras.Model(audio, features, name=architecture)
         finally:
             keras.config.set_dtype_policy(default_policy)
@@ -137,18 +131,14 @@ def load_classifier(path: str | Path) -> Classifier:
     if path.is_dir():
         path = path / "classifier.keras"
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such classifier; train one with train_sc09_classifier.py --output {path}"
-        )
+        raise UserError(f"{path}: no such classifier; train one with train_sc09_classifier.py --output {path}")
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged file
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path}: not a readable .keras file ({reason[0][:200]})") from error
     if not isinstance(model, Classifier):
-        raise UserError(
-            f"{path}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py"
-        )
+        raise UserError(f"{path}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py")
     return model
 
 
@@ -201,8 +191,6 @@ def _mel_cnn(image: keras.KerasTensor, width: int) -> dict[str, keras.KerasTenso
 
 
 def _conv(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(
-        x
-    )
+    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
     x = layers.BatchNormalization(name=f"{name}_norm")(x)
     return layers.ReLU(name=name)(x)

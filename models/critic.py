@@ -35,8 +35,8 @@ def critic_image(audio: tf.Tensor, frame_length: int, frame_step: int, patch: tu
 class SpectrogramCritic(keras.Model):
     """Spectrally normalised convolutions on `critic_image`; scores each patch, and the class where there are any.
 
-    The score is that of a projection discriminator (Miyato & Koyama, 2018): mean patch score + <embedding of the
-    class, pooled features>. A second head classifies (Odena et al., 2017). Features are pooled over time only: which
+    The score is that of a projection discriminator (Miyato & Koyama, 2018): a patch's score + <embedding of the class,
+    pooled features>. A second head classifies (Odena et al., 2017). Features are pooled over time only: which
     band they are in tells the digits apart.
 
     Args:
@@ -71,19 +71,20 @@ class SpectrogramCritic(keras.Model):
             training: whether the spectral norms are updated.
 
         Returns:
-            scores float32 `[B]`, class logits float32 `[B, num_classes]`, the activations of each convolution.
+            scores float32 `[B, H', W']`, a quarter of H and W; class logits float32 `[B, num_classes]`; the activations
+            of each convolution.
         """
         h, activations = image, []
         for convolution in self.convolutions:
             h = tf.nn.leaky_relu(convolution(h, training=training), 0.2)
             activations.append(h)
-        score = tf.reduce_mean(tf.cast(self.patch_score(h, training=training), tf.float32), axis=[1, 2, 3])
+        score = tf.cast(self.patch_score(h, training=training), tf.float32)[..., 0]
         if not self.num_classes:
             return score, tf.zeros([tf.shape(image)[0], 0]), activations
-        over_time = tf.reduce_mean(tf.cast(h, tf.float32), axis=1)
-        pooled = self.normalization(tf.reshape(over_time, [-1, over_time.shape[1] * over_time.shape[2]]))
+        pooled = tf.reduce_mean(tf.cast(h, tf.float32), axis=1)
+        pooled = tf.reshape(pooled, [-1, pooled.shape[1] * pooled.shape[2]])
         projection = tf.gather(self.embedding(pooled, training=training), classes, batch_dims=1)
-        return score + projection, self.class_logits(pooled), activations
+        return score + projection[:, None, None], self.class_logits(self.normalization(pooled)), activations
 
 
 class WaveformCritic(keras.Model):

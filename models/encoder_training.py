@@ -179,9 +179,7 @@ class EncoderTrainer(keras.Model):
         ValueError: for a feature loss without a classifier.
     """
 
-    def __init__(
-        self, encoder: Encoder, generator: Generator, classifier: Classifier | None, weights: LossWeights
-    ):
+    def __init__(self, encoder: Encoder, generator: Generator, classifier: Classifier | None, weights: LossWeights):
         if weights.feature and classifier is None:
             raise ValueError("a feature loss needs a classifier. Received: None")
         super().__init__(name="encoder_trainer")
@@ -219,9 +217,7 @@ class EncoderTrainer(keras.Model):
             report[name] = tf.add_n([update[name] for update in updates]) / len(updates)
         return report
 
-    def _update(
-        self, kind: str, heard: tf.Tensor, target: tf.Tensor, z: tf.Tensor | None
-    ) -> dict[str, tf.Tensor]:
+    def _update(self, kind: str, heard: tf.Tensor, target: tf.Tensor, z: tf.Tensor | None) -> dict[str, tf.Tensor]:
         """Move the encoder, which hears `heard`, to where it finds z and the generator gives `target`."""
         weights, variables = self.weights_of[kind], self.encoder.trainable_variables
         with tf.GradientTape() as tape:

@@ -81,13 +81,13 @@ class GuidedOptions:
     """
 
     adversarial: float = 1.0
-    classification: float = 0.2
+    classification: float = 0.7
     paired: float = 0.5
     features: float = 0.5
     level: float = 0.1
-    isotropy: float = 0.5
-    isotropy_every: int = 4
-    directions: int = 32
+    isotropy: float = 0.7
+    isotropy_every: int = 2
+    directions: int = 24
     r1: float = 2.0
     r1_every: int = 8
     critic_every: int = 2
@@ -243,7 +243,7 @@ class GuidedTrainer(TrainerBase):
                     images = [tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)]
                 scores, logits, _ = self._criticise(images, tf.concat([classes, code], axis=0), training=True)
                 n = tf.shape(clips)[0]
-                real_total = tf.add_n([tf.reduce_sum(s[:n]) for s in scores])
+                real_total = tf.add_n([tf.reduce_sum(tf.reduce_mean(s[:n], axis=[1, 2])) for s in scores])
             if r1:
                 slopes = inner.gradient(real_total, real)
                 squares = [tf.reduce_mean(tf.reduce_sum(tf.square(g), axis=[1, 2, 3])) for g in slopes]

@@ -62,9 +62,7 @@ class Generator:
     ):
         for attribute, value in (("latent_dim", latent_dim), ("sample_rate", sample_rate)):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise UserError(
-                    f"{name}: {attribute} must be a whole number of at least 1. Received: {value!r}"
-                )
+                raise UserError(f"{name}: {attribute} must be a whole number of at least 1. Received: {value!r}")
         if prior not in PRIORS:
             raise UserError(f"{name}: prior must be one of {', '.join(PRIORS)}. Received: {prior!r}")
         self._function = function
@@ -272,9 +270,7 @@ def _from_keras(path: Path, facts: dict) -> Generator:
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 2 or not isinstance(shape[1], int):
         raise UserError(f"{path}: must have one input of shape [None, latent_dim]. Received: {shape}")
-    return Generator(
-        lambda z: model(z, training=False), latent_dim=shape[1], fingerprint=_hash_files([path]), **facts
-    )
+    return Generator(lambda z: model(z, training=False), latent_dim=shape[1], fingerprint=_hash_files([path]), **facts)
 
 
 def _from_factory(spec: str, sample_rate: int | None, prior: str | None) -> Generator:
@@ -289,8 +285,7 @@ def _from_factory(spec: str, sample_rate: int | None, prior: str | None) -> Gene
     if missing or not callable(function):
         raise UserError(
             f"--generator {spec}: must return a callable with the attributes {', '.join(CONTRACT)}. "
-            f"Received: {type(function).__name__}, "
-            + (f"without {', '.join(missing)}" if missing else "not callable")
+            f"Received: {type(function).__name__}, " + (f"without {', '.join(missing)}" if missing else "not callable")
         )
     shape = facts.pop("num_samples"), facts.pop("num_channels")
     generator = Generator(function, name=spec, **facts)

@@ -112,8 +112,7 @@ def freeze(graph_path: Path, prefix: Path, audio_tensor: str = AUDIO_TENSOR) -> 
                 )
             except READ_ERRORS as error:
                 raise UserError(
-                    f"{prefix}: damaged (or truncated), or not the checkpoint of {graph_path.name} "
-                    f"({one_line(error)})"
+                    f"{prefix}: damaged (or truncated), or not the checkpoint of {graph_path.name} ({one_line(error)})"
                 ) from error
 
 

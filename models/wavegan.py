@@ -255,6 +255,11 @@ class WaveGANGenerator:
         """
         return self._forward(z, directions)
 
+    def singular_values(self, z: np.ndarray) -> np.ndarray:
+        """Singular values of dG/dz at one z, float32 `[latent_dim]`, largest first; float64 `[latent_dim]`."""
+        _, columns = self.jacobian_product(tf.constant(z[None]), tf.eye(len(z))[None])
+        return np.linalg.svd(np.asarray(columns, np.float64).reshape(len(z), -1), compute_uv=False)
+
     def _forward(self, z, directions):
         arch = self.architecture
         kernels = self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]

@@ -107,7 +107,7 @@ def test_projection_makes_the_score_depend_on_the_class():
     assert [a.shape[3] for a in activations] == [8, 12, 16, 16]
     assert logits.shape == (2, 3) and not np.allclose(first, second)
     score, none, _ = SpectrogramCritic(0, width=8)(image, tf.constant([0, 0]))
-    assert score.shape == (2,) and none.shape == (2, 0)
+    assert score.shape == (2, 4, 4) and none.shape == (2, 0)
 
 
 @pytest.mark.parametrize("num_samples", [16384, 65536])

@@ -1,0 +1,65 @@
+"""How good a generator's samples are, beside real clips, by a classifier that took no part in its training.
+
+Examples:
+
+    # the numbers of the bundled generator in README.md
+    python -m benchmarks.samples --real ../shared/data/speech_commands_digits
+
+    # another one
+    python -m benchmarks.samples --generator checkpoint/sc09 --n 5000
+"""
+
+from pathlib import Path
+
+import utils  # noqa: F401  (before NumPy and TensorFlow)
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.generator import singular_values
+from models.classifier import load_classifier
+from models.generator import load_generator
+from utils import options, runs
+from utils.datasets import load_dataset
+from utils.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+
+BATCH = 50
+JACOBIANS = 5
+
+
+def main() -> None:
+    parser = options.make_parser(__doc__)
+    options.add_shared(parser, "generator", "judge", "seed", judge="classifier_checkpoint/judge.keras")
+    parser.add_argument("--n", type=options.positive_int, default=1000, help="samples, and at most so many real clips")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="SC09, whose validation clips are judged too")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
+    args = parser.parse_args()
+    generator, judge = load_generator(args.generator), load_classifier(args.judge)
+
+    sample = tf.function(generator.__call__, autograph=False)
+    z = generator.sample_prior(args.seed, args.n)
+    audio = np.concatenate([sample(tf.constant(z[i : i + BATCH])).numpy() for i in range(0, args.n, BATCH)])
+    rows = {"samples": describe(audio, judge)}
+    if args.real:
+        dataset = load_dataset(args.real, *audio.shape[1:], generator.sample_rate, split="validation")
+        chosen = np.random.default_rng(args.seed).permutation(len(dataset))[: args.n]
+        real = dataset.to_float(np.sort(chosen))
+        rows["real"] = describe(real, judge)
+        rows["samples"]["rms_db"] = level_statistics(audio, real)["rms_db"]
+    spectrum = np.median([singular_values(generator, row) for row in z[:JACOBIANS]], axis=0)
+    rows["samples"] |= jacobian_statistics(spectrum)
+    for name, facts in rows.items():
+        print(f"{name:8}" + "  ".join(f"{key} {value:.4g}" for key, value in facts.items()))
+        record = {"benchmark": "samples", "set": name, **facts, "seed": args.seed, "generator": generator.fingerprint}
+        runs.append_jsonl(args.results / "samples.jsonl", record | {"judge": str(args.judge), **runs.environment()})
+
+
+def describe(audio: np.ndarray, judge) -> dict[str, float]:
+    """The judge's view of clips `[N, T, C]`, their level, and n."""
+    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+    return {"n": len(audio), **judged_statistics(judge.predict(audio, batch_size=BATCH, verbose=0)), "rms": rms}
+
+
+if __name__ == "__main__":
+    options.run(main)
