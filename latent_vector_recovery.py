@@ -40,6 +40,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from models.encoder import Encoder  # noqa: F401  (Keras reads such a checkpoint once the class is known)
 from models.generator import Generator, load_generator
 from utils import audio, latents, losses, metrics, options, recovery, report, runs
 from utils.options import UserError

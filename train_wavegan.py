@@ -95,7 +95,7 @@ def parse_arguments():
         type=Path,
         metavar="PATH",
         help="begin with these weights (an .npz by TF1 names, or a TF1 folder) in place of random ones; dead channels "
-        "are drawn anew; guided: no decoder stage and nothing paired",
+        "are drawn anew; guided: the decoder's targets are what these weights make of z, nothing is paired with clips",
     )
     training.add_argument("--learning_rate", type=options.positive_float, default=1.5e-4, help="Adam, generator")
     training.add_argument(
@@ -110,10 +110,7 @@ def parse_arguments():
     output.add_argument(
         "--save_minutes", type=options.positive_float, default=4.0, metavar="M", help="between two checkpoints"
     )
-    args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    if args.init_from:
-        args.warm_steps = 0
-    return args
+    return options.apply_preset(parser.parse_args(), parser, PRESETS)
 
 
 class Batches:
@@ -158,7 +155,12 @@ def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> di
     trainer.generator_optimizer.learning_rate.assign(generator_rate)
     trainer.critic_optimizer.learning_rate.assign(critic_rate)
     if step < args.warm_steps:
-        return trainer.warm_step(seed, clips, tf.constant(batches.paired[index]), isotropy)
+        if args.init_from:
+            latents = tf.constant(batches.prior(step, args.batch_size))
+            clips = trainer.start(latents)
+        else:
+            latents = tf.constant(batches.paired[index])
+        return trainer.warm_step(seed, clips, latents, opt.isotropy > 0)
     since = step - args.warm_steps
     latents, code, num_paired = batches.mixed(step, index)
     latents, code, classes = tf.constant(latents), tf.constant(code), tf.constant(batches.classes[index])

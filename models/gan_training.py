@@ -72,9 +72,12 @@ class GuidedOptions:
         paired: weight of the distance between a clip and what its paired latent gives.
         features: weight of the same distance in the critics' activations (Larsen et al., 2016).
         level: weight of the distance between generated and real levels.
-        isotropy: norm of the isotropy gradient relative to the norm of all others (0: off).
+        isotropy: norm of the isotropy gradient, which raises the participation ratio of dG/dz, relative to the norm
+            of all others (0: off).
+        participation: the ratio aimed at; nearer to it than a factor e the gradient fades.
         isotropy_every: steps between two isotropy gradients.
-        directions: latent directions of one isotropy gradient.
+        isotropy_latents: latents at which one isotropy gradient is taken.
+        directions: latent directions at each of them.
         r1: weight of the gradient penalty on real spectrograms (Mescheder et al., 2018).
         r1_every: critic updates between two gradient penalties.
         critic_every: generator steps between two critic updates.
@@ -86,8 +89,10 @@ class GuidedOptions:
     features: float = 0.5
     level: float = 0.1
     isotropy: float = 0.7
+    participation: float = 30.0
     isotropy_every: int = 2
-    directions: int = 24
+    isotropy_latents: int = 4
+    directions: int = 8
     r1: float = 2.0
     r1_every: int = 8
     critic_every: int = 2
@@ -126,6 +131,7 @@ class GuidedTrainer(TrainerBase):
         start = start or initial_weights(architecture, seed)
         super().__init__(architecture, start, precision, generator_rate, (0.5, 0.99), ema)
         self.options = options
+        self.start = tf.function(WaveGANGenerator(architecture, start, precision), autograph=False)
         self.critics = [SpectrogramCritic(num_classes, dtype=precision) for _ in self.CRITICS]
         clip = tf.zeros([1, architecture.num_samples, architecture.num_channels])
         for critic, image in zip(self.critics, self._images(clip), strict=True):
@@ -224,13 +230,16 @@ class GuidedTrainer(TrainerBase):
         k = self.options.directions
         # the tangents are compared with one another down to a thousandth: float32
         exact = WaveGANGenerator(self.generator.architecture, self.variables_by_name, trainable=True)
-        directions = tf.random.stateless_normal([1, k, z.shape[1]], seed)
+        z = z[-self.options.isotropy_latents :]
+        directions = tf.random.stateless_normal([z.shape[0], k, z.shape[1]], seed)
         with tf.GradientTape() as tape:
-            ratio = participation_ratio(exact.jacobian_product(z[-1:], directions)[1][0])
-            loss = -tf.math.log(ratio)
+            ratios = participation_ratio(exact.jacobian_product(z, directions)[1])
+            loss = -tf.reduce_mean(tf.math.log(ratios))
         extra = tape.gradient(loss, self.generator_variables, unconnected_gradients="zero")
-        scale = self.options.isotropy * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(extra) + 1e-12)
-        return [g + scale * e for g, e in zip(gradients, extra, strict=True)], ratio
+        lacking = tf.clip_by_value(tf.math.log(self.options.participation) + loss, 0.0, 1.0)
+        share = self.options.isotropy * lacking
+        scale = share * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(extra) + 1e-12)
+        return [g + scale * e for g, e in zip(gradients, extra, strict=True)], tf.exp(-loss)
 
     def _update_critics(self, clips, classes, audio, code, r1):
         real, fake = self._images(clips), self._images(tf.stop_gradient(audio))
@@ -342,17 +351,17 @@ def participation_ratio(tangents: tf.Tensor) -> tf.Tensor:
     With A = J^T J and u, v independent standard normal directions, E[u^T A u] = tr A and E[(u^T A v)^2] = tr A^2.
 
     Args:
-        tangents: float32 `[K, T, C]`: dG/dz at one latent along K standard normal directions.
+        tangents: float32 `[B, K, T, C]`: dG/dz at B latents, along K standard normal directions each.
 
     Returns:
-        float32 scalar, between 1 and the latent dimension but for the estimate's noise.
+        float32 `[B]`, between 1 and the latent dimension but for the estimate's noise.
     """
-    k = tangents.shape[0]
-    rows = tf.reshape(tangents, [k, -1])
+    b, k = tangents.shape[:2]
+    rows = tf.reshape(tangents, [b, k, -1])
     products = tf.matmul(rows, rows, transpose_b=True)
     diagonal = tf.linalg.diag_part(products)
-    of_pairs = (tf.reduce_sum(tf.square(products)) - tf.reduce_sum(tf.square(diagonal))) / (k * (k - 1))
-    return tf.square(tf.reduce_mean(diagonal)) / of_pairs
+    squares = tf.reduce_sum(tf.square(products), axis=[1, 2]) - tf.reduce_sum(tf.square(diagonal), axis=1)
+    return tf.square(tf.reduce_mean(diagonal, axis=1)) / (squares / (k * (k - 1)))
 
 
 class WassersteinTrainer(TrainerBase):

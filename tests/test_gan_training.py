@@ -79,10 +79,10 @@ def test_participation_ratio_from_random_directions():
     jacobian = np.linalg.qr(rng.normal(size=(64, 5)))[0] * scales
     expected = np.square(np.sum(scales**2)) / np.sum(scales**4)
     tangents = rng.normal(size=(2000, 5)) @ jacobian.T
-    estimate = participation_ratio(tf.constant(tangents[..., None], tf.float32))
+    estimate = participation_ratio(tf.constant(tangents[None, ..., None], tf.float32))
     assert float(estimate) == pytest.approx(expected, rel=0.05)
     lone = rng.normal(size=(50, 1)) * jacobian[:, 0]
-    assert float(participation_ratio(tf.constant(lone[..., None], tf.float32))) == pytest.approx(1, rel=0.5)
+    assert float(participation_ratio(tf.constant(lone[None, ..., None], tf.float32))) == pytest.approx(1, rel=0.5)
 
 
 def test_level_loss_in_nepers(clips):

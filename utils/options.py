@@ -200,7 +200,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         default=200,
         type=positive_int,
         metavar="N",
-        help="most L-BFGS iterations per clip and start, at least 1; each costs two to three evaluations",
+        help="most L-BFGS iterations per clip and start, at least 1; each costs one to two evaluations",
     ),
     "restarts": dict(
         default=1,
