@@ -95,7 +95,7 @@ def parse_arguments():
         type=Path,
         metavar="PATH",
         help="begin with these weights (an .npz by TF1 names, or a TF1 folder) in place of random ones; dead channels "
-        "are drawn anew; guided: the decoder's targets are what these weights make of z, nothing is paired with clips",
+        "are drawn anew; guided: what is paired with a latent is what these weights make of it, in place of a clip",
     )
     training.add_argument("--learning_rate", type=options.positive_float, default=1.5e-4, help="Adam, generator")
     training.add_argument(
@@ -135,15 +135,14 @@ class Batches:
         """n draws from U(-1, 1), float32 `[n, latent_dim]`."""
         return np.random.default_rng([self.seed, step]).uniform(-1, 1, (n, self.latent_dim)).astype(np.float32)
 
-    def mixed(self, step: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """(latents, their classes, how many are paired): half paired with the clips, if any are, half drawn."""
-        num_paired = 0 if self.paired is None else self.batch_size // 2
-        drawn = self.prior(step, self.batch_size - num_paired)
-        code = class_code(drawn, self.num_classes) if self.num_classes else np.zeros(len(drawn), np.int32)
-        if not num_paired:
-            return drawn, code, 0
-        latents = np.concatenate([self.paired[index[:num_paired]], drawn])
-        return latents, np.concatenate([self.classes[index[:num_paired]], code]), num_paired
+    def mixed(self, step: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(latents, their classes): half paired with the step's clips, if any are; the rest from the prior."""
+        latents = self.prior(step, self.batch_size)
+        code = class_code(latents, self.num_classes) if self.num_classes else np.zeros(len(latents), np.int32)
+        if self.paired is not None:
+            half = self.batch_size // 2
+            latents[:half], code[:half] = self.paired[index[:half]], self.classes[index[:half]]
+        return latents, code
 
 
 def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> dict:
@@ -162,14 +161,16 @@ def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> di
             latents = tf.constant(batches.paired[index])
         return trainer.warm_step(seed, clips, latents, opt.isotropy > 0)
     since = step - args.warm_steps
-    latents, code, num_paired = batches.mixed(step, index)
+    latents, code = batches.mixed(step, index)
     latents, code, classes = tf.constant(latents), tf.constant(code), tf.constant(batches.classes[index])
     if since < args.critic_steps:
         return trainer.critic_step(seed, clips, classes, latents, code, since % opt.r1_every == 0)
+    half = args.batch_size // 2
+    targets = trainer.start(latents[:half]) if args.init_from else clips[:half]
     progress = tf.constant(since / max(args.steps - args.warm_steps, 1), tf.float32)
     critic = since % opt.critic_every == 0
     r1 = critic and since // opt.critic_every % opt.r1_every == 0
-    return trainer.step(seed, progress, clips, classes, latents, code, num_paired, critic, r1, isotropy)
+    return trainer.step(seed, progress, clips, classes, latents, code, targets, critic, r1, isotropy)
 
 
 def wasserstein_step(trainer: WassersteinTrainer, batches: Batches, step: int, args) -> dict:

@@ -85,8 +85,8 @@ class GuidedOptions:
 
     adversarial: float = 1.0
     classification: float = 0.7
-    paired: float = 0.5
-    features: float = 0.5
+    paired: float = 0.3
+    features: float = 0.3
     level: float = 0.1
     isotropy: float = 0.7
     participation: float = 30.0
@@ -164,9 +164,7 @@ class GuidedTrainer(TrainerBase):
         return self._update_critics(augment(clips), classes, augment(self.generator(latents)), code, r1)
 
     @tf.function(autograph=False)
-    def step(
-        self, seed, progress, clips, classes, latents, code, num_paired: int, critic: bool, r1: bool, isotropy: bool
-    ):
+    def step(self, seed, progress, clips, classes, latents, code, targets, critic: bool, r1: bool, isotropy: bool):
         """One update of the generator and, where `critic`, of the critics on the same batch.
 
         Args:
@@ -175,10 +173,9 @@ class GuidedTrainer(TrainerBase):
                 fifth over it.
             clips: float32 `[B, T, C]`, real.
             classes: int32 `[B]`, theirs.
-            latents: float32 `[B, L]`: first the paired latents of the first `num_paired` clips, then draws from
-                the prior.
+            latents: float32 `[B, L]`.
             code: int32 `[B]`, the classes that the latents stand for.
-            num_paired: how many rows are paired.
+            targets: float32 `[P, T, C]`, what the first P latents should sound like.
             critic: whether the critics are updated too.
             r1: whether that update carries the gradient penalty.
             isotropy: whether the generator's update carries the isotropy gradient.
@@ -188,8 +185,8 @@ class GuidedTrainer(TrainerBase):
         """
         opt = self.options
         augment = _augmentation(seed)
-        if num_paired:
-            targets = self._criticise(self._images(augment(clips[:num_paired])), classes[:num_paired])[2]
+        paired = targets.shape[0]
+        aims = self._criticise(self._images(augment(targets)), code[:paired])[2]
         with tf.GradientTape() as tape:
             audio = self.generator(latents)
         with tf.GradientTape(persistent=True) as losses:
@@ -198,14 +195,16 @@ class GuidedTrainer(TrainerBase):
             class_loss = _class_loss(logits, code)
             adversarial = -tf.add_n([tf.reduce_mean(s) for s in scores]) / len(scores)
             total = adversarial + opt.classification * class_loss
+            features = feature_loss([a[:paired] for a in activations], aims)
+            spectral = paired_loss(audio[:paired], targets)
             level = level_loss(audio, clips)
-            if num_paired:
-                features = feature_loss([a[:num_paired] for a in activations], targets)
-                paired = paired_loss(audio[:num_paired], clips[:num_paired])
-        terms = {"adversarial": (total, opt.adversarial), "level": (level, opt.level)}
-        if num_paired:
-            fade = 1 - 0.8 * progress
-            terms |= {"paired": (paired, opt.paired * fade), "features": (features, opt.features * fade)}
+        fade = 1 - 0.8 * progress
+        terms = {
+            "adversarial": (total, opt.adversarial),
+            "paired": (spectral, opt.paired * fade),
+            "features": (features, opt.features * fade),
+            "level": (level, opt.level),
+        }
         report = self._update_generator(tape, losses, audio, terms, latents, seed, isotropy)
         report |= {"class_fake": class_loss}
         if critic:
