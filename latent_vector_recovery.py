@@ -25,6 +25,7 @@ import argparse
 import csv
 import dataclasses
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -122,6 +123,12 @@ class Run:
     encoder: Callable[[np.ndarray], Any] | None
     inverter: recovery.Inverter
     failures: int = 0
+    interrupted: bool = False
+
+    def interrupt(self, *_) -> None:
+        """Handler of Ctrl-C. An exception that lands in a destructor is lost: the mark is not."""
+        self.interrupted = True
+        raise KeyboardInterrupt
 
     def fail(self, source: str, reason: str) -> None:
         self.failures += 1
@@ -153,6 +160,7 @@ def main() -> int:
     settings["encoder_sha256"] = None if encoder is None else audio.file_sha256(find_encoder(args.encoder))
     output = open_output(args, settings)
     run = Run(output, methods, settings, args, generator, encoder, inverter)
+    signal.signal(signal.SIGINT, run.interrupt)
     with runs.tee_log(output / "log.txt"):
         for note in search.notes:
             say(args, note)
@@ -261,6 +269,8 @@ def recover(run: Run, inputs: list[Input], problems: list[tuple[str, str]]) -> N
             continue
         with progress_bar(title, len(clips), args.quiet) as bar:
             for first in range(0, len(clips), args.batch_size):
+                if run.interrupted:
+                    raise KeyboardInterrupt
                 recover_group(run, clips[first : first + args.batch_size], bar)
                 if time.monotonic() >= next_report and first + args.batch_size < len(clips):
                     begun = time.monotonic()

@@ -80,9 +80,9 @@ def test_participation_ratio_from_random_directions():
     expected = np.square(np.sum(scales**2)) / np.sum(scales**4)
     tangents = rng.normal(size=(2000, 5)) @ jacobian.T
     estimate = participation_ratio(tf.constant(tangents[None, ..., None], tf.float32))
-    assert float(estimate) == pytest.approx(expected, rel=0.05)
+    assert float(estimate[0]) == pytest.approx(expected, rel=0.05)
     lone = rng.normal(size=(50, 1)) * jacobian[:, 0]
-    assert float(participation_ratio(tf.constant(lone[None, ..., None], tf.float32))) == pytest.approx(1, rel=0.5)
+    assert float(participation_ratio(tf.constant(lone[None, ..., None], tf.float32))[0]) == pytest.approx(1, rel=0.5)
 
 
 def test_level_loss_in_nepers(clips):
@@ -107,7 +107,7 @@ def test_projection_makes_the_score_depend_on_the_class():
     assert [a.shape[3] for a in activations] == [8, 12, 16, 16]
     assert logits.shape == (2, 3) and not np.allclose(first, second)
     score, none, _ = SpectrogramCritic(0, width=8)(image, tf.constant([0, 0]))
-    assert score.shape == (2, 4, 4) and none.shape == (2, 0)
+    assert score.shape == (2, 2, 2) and none.shape == (2, 0)
 
 
 @pytest.mark.parametrize("num_samples", [16384, 65536])
