@@ -1,18 +1,25 @@
 """Train a WaveGAN generator on a folder of audio and export it in the original TF1 checkpoint format.
 
 Presets:
-  guided    (default) the generator begins as a decoder of latents that are computed from the clips, then critics on
-            log-spectrograms take over; a penalty keeps every latent direction alive. Intelligible digits within
-            half an hour on two CPU cores.
+  guided    (default) the generator begins as a decoder, of latents that are computed from the clips or of what given
+            weights (--init_from) make of the prior; then critics on log-spectrograms take over. A gradient of its own
+            raises the participation ratio of dG/dz: a latent that the generator ignores cannot be recovered.
   wgan_gp   the published recipe: waveform critic with phase shuffle, gradient penalty, five critic updates per
             generator update, batch 64. For a GPU and days.
+
+How far each got is told in checkpoint/README.md.
 
 A folder with digit names (Speech Commands, SC09) is labelled; any other folder is not, and the critics then judge
 sound alone. The same command continues an interrupted run (--output): same step, same random stream.
 
 Examples:
-  # the bundled generator (README.md, "Where the weights come from")
-  python train_wavegan.py ../shared/data/speech_commands_digits --precision mixed_bfloat16 --output logs/digits
+  # go on from the bundled generator
+  python train_wavegan.py ../shared/data/speech_commands_digits --init_from checkpoint --warm_steps 0 \
+      --precision mixed_bfloat16 --judge classifier_checkpoint/judge.keras
+
+  # digits from nothing, and the run continued after an interruption
+  python train_wavegan.py ../shared/data/speech_commands_digits --output logs/digits
+  python train_wavegan.py ../shared/data/speech_commands_digits --output logs/digits
 
   # the paper's generator, at its size, on a GPU
   python train_wavegan.py datasets/sc09 --preset wgan_gp --dim 64 --steps 200000

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from models.generator import load_generator
+from models.tf1 import write_tf1
+from models.wavegan import Architecture, initial_weights
 from utils.audio import write_wav
 
 TINY = ("--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--warm_steps", 1, "--evaluate_every", 3)
@@ -40,6 +42,17 @@ def test_published_recipe(run_script, sounds, tmp_path):
     done = run_script("train_wavegan.py", sounds, *TINY, *flags)
     assert done.returncode == 0, done.stderr
     assert load_generator(out / "export").latent_dim == 6
+
+
+@pytest.mark.slow
+def test_goes_on_from_given_weights(run_script, sounds, tmp_path):
+    architecture = Architecture(latent_dim=6, dim=1)
+    write_tf1(tmp_path / "given", initial_weights(architecture, 0), architecture)
+    flags = ("--steps", 3, "--critic_steps", 1, "--init_from", tmp_path / "given", "--output", tmp_path / "run")
+    done = run_script("train_wavegan.py", sounds, *TINY, *flags)
+    assert done.returncode == 0, done.stderr
+    wrong = run_script("train_wavegan.py", sounds, *TINY, "--init_from", sounds / "0.wav")
+    assert wrong.returncode == 2 and "--init_from" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 def test_too_few_clips_is_one_line(run_script, sounds):
