@@ -70,6 +70,7 @@ CHANGEABLE = (
 )
 EVALUATED = 500
 RISE = 500
+JACOBIANS = 9
 
 
 def parse_arguments():
@@ -218,7 +219,7 @@ def evaluate(weights, architecture: Architecture, dataset: Dataset, judge) -> tu
     facts = level_statistics(audio, real)
     if judge is not None:
         facts |= judged_statistics(judge.predict(audio, batch_size=50, verbose=0))
-    spectra = [generator.singular_values(row) for row in z[:3]]
+    spectra = [generator.singular_values(row) for row in z[:JACOBIANS]]
     return facts | jacobian_statistics(np.median(spectra, axis=0)), audio
 
 
