@@ -164,7 +164,7 @@ def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> di
     if step < args.warm_steps:
         if args.init_from:
             latents = tf.constant(batches.prior(step, args.batch_size))
-            clips = trainer.start(latents)
+            clips = trainer.teacher(latents)
         else:
             latents = tf.constant(batches.paired[index])
         return trainer.warm_step(seed, clips, latents, opt.isotropy > 0)
@@ -174,7 +174,7 @@ def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> di
     if since < args.critic_steps:
         return trainer.critic_step(seed, clips, classes, latents, code, since % opt.r1_every == 0)
     half = args.batch_size // 2
-    targets = trainer.start(latents[:half]) if args.init_from else clips[:half]
+    targets = trainer.teacher(latents[:half]) if args.init_from else clips[:half]
     progress = tf.constant(since / max(args.steps - args.warm_steps, 1), tf.float32)
     critic = since % opt.critic_every == 0
     r1 = critic and since // opt.critic_every % opt.r1_every == 0

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 from models.resnet import TAPS, Spectrogram, resnet18
-from utils.options import UserError
+from utils.options import UserError, one_line
 from utils.spectrograms import magnitude, stft
 
 ARCHITECTURES = ("resnet18", "mel_cnn")
@@ -135,8 +135,7 @@ def load_classifier(path: str | Path) -> Classifier:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged file
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path}: not a readable .keras file ({reason[0][:200]})") from error
+        raise UserError(f"{path}: not a readable .keras file ({one_line(error)})") from error
     if not isinstance(model, Classifier):
         raise UserError(f"{path}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py")
     return model

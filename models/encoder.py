@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from models.resnet import Spectrogram, resnet18
-from utils.options import UserError
+from utils.options import UserError, one_line
 
 FILE_NAME = "encoder.keras"
 
@@ -108,8 +108,7 @@ def load_encoder(path: str | Path) -> Encoder:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged file
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--encoder {path}: not a readable .keras file ({reason[0][:200]})") from error
+        raise UserError(f"--encoder {path}: not a readable .keras file ({one_line(error)})") from error
     if not isinstance(model, Encoder):
         raise UserError(f"--encoder {path}: holds a {type(model).__name__}, not an encoder of train.py")
     return model

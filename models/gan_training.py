@@ -110,7 +110,8 @@ class GuidedTrainer(TrainerBase):
         seed: of every initial weight.
         precision: of all convolutions.
         ema: decay of the moving average of the generator's weights.
-        start: weights to begin with, TF1 name to float32 array. Defaults to random ones.
+        start: weights to begin with, TF1 name to float32 array, which also stay as `teacher`, z to audio. Defaults to
+            random ones and no teacher.
     """
 
     CRITICS = ((256, 128, (4, 4)), (512, 128, (4, 8)))
@@ -128,10 +129,10 @@ class GuidedTrainer(TrainerBase):
         start: Mapping[str, np.ndarray] | None = None,
     ):
         keras.utils.set_random_seed(seed)
-        start = start or initial_weights(architecture, seed)
+        given, start = start, start or initial_weights(architecture, seed)
         super().__init__(architecture, start, precision, generator_rate, (0.5, 0.99), ema)
         self.options = options
-        self.start = tf.function(WaveGANGenerator(architecture, start, precision), autograph=False)
+        self.teacher = given and tf.function(WaveGANGenerator(architecture, given, precision), autograph=False)
         self.critics = [SpectrogramCritic(num_classes, dtype=precision) for _ in self.CRITICS]
         clip = tf.zeros([1, architecture.num_samples, architecture.num_channels])
         for critic, image in zip(self.critics, self._images(clip), strict=True):
@@ -147,15 +148,14 @@ class GuidedTrainer(TrainerBase):
     @tf.function(autograph=False)
     def warm_step(self, seed, clips, latents, isotropy: bool):
         """One decoder update: paired and level losses only. Arguments as in `step`."""
-        z = latents
         with tf.GradientTape() as tape:
-            audio = self.generator(z)
+            audio = self.generator(latents)
         with tf.GradientTape(persistent=True) as losses:
             losses.watch(audio)
             paired = paired_loss(audio, clips)
             level = level_loss(audio, clips)
         terms = {"paired": (paired, 1.0), "level": (level, self.options.level)}
-        return self._update_generator(tape, losses, audio, terms, z, seed, isotropy)
+        return self._update_generator(tape, losses, audio, terms, latents, seed, isotropy)
 
     @tf.function(autograph=False)
     def critic_step(self, seed, clips, classes, latents, code, r1: bool):
@@ -243,12 +243,10 @@ class GuidedTrainer(TrainerBase):
     def _update_critics(self, clips, classes, audio, code, r1):
         real, fake = self._images(clips), self._images(tf.stop_gradient(audio))
         with tf.GradientTape() as tape:
-            images = [tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)]
             penalty = 0.0
             with tf.GradientTape() as inner:
                 inner.watch(real)
-                if r1:
-                    images = [tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)]
+                images = [tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)]
                 scores, logits, _ = self._criticise(images, tf.concat([classes, code], axis=0), training=True)
                 n = tf.shape(clips)[0]
                 real_total = tf.add_n([tf.reduce_sum(tf.reduce_mean(s[:n], axis=[1, 2])) for s in scores])

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from models import tf1
 from models.wavegan import WaveGANGenerator
-from utils.options import UserError
+from utils.options import UserError, one_line
 from utils.runs import read_json
 
 PRIORS = ("uniform", "normal")
@@ -99,7 +99,7 @@ class Generator:
         except Exception as error:  # whatever a foreign network may raise
             raise UserError(
                 f"{self.name}: a trial call with z of shape {tuple(z.shape)} failed: "
-                f"{type(error).__name__}: {tf1.one_line(error)}"
+                f"{type(error).__name__}: {one_line(error)}"
             ) from error
         if audio.shape.rank != 3 or audio.shape[0] != 2 or 0 in audio.shape:
             raise UserError(
@@ -227,7 +227,7 @@ def _from_saved_model(folder: Path, facts: dict) -> Generator:
     try:
         model = tf.saved_model.load(str(folder))
     except Exception as error:  # damaged files surface as errors of many kinds
-        raise UserError(f"{folder}: damaged, or no SavedModel ({tf1.one_line(error)})") from error
+        raise UserError(f"{folder}: damaged, or no SavedModel ({one_line(error)})") from error
     function = model.signatures.get("serving_default")
     if function is None:
         traced = model.__call__.concrete_functions if callable(model) else []
@@ -266,7 +266,7 @@ def _from_keras(path: Path, facts: dict) -> Generator:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # damaged files and unknown layers surface as errors of many kinds
-        raise UserError(f"{path}: damaged, or no complete Keras model ({tf1.one_line(error)})") from error
+        raise UserError(f"{path}: damaged, or no complete Keras model ({one_line(error)})") from error
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 2 or not isinstance(shape[1], int):
         raise UserError(f"{path}: must have one input of shape [None, latent_dim]. Received: {shape}")
@@ -278,7 +278,7 @@ def _from_factory(spec: str, sample_rate: int | None, prior: str | None) -> Gene
     try:
         function = getattr(importlib.import_module(module_name), factory_name)()
     except Exception as error:  # the user's own code
-        raise UserError(f"--generator {spec}: {type(error).__name__}: {tf1.one_line(error)}") from error
+        raise UserError(f"--generator {spec}: {type(error).__name__}: {one_line(error)}") from error
     given = {"sample_rate": sample_rate, "prior": prior}
     facts = {name: given.get(name) or getattr(function, name, None) for name in CONTRACT}
     missing = [name for name, value in facts.items() if value is None]

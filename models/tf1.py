@@ -18,19 +18,13 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from models.wavegan import FIRST_FRAMES, POST_FILTER, Architecture
-from utils.options import UserError
+from utils.options import UserError, one_line
 from utils.runs import atomic_path, write_json
 
 Z_TENSOR, AUDIO_TENSOR = "z:0", "G_z:0"
 DESCRIPTION = "generator.json"
 BATCH_NORM_EPSILON = 1e-3  # the default of tf.layers.batch_normalization, which the published code keeps
 READ_ERRORS = (tf.errors.OpError, DecodeError, ValueError, KeyError, TypeError, OSError)
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without its later lines, at most 200 characters."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def list_folder(folder: Path) -> str:

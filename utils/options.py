@@ -33,6 +33,12 @@ class UserError(Exception):
     """A mistake the user can mend. Its one-line message: the file or flag, what is wrong, what is right."""
 
 
+def one_line(error: Exception) -> str:
+    """An error's message without its later lines, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """The docstring as written; defaults shown, except None, whose meaning the help text tells."""
 
