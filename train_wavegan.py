@@ -1,9 +1,10 @@
 """Train a WaveGAN generator on a folder of audio and export it in the original TF1 checkpoint format.
 
 Presets:
-  guided    (default) the generator begins as a decoder, of latents that are computed from the clips or of what given
-            weights (--init_from) make of the prior; then critics on log-spectrograms take over. A gradient of its own
-            raises the participation ratio of dG/dz: a latent that the generator ignores cannot be recovered.
+  guided    (default) the generator begins as a decoder of latents that are computed from the clips, or with given
+            weights (--init_from); then critics take over, on log-spectrograms and on what a trained classifier
+            (--guide) sees. A gradient of its own raises the participation ratio of dG/dz: a latent that the generator
+            ignores cannot be recovered.
   wgan_gp   the published recipe: waveform critic with phase shuffle, gradient penalty, five critic updates per
             generator update, batch 64. For a GPU and days.
 
@@ -14,8 +15,9 @@ sound alone. The same command continues an interrupted run (--output): same step
 
 Examples:
   # go on from the bundled generator
-  python train_wavegan.py ../shared/data/speech_commands_digits --init_from checkpoint --warm_steps 0 \
-      --precision mixed_bfloat16 --judge classifier_checkpoint/judge.keras
+  python train_wavegan.py ../shared/data/speech_commands_digits --init_from checkpoint \
+      --guide classifier_checkpoint/classifier.keras --judge classifier_checkpoint/judge.keras \
+      --precision mixed_bfloat16
 
   # digits from nothing, and the run continued after an interruption
   python train_wavegan.py ../shared/data/speech_commands_digits --output logs/digits
@@ -41,6 +43,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.classifier import load_classifier
+from models.critic import Guide
 from models.gan_training import GuidedOptions, GuidedTrainer, WassersteinTrainer
 from models.tf1 import find_checkpoint, read_wavegan, write_tf1
 from models.wavegan import Architecture, WaveGANGenerator, match_level, revive
@@ -103,7 +106,14 @@ def parse_arguments():
         type=Path,
         metavar="PATH",
         help="begin with these weights (an .npz by TF1 names, or a TF1 folder) in place of random ones; dead channels "
-        "are drawn anew; guided: what is paired with a latent is what these weights make of it, in place of a clip",
+        "are drawn anew; guided: there is no decoder stage then, and no clip is paired with a latent",
+    )
+    training.add_argument(
+        "--guide",
+        type=Path,
+        metavar="FILE",
+        help="guided: a classifier of train_sc09_classifier.py for the same classes; the critics look at its "
+        "activations too, and the generator is to convince it. Not the --judge",
     )
     training.add_argument("--learning_rate", type=options.positive_float, default=1.5e-4, help="Adam, generator")
     training.add_argument(
@@ -118,7 +128,10 @@ def parse_arguments():
     output.add_argument(
         "--save_minutes", type=options.positive_float, default=4.0, metavar="M", help="between two checkpoints"
     )
-    return options.apply_preset(parser.parse_args(), parser, PRESETS)
+    args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+    if args.init_from:
+        args.warm_steps = 0
+    return args
 
 
 class Batches:
@@ -162,19 +175,13 @@ def guided_step(trainer: GuidedTrainer, batches: Batches, step: int, args) -> di
     trainer.generator_optimizer.learning_rate.assign(generator_rate)
     trainer.critic_optimizer.learning_rate.assign(critic_rate)
     if step < args.warm_steps:
-        if args.init_from:
-            latents = tf.constant(batches.prior(step, args.batch_size))
-            clips = trainer.teacher(latents)
-        else:
-            latents = tf.constant(batches.paired[index])
-        return trainer.warm_step(seed, clips, latents, opt.isotropy > 0)
+        return trainer.warm_step(seed, clips, tf.constant(batches.paired[index]), isotropy)
     since = step - args.warm_steps
     latents, code = batches.mixed(step, index)
     latents, code, classes = tf.constant(latents), tf.constant(code), tf.constant(batches.classes[index])
     if since < args.critic_steps:
         return trainer.critic_step(seed, clips, classes, latents, code, since % opt.r1_every == 0)
-    half = args.batch_size // 2
-    targets = trainer.teacher(latents[:half]) if args.init_from else clips[:half]
+    targets = None if batches.paired is None else clips[: args.batch_size // 2]
     progress = tf.constant(since / max(args.steps - args.warm_steps, 1), tf.float32)
     critic = since % opt.critic_every == 0
     r1 = critic and since // opt.critic_every % opt.r1_every == 0
@@ -278,9 +285,24 @@ def make_trainer(architecture: Architecture, batches: Batches, args):
     rate, seed, precision = args.learning_rate, args.seed, args.precision
     if args.preset == "guided":
         weights = GuidedOptions(isotropy=args.isotropy)
-        trainer = GuidedTrainer(architecture, batches.num_classes, weights, rate, rate, seed, precision, start=start)
+        guide = read_guide(args.guide, batches.dataset) if args.guide else None
+        trainer = GuidedTrainer(
+            architecture, batches.num_classes, weights, rate, rate, seed, precision, start=start, guide=guide
+        )
         return trainer, guided_step
     return WassersteinTrainer(architecture, seed, rate, precision, start=start), wasserstein_step
+
+
+def read_guide(path: Path, dataset: Dataset) -> Guide:
+    """The classifier of `--guide`, which must know the dataset's classes and hear its format."""
+    classifier = load_classifier(path)
+    heard = (classifier.class_names, classifier.num_samples, classifier.num_channels, classifier.sample_rate)
+    given = (dataset.class_names, *dataset.audio.shape[1:], dataset.sample_rate)
+    if heard != given:
+        names = "classes, samples, channels and Hz"
+        raise options.UserError(f"--guide {path}: {names} must be the data's, {given}; found {heard}")
+    some = np.linspace(0, len(dataset) - 1, min(EVALUATED, len(dataset))).astype(int)
+    return Guide(classifier, dataset.to_float(some))
 
 
 def read_weights(path: Path, architecture: Architecture) -> dict[str, np.ndarray]:

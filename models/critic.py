@@ -1,17 +1,20 @@
-"""The critics that train a generator: log-spectrogram critics with a class head, and WaveGAN's own waveform critic."""
+"""The critics that train a generator: critics of image patches with a class head, and WaveGAN's own waveform critic."""
+
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from models.classifier import Classifier, classifier_features
 from utils.spectrograms import magnitude, stft
 
 MAGNITUDE_FLOOR = 1e-2
 
 
 def critic_image(audio: tf.Tensor, frame_length: int, frame_step: int, patch: tuple[int, int]) -> tf.Tensor:
-    """Log-magnitude spectrogram as an image of patches, what a `SpectrogramCritic` looks at.
+    """Log-magnitude spectrogram as an image of patches, what a `PatchCritic` may look at.
 
     Args:
         audio: float32 `[B, T, C]`, T a multiple of `frame_step * patch[0]`.
@@ -32,8 +35,30 @@ def critic_image(audio: tf.Tensor, frame_length: int, frame_step: int, patch: tu
     return tf.reshape(image, [-1, rows, columns, patch[0] * patch[1] * channels])
 
 
-class SpectrogramCritic(keras.Model):
-    """Spectrally normalised convolutions on `critic_image`; scores each patch, and the class where there are any.
+class Guide:
+    """What a trained classifier makes of audio: images for critics to look at (Sauer et al., 2021) and its answer.
+
+    Args:
+        classifier: stays as it is.
+        clips: float32 `[N, T, C]`, real; every channel of an image is divided by its root mean square over them.
+    """
+
+    def __init__(self, classifier: Classifier, clips: np.ndarray):
+        self._classifier = classifier
+        self._taps = classifier.taps[1::2]
+        features = classifier.network.predict(clips, batch_size=50, verbose=0)
+        powers = [np.mean(np.square(features[tap], dtype=np.float64), axis=(0, 1, 2)) for tap in self._taps]
+        self._scales = [(1 / np.sqrt(power + 0.01 * power.mean())).astype(np.float32) for power in powers]
+
+    def __call__(self, audio: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Audio float32 `[B, T, C]` to images float32 `[B, H, W, channels]`, fine to coarse, and logits `[B, K]`."""
+        features = classifier_features(self._classifier, audio)
+        images = [tf.cast(features[t], tf.float32) * scale for t, scale in zip(self._taps, self._scales, strict=True)]
+        return images, features["logits"]
+
+
+class PatchCritic(keras.Model):
+    """Spectrally normalised convolutions on an image; scores each patch, and the class where there are any.
 
     The score is that of a projection discriminator (Miyato & Koyama, 2018): a patch's score + <embedding of the class,
     pooled features>. A second head classifies (Odena et al., 2017). Features are pooled over time only: which
@@ -41,16 +66,16 @@ class SpectrogramCritic(keras.Model):
 
     Args:
         num_classes: 0 for unlabelled sound.
-        width: channels of the first layer.
+        convolutions: (channels, stride) of each 3x3 convolution.
         dtype: compute dtype policy.
     """
 
-    def __init__(self, num_classes: int, width: int = 64, dtype: str = "float32"):
+    def __init__(self, num_classes: int, convolutions: Sequence[tuple[int, int]], dtype: str = "float32"):
         super().__init__(dtype=dtype)
         self.num_classes = num_classes
         self.convolutions = [
             layers.SpectralNormalization(layers.Conv2D(channels, 3, strides, padding="same", dtype=dtype), dtype=dtype)
-            for channels, strides in ((width, 1), (3 * width // 2, 2), (2 * width, 2), (2 * width, 1))
+            for channels, strides in convolutions
         ]
         self.patch_score = layers.SpectralNormalization(layers.Conv2D(1, 1, dtype=dtype), dtype=dtype)
         if num_classes:
@@ -66,13 +91,12 @@ class SpectrogramCritic(keras.Model):
         """Look at a batch of images.
 
         Args:
-            image: float32 `[B, H, W, patch]`, of `critic_image`.
+            image: float `[B, H, W, channels]`.
             classes: int32 `[B]`, the classes that the clips are meant to be.
             training: whether the spectral norms are updated.
 
         Returns:
-            scores float32 `[B, H', W']`, a quarter of H and W; class logits float32 `[B, num_classes]`; the activations
-            of each convolution.
+            scores float32 `[B, H', W']`; class logits float32 `[B, num_classes]`; the activations of each convolution.
         """
         h, activations = image, []
         for convolution in self.convolutions:

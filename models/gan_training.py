@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.critic import SpectrogramCritic, WaveformCritic, critic_image
+from models.critic import Guide, PatchCritic, WaveformCritic, critic_image
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.spectrograms import magnitude, stft
 
@@ -110,11 +110,13 @@ class GuidedTrainer(TrainerBase):
         seed: of every initial weight.
         precision: of all convolutions.
         ema: decay of the moving average of the generator's weights.
-        start: weights to begin with, TF1 name to float32 array, which also stay as `teacher`, z to audio. Defaults to
-            random ones and no teacher.
+        start: weights to begin with, TF1 name to float32 array. Defaults to random ones.
+        guide: a trained classifier: critics look at its activations too, and its answer joins their class losses.
     """
 
-    CRITICS = ((256, 128, (4, 4)), (512, 128, (4, 8)))
+    SPECTRA = ((256, 128, (4, 4)), (512, 128, (4, 8)))
+    ON_SPECTRA = ((64, 1), (96, 2), (128, 2), (128, 1))
+    ON_GUIDE = ((128, 1),)
 
     def __init__(
         self,
@@ -127,15 +129,17 @@ class GuidedTrainer(TrainerBase):
         precision: str = "float32",
         ema: float = 0.999,
         start: Mapping[str, np.ndarray] | None = None,
+        guide: Guide | None = None,
     ):
         keras.utils.set_random_seed(seed)
-        given, start = start, start or initial_weights(architecture, seed)
+        start = start or initial_weights(architecture, seed)
         super().__init__(architecture, start, precision, generator_rate, (0.5, 0.99), ema)
         self.options = options
-        self.teacher = given and tf.function(WaveGANGenerator(architecture, given, precision), autograph=False)
-        self.critics = [SpectrogramCritic(num_classes, dtype=precision) for _ in self.CRITICS]
-        clip = tf.zeros([1, architecture.num_samples, architecture.num_channels])
-        for critic, image in zip(self.critics, self._images(clip), strict=True):
+        self.guide = guide
+        images, _ = self._look(tf.zeros([1, architecture.num_samples, architecture.num_channels]))
+        widths = [self.ON_SPECTRA] * len(self.SPECTRA) + [self.ON_GUIDE] * (len(images) - len(self.SPECTRA))
+        self.critics = [PatchCritic(num_classes, width, dtype=precision) for width in widths]
+        for critic, image in zip(self.critics, images, strict=True):
             critic(image, tf.zeros([1], tf.int32))
         self.critic_variables = [v for critic in self.critics for v in critic.trainable_variables]
         self.critic_optimizer = keras.optimizers.Adam(critic_rate, 0.5, 0.99, name="critic_adam")
@@ -175,7 +179,7 @@ class GuidedTrainer(TrainerBase):
             classes: int32 `[B]`, theirs.
             latents: float32 `[B, L]`.
             code: int32 `[B]`, the classes that the latents stand for.
-            targets: float32 `[P, T, C]`, what the first P latents should sound like.
+            targets: float32 `[P, T, C]`, what the first P latents should sound like, or None.
             critic: whether the critics are updated too.
             r1: whether that update carries the gradient penalty.
             isotropy: whether the generator's update carries the isotropy gradient.
@@ -185,26 +189,26 @@ class GuidedTrainer(TrainerBase):
         """
         opt = self.options
         augment = _augmentation(seed)
-        paired = targets.shape[0]
-        aims = self._criticise(self._images(augment(targets)), code[:paired])[2]
+        paired = 0 if targets is None else targets.shape[0]
+        if paired:
+            aims = self._criticise(self._look(augment(targets))[0], code[:paired])[2]
         with tf.GradientTape() as tape:
             audio = self.generator(latents)
         with tf.GradientTape(persistent=True) as losses:
             losses.watch(audio)
-            scores, logits, activations = self._criticise(self._images(augment(audio)), code)
-            class_loss = _class_loss(logits, code)
+            images, answer = self._look(augment(audio))
+            scores, logits, activations = self._criticise(images, code)
+            class_loss = _class_loss(logits + answer, code)
             adversarial = -tf.add_n([tf.reduce_mean(s) for s in scores]) / len(scores)
             total = adversarial + opt.classification * class_loss
-            features = feature_loss([a[:paired] for a in activations], aims)
-            spectral = paired_loss(audio[:paired], targets)
             level = level_loss(audio, clips)
-        fade = 1 - 0.8 * progress
-        terms = {
-            "adversarial": (total, opt.adversarial),
-            "paired": (spectral, opt.paired * fade),
-            "features": (features, opt.features * fade),
-            "level": (level, opt.level),
-        }
+            if paired:
+                features = feature_loss([a[:paired] for a in activations], aims)
+                spectral = paired_loss(audio[:paired], targets)
+        terms = {"adversarial": (total, opt.adversarial), "level": (level, opt.level)}
+        if paired:
+            fade = 1 - 0.8 * progress
+            terms |= {"paired": (spectral, opt.paired * fade), "features": (features, opt.features * fade)}
         report = self._update_generator(tape, losses, audio, terms, latents, seed, isotropy)
         report |= {"class_fake": class_loss}
         if critic:
@@ -227,12 +231,10 @@ class GuidedTrainer(TrainerBase):
 
     def _add_isotropy(self, gradients, z, seed):
         k = self.options.directions
-        # the tangents are compared with one another down to a thousandth: float32
-        exact = WaveGANGenerator(self.generator.architecture, self.variables_by_name, trainable=True)
         z = z[-self.options.isotropy_latents :]
         directions = tf.random.stateless_normal([z.shape[0], k, z.shape[1]], seed)
         with tf.GradientTape() as tape:
-            ratios = participation_ratio(exact.jacobian_product(z, directions)[1])
+            ratios = participation_ratio(self.generator.jacobian_product(z, directions)[1])
             loss = -tf.reduce_mean(tf.math.log(ratios))
         extra = tape.gradient(loss, self.generator_variables, unconnected_gradients="zero")
         lacking = tf.clip_by_value(tf.math.log(self.options.participation) + loss, 0.0, 1.0)
@@ -241,7 +243,7 @@ class GuidedTrainer(TrainerBase):
         return [g + scale * e for g, e in zip(gradients, extra, strict=True)], tf.exp(-loss)
 
     def _update_critics(self, clips, classes, audio, code, r1):
-        real, fake = self._images(clips), self._images(tf.stop_gradient(audio))
+        real, fake = self._look(clips)[0], self._look(tf.stop_gradient(audio))[0]
         with tf.GradientTape() as tape:
             penalty = 0.0
             with tf.GradientTape() as inner:
@@ -266,8 +268,13 @@ class GuidedTrainer(TrainerBase):
             report["r1"] = penalty
         return report
 
-    def _images(self, audio):
-        return [critic_image(audio, *front_end) for front_end in self.CRITICS]
+    def _look(self, audio):
+        """One image for each critic, and a list of the guide's logits, if there is one."""
+        spectra = [critic_image(audio, *front_end) for front_end in self.SPECTRA]
+        if self.guide is None:
+            return spectra, []
+        features, logits = self.guide(audio)
+        return spectra + features, [logits]
 
     def _criticise(self, images, classes, training=False):
         """Scores, class logits and activations, each a list over the critics (activations: over their layers too)."""

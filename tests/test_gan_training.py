@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.critic import SpectrogramCritic, WaveformCritic, critic_image
+from models.classifier import Classifier
+from models.critic import Guide, PatchCritic, WaveformCritic, critic_image
 from models.gan_training import (
     GuidedOptions,
     GuidedTrainer,
@@ -13,6 +14,7 @@ from models.gan_training import (
 )
 from models.wavegan import Architecture
 
+CONVOLUTIONS = ((8, 1), (12, 2), (16, 2), (16, 1))
 ARCHITECTURE = Architecture(latent_dim=12, dim=1)
 
 
@@ -25,13 +27,14 @@ def guided(seed=0):
     return GuidedTrainer(ARCHITECTURE, 3, GuidedOptions(directions=6), 1e-3, 1e-3, seed)
 
 
-def run_steps(trainer, clips, steps):
+def run_steps(trainer, clips, steps, paired=2):
+    targets = clips[:paired] if paired else None
     classes = tf.constant([0, 1, 2, 0])
     reports = []
     for step in steps:
         z = tf.random.stateless_uniform([4, 12], [7, step], -1, 1)
         seed, progress = tf.constant([3, step]), tf.constant(0.5)
-        report = trainer.step(seed, progress, clips, classes, z, classes, clips[:2], True, True, True)
+        report = trainer.step(seed, progress, clips, classes, z, classes, targets, True, True, True)
         reports.append({name: float(value) for name, value in report.items()})
     return reports
 
@@ -50,6 +53,22 @@ def test_guided_training_resumes_exactly(clips, tmp_path):
         assert after == pytest.approx(before, rel=1e-4)
     for name, value in straight.averaged_weights().items():
         np.testing.assert_allclose(resumed.averaged_weights()[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_guide_adds_critics_and_an_answer(clips):
+    classifier = Classifier(architecture="resnet18", width=2, class_names=("a", "b", "c"))
+    trainer = GuidedTrainer(ARCHITECTURE, 3, GuidedOptions(), 1e-3, 1e-3, 0, guide=Guide(classifier, clips.numpy()))
+    assert len(trainer.critics) == len(guided().critics) + 4
+    images, logits = trainer.guide(clips)
+    for image in images:
+        power = np.mean(np.square(image), axis=(0, 1, 2))
+        assert np.all(power <= 1.01) and power.max() > 0.5
+    assert logits.shape == (4, 3)
+    before = classifier.get_weights()
+    report = run_steps(trainer, clips, range(1), paired=0)[0]
+    assert all(np.isfinite(value) for value in report.values()) and "paired" not in report
+    for old, new in zip(before, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_warm_steps_bring_the_decoder_nearer(clips):
@@ -100,13 +119,13 @@ def test_critic_image_keeps_every_bin_of_every_frame():
 
 
 def test_projection_makes_the_score_depend_on_the_class():
-    critic = SpectrogramCritic(3, width=8)
+    critic = PatchCritic(3, CONVOLUTIONS)
     image = tf.random.stateless_normal([2, 8, 8, 16], [1, 2])
     first, logits, activations = critic(image, tf.constant([0, 0]))
     second, _, _ = critic(image, tf.constant([1, 1]))
     assert [a.shape[3] for a in activations] == [8, 12, 16, 16]
     assert logits.shape == (2, 3) and not np.allclose(first, second)
-    score, none, _ = SpectrogramCritic(0, width=8)(image, tf.constant([0, 0]))
+    score, none, _ = PatchCritic(0, CONVOLUTIONS)(image, tf.constant([0, 0]))
     assert score.shape == (2, 2, 2) and none.shape == (2, 0)
 
 

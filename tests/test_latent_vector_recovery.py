@@ -282,6 +282,7 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(tmp_path, run_
     torn.mkdir(parents=True, exist_ok=True)
     (torn / ".tmp-0123.wav").write_bytes(b"half")
     (torn / "gradient.wav").write_bytes(b"half")
+    (output / ".tmp-4567.jsonl").write_text("half")
     (output / "results.jsonl").write_text('{"source": "00.wav", "meth')
 
     assert run_script(*STOPPED, folder, "--output", output).returncode == 3

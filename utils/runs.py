@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from utils.options import UserError
 
+TEMPORARY = ".tmp-"
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "tensorflow",
@@ -36,6 +37,8 @@ PACKAGES = (
 def output_folder(output: Path | None, parent: Path, description: str) -> Path:
     """The folder that `--output` names, made if need be, or else a new numbered one.
 
+    Files that a killed process was writing into it (`atomic_path`) are removed.
+
     Raises:
         UserError: when the folder cannot be made or written to.
     """
@@ -47,6 +50,8 @@ def output_folder(output: Path | None, parent: Path, description: str) -> Path:
         raise UserError(f"--output {output or parent}: cannot make this folder: {error.strerror}") from error
     if not os.access(output, os.W_OK | os.X_OK):
         raise UserError(f"--output {output}: this folder cannot be written to")
+    for torn in output.glob(f"{TEMPORARY}*"):
+        torn.unlink()
     return output
 
 
@@ -83,7 +88,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
