@@ -1,13 +1,15 @@
-"""utils/metrics.py against TensorFlow's image SSIM and closed forms."""
+"""utils/metrics.py against TensorFlow, scikit-image, SciPy and closed forms."""
 
 import numpy as np
 import pytest
+import scipy.linalg
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from skimage.metrics import structural_similarity
 
-from utils import metrics, spectrograms
+from utils import losses, metrics, spectrograms
 
 RNG = np.random.default_rng(0)
 ORIGINAL = RNG.uniform(-0.5, 0.5, (4096, 2))
@@ -60,3 +62,141 @@ def test_numbers_are_finite_for_any_audio(pair):
 def test_unequal_shapes_are_refused(metric):
     with pytest.raises(ValueError, match="one shape"):
         metric(ORIGINAL, ORIGINAL[:-1])
+
+
+# ---- against independent references ---------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["stft_real", "log_magnitude"])
+def test_ssim_equals_scikit_images(kind):
+    x, y = (getattr(metrics, kind)(audio) for audio in (ORIGINAL, ORIGINAL + NOISE))
+    expected = structural_similarity(
+        x,
+        y,
+        data_range=max(x.max(), y.max()) - min(x.min(), y.min()),
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    assert metrics.image_ssim(x, y) == pytest.approx(expected, abs=1e-9)
+
+
+def test_log_magnitude_equals_the_front_end_and_has_no_ear_for_phase():
+    expected = spectrograms.log_magnitude(tf.constant(ORIGINAL[None], tf.float32))[0]
+    np.testing.assert_allclose(metrics.log_magnitude(ORIGINAL), expected, atol=1e-3)
+    assert metrics.ssim_log_magnitude(ORIGINAL, -ORIGINAL) == pytest.approx(1)
+    assert metrics.ssim(ORIGINAL, -ORIGINAL) < 0.5
+
+
+@pytest.mark.parametrize("reconstruction", [ORIGINAL + NOISE, np.zeros_like(ORIGINAL)])
+def test_stft_distance_equals_the_loss(reconstruction):
+    audio, target = (tf.constant(x[None], tf.float32) for x in (reconstruction, ORIGINAL))
+    expected = losses.TERMS["mr_stft"](losses.Point(audio, target, tf.zeros([1, 1]), "uniform"))
+    assert metrics.stft_distance(ORIGINAL, reconstruction) == pytest.approx(float(expected[0]), rel=1e-4)
+
+
+def test_inception_score_by_its_definition():
+    p = RNG.dirichlet(np.full(10, 0.3), 40)
+    divergences = [sum(row * np.log(row / p.mean(axis=0))) for row in p]
+    assert metrics.inception_score(p)[0] == pytest.approx(np.exp(np.mean(divergences)))
+    assert metrics.inception_score(np.tile(np.eye(10), (3, 1))) == pytest.approx((10, 0))
+    assert metrics.inception_score(np.full((7, 10), 0.1))[0] == pytest.approx(1)
+
+
+def test_inception_score_of_a_missing_class_and_of_splits():
+    certain = np.eye(10)[np.arange(80) % 8]  # two digits never come
+    assert metrics.inception_score(certain)[0] == pytest.approx(8)
+    p = RNG.dirichlet(np.full(10, 0.3), 41)
+    order = np.random.default_rng(5).permutation(41)
+    halves = [metrics.inception_score(part)[0] for part in (p[order[:20]], p[order[20:]])]
+    assert metrics.inception_score(p, 2, seed=5) == pytest.approx((np.mean(halves), np.std(halves)))
+    with pytest.raises(ValueError, match="splits"):
+        metrics.inception_score(p, 42)
+
+
+@pytest.mark.parametrize("n, m, dimension", [(60, 40, 5), (30, 30, 30)])
+def test_frechet_distance_equals_scipys_matrix_root(n, m, dimension):
+    x = RNG.normal(0, 1, (n, dimension)) @ RNG.normal(0, 1, (dimension, dimension))
+    y = RNG.normal(0.3, 2, (m, dimension))
+    cx, cy = np.cov(x.T), np.cov(y.T)
+    root = scipy.linalg.sqrtm(cx @ cy).real
+    expected = np.sum((x.mean(0) - y.mean(0)) ** 2) + np.trace(cx + cy - 2 * root)
+    assert metrics.frechet_distance(x, y) == pytest.approx(expected, rel=1e-5)
+
+
+def test_frechet_distance_with_fewer_clips_than_features():
+    x = np.zeros((9, 64))
+    x[:, :3] = RNG.normal(0, 1, (9, 3))
+    y = np.zeros((12, 64))
+    y[:, :3] = RNG.normal(1, 2, (12, 3))
+    assert metrics.frechet_distance(x, y) == pytest.approx(metrics.frechet_distance(x[:, :3], y[:, :3]))
+    rotation = np.linalg.qr(RNG.normal(0, 1, (64, 64)))[0]
+    assert metrics.frechet_distance(x @ rotation, y @ rotation) == pytest.approx(metrics.frechet_distance(x, y))
+    assert metrics.frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet_distance(np.zeros((2, 64)), np.ones((2, 64))) == pytest.approx(64)
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.frechet_distance(x[:1], y)
+
+
+@given(arrays(np.float32, (2, 3, 5), elements=st.floats(-1e3, 1e3, width=32)))
+def test_frechet_distance_is_a_number_that_is_symmetric(sets):
+    distance = metrics.frechet_distance(*sets)
+    assert np.isfinite(distance) and distance >= 0
+    assert metrics.frechet_distance(*sets[::-1]) == pytest.approx(distance, rel=1e-6, abs=1e-6)
+
+
+# ---- the registry ---------------------------------------------------------------
+
+N = 30
+ROW = metrics.Row(
+    original=RNG.uniform(-0.5, 0.5, (N, 2048, 1)),
+    reconstruction=RNG.uniform(-0.5, 0.5, (N, 2048, 1)),
+    probabilities=RNG.dirichlet(np.full(10, 0.3), N),
+    features=RNG.normal(0, 1, (N, 50)),
+    reference_features=RNG.normal(0, 1, (N, 50)),
+    labels=np.arange(N) % 10,
+    z=RNG.uniform(-1.2, 1.2, (N, 8)),
+    z_true=RNG.uniform(-1, 1, (N, 8)),
+    z_reference=RNG.uniform(-1, 1, (N, 8)),
+    box=1.0,
+    splits=2,
+)
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_each_metric_lies_in_its_interval_and_is_the_same_again(name):
+    estimate = metrics.measure(name, ROW, resamples=50)
+    assert estimate.low <= estimate.value <= estimate.high and estimate.low < estimate.high
+    assert estimate == metrics.measure(name, ROW, resamples=50)
+    assert (estimate.std is not None) == (name == "inception_score")
+    assert metrics.METRICS[name].definition in metrics.describe()
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_what_is_not_known_has_no_number(name):
+    for field in metrics.METRICS[name].needs:
+        assert metrics.measure(name, ROW._replace(**{field: None})) is None
+    arrays = {field: getattr(ROW, field) for field in metrics.METRICS[name].needs}
+    one = {field: value[:1] for field, value in arrays.items() if field != "box"}
+    assert metrics.measure(name, ROW._replace(**one)) is None
+
+
+def test_numbers_of_a_row_by_hand():
+    def value(name):
+        return metrics.measure(name, ROW, resamples=2).value
+
+    assert value("waveform_mse") == pytest.approx(np.mean((ROW.original - ROW.reconstruction) ** 2))
+    assert value("latent_mse") == pytest.approx(np.mean((ROW.z - ROW.z_true) ** 2))
+    assert value("outside_box") == pytest.approx(np.mean(np.abs(ROW.z) > 1))
+    assert value("accuracy") == np.mean(ROW.probabilities.argmax(axis=1) == ROW.labels)
+    assert value("ssim") == pytest.approx(
+        np.mean([metrics.ssim(*p) for p in zip(ROW.original, ROW.reconstruction, strict=True)])
+    )
+
+
+def test_the_interval_of_a_mean_is_as_wide_as_the_standard_error_says():
+    z = RNG.normal(0, 1, (400, 1))
+    row = metrics.Row(z=z, z_true=np.zeros_like(z))
+    estimate = metrics.measure("latent_mse", row, resamples=2000)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * np.std(z**2) / 20, rel=0.15)

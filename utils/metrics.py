@@ -1,13 +1,27 @@
-"""How close a reconstruction is to its original: float64 NumPy, one clip at a time, never NaN or infinite."""
+"""The numbers of the tables: pure NumPy cores in float64, never NaN or infinite, and a registry of them by name.
+
+A core takes arrays and gives a number (or one number per clip). A metric, registered by `@metric`, is what a table
+shows of one row: a core applied to what is known of that row (`Row`), with its 95 % bootstrap interval (`measure`).
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import correlate1d
+from scipy.special import rel_entr
 
-from utils.spectrograms import FRAME_LENGTH, FRAME_STEP
+from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR
 
 SNR_CAP_DB = 120.0  # about the resolution of float32 audio
 SSIM_SIGMA, SSIM_TAPS = 1.5, 11
 SSIM_K1, SSIM_K2 = 0.01, 0.03
+RESOLUTIONS = (256, 512, 1024)  # frame lengths of stft_distance in samples; the hop is a quarter
+CONFIDENCE = 0.95
+
+# ---- cores: one clip ------------------------------------------------------------
 
 
 def waveform_mse(original: np.ndarray, reconstruction: np.ndarray) -> float:
@@ -40,7 +54,20 @@ def ssim(original: np.ndarray, reconstruction: np.ndarray) -> float:
         At most 1; 1 for two silent clips.
     """
     _difference(original, reconstruction)
-    x, y = stft_real(original), stft_real(reconstruction)
+    return image_ssim(stft_real(original), stft_real(reconstruction))
+
+
+def ssim_log_magnitude(original: np.ndarray, reconstruction: np.ndarray) -> float:
+    """As `ssim`, of the log-magnitude spectrograms, log(|X| + 1e-3), in which phase has no say."""
+    _difference(original, reconstruction)
+    return image_ssim(log_magnitude(original), log_magnitude(reconstruction))
+
+
+def image_ssim(x: np.ndarray, y: np.ndarray) -> float:
+    """Structural similarity of images `[H, W, C]` (Wang et al., 2004): Gaussian window of sigma 1.5 and 11 taps.
+
+    `max_val` is max - min over both images.
+    """
     max_val = max(x.max(), y.max()) - min(x.min(), y.min())
     if max_val == 0:
         return 1.0
@@ -53,19 +80,289 @@ def ssim(original: np.ndarray, reconstruction: np.ndarray) -> float:
     return float(np.mean(luminance * (2 * covariance + c2) / (variances + c2)))
 
 
+def stft_distance(original: np.ndarray, reconstruction: np.ndarray) -> float:
+    """Multi-resolution STFT distance of `[T, C]` audio (Yamamoto et al., 2020), as `utils.losses.mr_stft`.
+
+    Mean over frame lengths 256, 512 and 1024 of spectral convergence + mean absolute error of log magnitudes;
+    magnitudes have a floor of 1e-3, so that silence is an ordinary clip.
+    """
+    _difference(original, reconstruction)
+    distances = []
+    for frame_length in RESOLUTIONS:
+        a, b = (
+            np.sqrt(np.square(np.abs(stft(x, frame_length, frame_length // 4))) + LOG_FLOOR**2)
+            for x in (original, reconstruction)
+        )
+        convergence = np.sqrt(np.mean(np.square(a - b)) / np.mean(np.square(a)))
+        distances.append(convergence + np.mean(np.abs(np.log(a) - np.log(b))))
+    return float(np.mean(distances))
+
+
 def latent_mse(z: np.ndarray, z_true: np.ndarray) -> float:
     """Mean squared difference of latents of one shape. Always answering 0 scores 1/3 under U(-1, 1)."""
     return float(np.mean(np.square(_difference(z_true, z))))
 
 
+def stft(audio: np.ndarray, frame_length: int = FRAME_LENGTH, frame_step: int = FRAME_STEP) -> np.ndarray:
+    """`utils.spectrograms.stft` in float64: `[T, C]` to complex `[ceil(T / step), frame_length // 2 + 1, C]`."""
+    audio = np.asarray(audio, np.float64)
+    frames = -(-len(audio) // frame_step)
+    padded = np.pad(audio, [(0, (frames - 1) * frame_step + frame_length - len(audio)), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, frame_length, axis=0)[::frame_step]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
+    return np.fft.rfft(windows * hann, axis=-1).transpose(0, 2, 1)
+
+
 def stft_real(audio: np.ndarray) -> np.ndarray:
     """`utils.spectrograms.stft_real` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    audio = np.asarray(audio, np.float64)
-    frames = -(-len(audio) // FRAME_STEP)
-    padded = np.pad(audio, [(0, (frames - 1) * FRAME_STEP + FRAME_LENGTH - len(audio)), (0, 0)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, FRAME_LENGTH, axis=0)[::FRAME_STEP]
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH)
-    return np.fft.rfft(windows * hann, axis=-1).real.transpose(0, 2, 1)
+    return stft(audio).real
+
+
+def log_magnitude(audio: np.ndarray) -> np.ndarray:
+    """`utils.spectrograms.log_magnitude` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
+    return np.log(np.abs(stft(audio)) + LOG_FLOOR)
+
+
+# ---- cores: a set of clips ------------------------------------------------------
+
+
+def inception_score(probabilities: np.ndarray, splits: int = 1, seed: int = 0) -> tuple[float, float]:
+    """exp of the mean KL divergence of a classifier's answers from their mean (Salimans et al., 2016).
+
+    Biased by the number of clips: compare at equal N and splits only.
+
+    Args:
+        probabilities: `[N, K]`, rows that sum to 1; a class may be missing.
+        splits: groups of the shuffled clips; group i holds the clips i * N // splits to (i + 1) * N // splits.
+        seed: of the shuffling.
+
+    Returns:
+        Mean and standard deviation over the splits, each score from 1 to K.
+
+    Raises:
+        ValueError: for fewer clips than splits.
+    """
+    p = np.asarray(probabilities, np.float64)
+    if not 1 <= splits <= len(p):
+        raise ValueError(f"splits must be from 1 to the number of clips, {len(p)}. Received: {splits}")
+    p = (p / p.sum(axis=1, keepdims=True))[np.random.default_rng(seed).permutation(len(p))]
+    scores = []
+    for i in range(splits):
+        group = p[i * len(p) // splits : (i + 1) * len(p) // splits]
+        scores.append(np.exp(rel_entr(group, group.mean(axis=0)).sum(axis=1).mean()))
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Squared Frechet distance of the Gaussians fitted to two sets of features (Heusel et al., 2017).
+
+    |mean difference|^2 + tr(Cx) + tr(Cy) - 2 tr((Cx Cy)^(1/2)). The last trace is the sum of the singular values of
+    A B^T for centred, scaled features A and B: no square root of a product of matrices, hence sound where N < D.
+    Biased upwards by small N: compare at equal N, beside the distance of two sets of the same source.
+
+    Args:
+        x: `[N, D]`.
+        y: `[M, D]`.
+
+    Raises:
+        ValueError: for fewer than two rows, or unequal D.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if min(len(x), len(y)) < 2 or x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"must be [N, D] and [M, D] with N, M of at least 2. Received: {x.shape} and {y.shape}")
+    a, b = _covariance_root(x), _covariance_root(y)
+    cross = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    mean = np.sum(np.square(x.mean(axis=0) - y.mean(axis=0)))
+    return float(max(mean + np.sum(a * a) + np.sum(b * b) - 2 * cross, 0.0))
+
+
+def _covariance_root(x: np.ndarray) -> np.ndarray:
+    """R `[min(N, D), D]` with R^T R the covariance of `[N, D]`."""
+    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
+    return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
+
+
+# ---- metrics --------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """What is known of a row of a table: N clips and what a method made of them; None where there is no such thing.
+
+    original, reconstruction: float `[N, T, C]` in [-1, 1].
+    probabilities, features: a classifier's answers `[N, K]` and pooled features `[N, D]` for the reconstructions.
+    reference_features: its features of the clips compared with, `[N, D]`.
+    labels: int `[N]`, the digits the reconstructions should be heard as.
+    z: `[N, latent_dim]`, of the reconstructions.
+    z_true: the latents that the clips were made from.
+    z_reference: the latents `z` is to be distributed like.
+    box: bound of the prior, |z| <= box.
+    """
+
+    original: np.ndarray | None = None
+    reconstruction: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    features: np.ndarray | None = None
+    reference_features: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    z: np.ndarray | None = None
+    z_true: np.ndarray | None = None
+    z_reference: np.ndarray | None = None
+    box: float | None = None
+    splits: int = 1
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % bootstrap interval; `std` over the splits, for the inception score."""
+
+    value: float
+    low: float
+    high: float
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a table.
+
+    Attributes:
+        name: under which it is recorded.
+        definition: one line.
+        needs: the fields of `Row` it looks at; where one is None there is no such number.
+        judged: it depends on a classifier, and is there once for each.
+        per_clip: `function(row)` gives `[N]`, whose mean is the number; otherwise it gives the number.
+    """
+
+    name: str
+    definition: str
+    needs: tuple[str, ...]
+    judged: bool
+    per_clip: bool
+    function: Callable[[Row], np.ndarray | float]
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def metric(*needs: str, judged: bool = False, per_clip: bool = True):
+    """Registers a function of a `Row` under its own name, defined by its docstring."""
+
+    def register(function: Callable) -> Callable:
+        name = function.__name__.removeprefix("_")
+        METRICS[name] = Metric(name, function.__doc__, needs, judged, per_clip, function)
+        return function
+
+    return register
+
+
+@metric("probabilities", judged=True, per_clip=False)
+def _inception_score(row: Row) -> float:
+    """exp of the mean KL divergence of a classifier's answers from their mean, over --splits groups; 1 to 10"""
+    return inception_score(row.probabilities, min(row.splits, len(row.probabilities)))[0]
+
+
+@metric("features", "reference_features", judged=True, per_clip=False)
+def _frechet_distance(row: Row) -> float:
+    """Frechet distance of a classifier's pooled features, reconstructions against the clips (FID)"""
+    return frechet_distance(row.features, row.reference_features)
+
+
+@metric("probabilities", "labels", judged=True)
+def _accuracy(row: Row) -> np.ndarray:
+    """share of reconstructions heard as the clip's digit (for clips without one: as the clip itself is heard)"""
+    return (row.probabilities.argmax(axis=1) == row.labels).astype(np.float64)
+
+
+@metric("original", "reconstruction")
+def _waveform_mse(row: Row) -> np.ndarray:
+    """mean squared difference of the samples"""
+    return _each(waveform_mse, row)
+
+
+@metric("original", "reconstruction")
+def _ssim(row: Row) -> np.ndarray:
+    """structural similarity of the real-part STFTs, max_val = max - min over both (the paper's); at most 1"""
+    return _each(ssim, row)
+
+
+@metric("original", "reconstruction")
+def _ssim_log_magnitude(row: Row) -> np.ndarray:
+    """structural similarity of the log-magnitude STFTs, max_val = max - min over both; at most 1"""
+    return _each(ssim_log_magnitude, row)
+
+
+@metric("original", "reconstruction")
+def _stft_distance(row: Row) -> np.ndarray:
+    """multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, 1024"""
+    return _each(stft_distance, row)
+
+
+@metric("z", "z_true")
+def _latent_mse(row: Row) -> np.ndarray:
+    """mean squared difference of recovered and true latents; always answering 0 scores 0.333"""
+    return np.mean(np.square(_difference(row.z_true, row.z)), axis=1)
+
+
+@metric("z", "z_reference", per_clip=False)
+def _latent_frechet_distance(row: Row) -> float:
+    """Frechet distance of the recovered latents from the true ones, or for real clips from the prior's"""
+    return frechet_distance(row.z, row.z_reference)
+
+
+@metric("z", "box")
+def _outside_box(row: Row) -> np.ndarray:
+    """share of the entries of z outside of the prior's box"""
+    return np.mean(np.abs(np.asarray(row.z)) > row.box, axis=1)
+
+
+def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> Estimate | None:
+    """A metric of a row with its 95 % bootstrap interval.
+
+    The interval of a mean over clips is the percentile one. A metric of the whole set is biased by resampling, as
+    repeated clips make the set look smaller than it is: its interval takes only the spread from the bootstrap and
+    stands around the number itself.
+
+    Args:
+        name: in `METRICS`.
+        row: what is known.
+        resamples: bootstrap samples, drawn with replacement: originals and reconstructions together.
+        seed: of the bootstrap; each metric has its own stream.
+
+    Returns:
+        None where the row lacks what the metric needs, or has fewer than two clips.
+    """
+    found = METRICS[name]
+    if any(getattr(row, field) is None for field in found.needs):
+        return None
+    count = len(getattr(row, found.needs[0]))
+    if count < 2:
+        return None
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    draws = rng.integers(count, size=(resamples, count))
+    tails = 100 * np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    if found.per_clip:
+        values = found.function(row)
+        low, high = np.percentile(values[draws].mean(axis=1), tails)
+        return Estimate(float(values.mean()), float(low), float(high))
+    value, std = found.function(row), None
+    if name == "inception_score":
+        std = inception_score(row.probabilities, min(row.splits, count))[1]
+    resampled = np.array([found.function(_take(row, found.needs, draw)) for draw in draws])
+    low, high = value + np.percentile(resampled, tails) - resampled.mean()
+    return Estimate(value, float(max(low, 0.0)), float(high), std)
+
+
+def describe() -> str:
+    """One line per metric, for `--help`."""
+    width = max(map(len, METRICS)) + 2
+    return "\n".join(f"  {name:{width}}{found.definition}" for name, found in METRICS.items())
+
+
+def _take(row: Row, needs: Sequence[str], index: np.ndarray) -> Row:
+    return row._replace(**{field: getattr(row, field)[index] for field in needs})
+
+
+def _each(core: Callable[[np.ndarray, np.ndarray], float], row: Row) -> np.ndarray:
+    return np.array([core(x, y) for x, y in zip(row.original, row.reconstruction, strict=True)])
 
 
 def _difference(original: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
