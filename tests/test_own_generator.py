@@ -1,0 +1,121 @@
+"""A generator that is no WaveGAN goes through the scripts as it is; and the example of one, examples/drums.py."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+from keras import layers
+
+from models.encoder import load_encoder
+from models.generator import load_generator
+from utils.latents import load_latents
+from utils.runs import read_jsonl
+
+SHAPE, RATE, LATENT_DIM = (1000, 2), 11025, 5
+OWN, FILES = 3, 2
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    """A Keras file with what it does not tell beside it: recurrent, stereo, a length that is no multiple of a hop."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input([LATENT_DIM]),
+            layers.Dense(100, "tanh"),
+            layers.Reshape([10, 10]),
+            layers.GRU(24, return_sequences=True),
+            layers.Dense(200, "tanh", kernel_initializer="he_normal"),
+            layers.Reshape(SHAPE),
+        ]
+    )
+    path = tmp_path_factory.mktemp("own") / "mine.keras"
+    model.save(path)
+    path.with_suffix(".json").write_text(json.dumps({"sample_rate": RATE, "prior": "normal"}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(run_script, generator):
+    """What generate.py writes: clips to train on and to invert."""
+    output = generator.parent / "clips"
+    done = run_script("generate.py", "--generator", generator, "--n", 24, "--seed", 3, "--output", output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def encoder(run_script, generator, clips):
+    """What two steps of train.py leave."""
+    folder = generator.parent
+    given = ("--data", clips, "--feature_weight", 0, "--spectral_weight", 1, "--width", 4, "--validation_clips", 2)
+    given += ("--epochs", 1, "--steps_per_epoch", 2, "--batch_size", 4, "--output", folder / "run")
+    given += ("--cache", folder / "cache", "--results", folder / "results")
+    done = run_script("train.py", "--generator", generator, *given)
+    assert done.returncode == 0, done.stderr
+    return folder / "run" / "encoder.keras"
+
+
+def test_generate(generator, clips):
+    model, latents = load_generator(generator), load_latents(clips / "latents.npz")
+    np.testing.assert_array_equal(latents.z, model.sample_prior(3, 24))
+    assert np.abs(latents.z).max() > 1.5  # a normal prior's, in no box
+    written = [soundfile.read(path, dtype="float32", always_2d=True) for path in sorted(clips.glob("*.wav"))]
+    assert {(audio.shape, rate) for audio, rate in written} == {(SHAPE, RATE)}
+    np.testing.assert_allclose([audio for audio, _ in written], model(latents.z), atol=1e-5)
+
+
+def test_train(generator, encoder):
+    trained = load_encoder(encoder)
+    shape = trained.num_samples, trained.num_channels
+    assert (shape, trained.sample_rate, trained.latent_dim) == (SHAPE, RATE, LATENT_DIM)
+    assert trained.options["box"] is False and trained.options["generator"] == load_generator(generator).fingerprint
+    steps = read_jsonl(encoder.parent / "steps.jsonl")
+    assert [row["step"] for row in steps] == [0, 1]
+    assert all(np.isfinite(row[name]) for row in steps for name in ("real_spectral", "synthetic_latent"))
+
+
+def test_recover(run_script, generator, clips, encoder):
+    output = generator.parent / "found"
+    given = ("--method", "all", "--encoder", encoder, "--limit", FILES, "--own_samples", OWN, "--max_iter", 300)
+    given += ("--restarts", 4, "--output", output)
+    done = run_script("latent_vector_recovery.py", clips, "--generator", generator, *given)
+    assert done.returncode == 0, done.stderr
+    assert "latent size 5, 1000 samples at 11025 Hz, 2 channel(s), normal prior" in done.stdout
+    assert (output / "index.html").stat().st_size > 0
+    results = read_jsonl(output / "results.jsonl")
+    assert len(results) == 3 * (FILES + OWN)
+    assert all(np.isfinite(row[name]) for row in results for name in ("snr_db", "ssim", "waveform_mse", "objective"))
+    model = load_generator(generator)
+    for row in results:
+        audio, rate = soundfile.read(output / row["reconstruction"], dtype="float32", always_2d=True)
+        assert (audio.shape, rate) == (SHAPE, RATE)
+        np.testing.assert_allclose(audio, model(load_latents(output / row["latents"]).z)[0], atol=1e-5)
+
+    def median(method, key):
+        return np.median([row[key] for row in results if row["method"] == method and row["kind"] == "own sample"])
+
+    # The files are the generator's own samples as well, so every one of them can be reached.
+    gradient = [row["snr_db"] for row in results if row["method"] == "gradient"]
+    assert np.median(gradient) > 40 and median("gradient", "z_mse") < 1e-4
+    assert median("encoder", "z_mse") > 0.01  # two steps teach an encoder little,
+    assert median("hybrid", "snr_db") > median("encoder", "snr_db") + 10  # and its answer is only a start
+
+
+def test_the_readme_s_factory(run_script, repo_root, tmp_path):
+    section = (repo_root / "README.md").read_text().partition("## Your own generator")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "my_generator.py").write_text(code)
+    (name,) = re.findall(r"--generator (my_generator:\w+)", section)[:1]
+    given = ("--generator", name, "--n", 2, "--output", tmp_path / "out")
+    done = run_script("generate.py", *given, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    drums = load_generator(repo_root / "examples" / "drums.keras")
+    assert (drums.num_samples, drums.latent_dim, drums.sample_rate, drums.prior) == (8192, 16, 22050, "normal")
+    for i, expected in enumerate(drums(drums.sample_prior(0, 2))):
+        audio, rate = soundfile.read(tmp_path / "out" / f"{i:04}.wav", dtype="float32", always_2d=True)
+        assert rate == drums.sample_rate
+        np.testing.assert_allclose(audio, expected, atol=1e-5)
