@@ -1,0 +1,142 @@
+"""Tables and the results page, from rows as calculate_metrics.py records them."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from utils import results_page, tables
+from utils.evaluation import CLIPS, ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
+from utils.options import UserError
+
+
+def row(name, preset, shift=0.0, n=501, **changed):
+    """A record whose numbers are plausible and all different."""
+    values = {"inception_score/classifier": 5, "inception_score/judge": 4, "frechet_distance/classifier": 2,
+              "frechet_distance/judge": 3, "accuracy/classifier": 0.5, "accuracy/judge": 0.4, "waveform_mse": 0.004,
+              "ssim": 0.95, "ssim_log_magnitude": 0.4, "stft_distance": 1.5, "latent_mse": 0.3,
+              "latent_frechet_distance": 6, "outside_box": 0.1} | changed  # fmt: skip
+    numbers = {}
+    for metric, value in values.items():
+        std = 0.25 if metric.startswith("inception") else None
+        numbers[metric] = value and {"value": value + shift, "low": 0.9 * value, "high": 1.2 * value, "std": std}
+    searched = name in (GRADIENT, ENCODER, HYBRID)
+    return {
+        "row": name,
+        "preset": preset,
+        "metrics": numbers,
+        "seconds_a_clip": 0.5 if searched else None,
+        "evaluations_a_clip": 110.0 if searched else None,
+        "seconds_to_score": 30.0,
+        "protocol": {"n": n, "seed": 7, "max_iter": 80, "hybrid_max_iter": 81, "splits": 2, "objective": "waveform=1"},
+        "environment": {
+            "commit": "abcdef0123456789",
+            "dirty": False,
+            "hardware": {"cpu": "Some CPU", "cores": 2, "gpus": []},
+        },
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    clips = {"frechet_distance/classifier": None, "frechet_distance/judge": None, "waveform_mse": None, "ssim": None,
+             "ssim_log_magnitude": None, "stft_distance": None, "latent_mse": None}  # fmt: skip
+    for number, names in tables.ROWS.items():
+        for preset, shift in (("aligned", 0.001), ("paper", 0.0)):
+            rows = [row(name, preset, shift, **(clips if name == CLIPS else {})) for name in names]
+            tables.add_rows(tmp_path, number, preset, rows)
+    return tmp_path
+
+
+def lines_of(text, *starts):
+    return [line for line in text.splitlines() if line.startswith(" | ".join(starts))]
+
+
+def test_our_numbers_stand_beside_the_papers(folder):
+    text = (folder / "table1.md").read_text()
+    paper, ours, aligned = (lines_of(text, "| gradient", source)[0] for source in
+                            ("paper", "preset paper", "preset aligned"))  # fmt: skip
+    assert paper == "| gradient | paper | 3.96 ± 0.203 | 0.714 | 0.00489 | 0.9618 | – |"
+    assert "| 5.00 ± 0.25 [4.50, 6.00] | 2.000 [1.800, 2.400] | 0.00400 [0.00360, 0.00480] | 0.9500" in ours
+    assert "| 50.0 % [45.0 %, 60.0 %] |" in ours and "0.00500" in aligned
+    assert text.index(paper) < text.index(ours) < text.index(aligned)
+    assert lines_of((folder / "table2.md").read_text(), "| hybrid", "paper")[0].endswith("| 36.93 % |")
+    assert (
+        "n 501; seed 7; objective waveform=1; max_iter 80" in text and "commit abcdef012345; Some CPU, 2 cores" in text
+    )
+
+
+def test_every_line_of_a_grid_has_its_columns(folder):
+    for number in tables.ROWS:
+        grids = re.findall(r"(?:^\|.*\n)+", (folder / f"table{number}.md").read_text(), re.M)
+        assert len(grids) == 3
+        for grid in grids:
+            assert len({line.count("|") for line in grid.splitlines()}) == 1
+
+
+def test_the_rows_costs_are_added_up():
+    rows = [row(GRADIENT, "paper", n=60), row(SILENCE, "paper", n=60)]
+    assert tables.wall_minutes(rows) == pytest.approx((60 * 0.5 + 2 * 30) / 60)
+
+
+def test_csv_holds_every_number_once(folder):
+    found = list(csv.DictReader(io.StringIO((folder / "table2.csv").read_text())))
+    keys = [(line["row"], line["source"], line["metric"]) for line in found]
+    assert len(keys) == len(set(keys))
+    by_key = dict(zip(keys, found, strict=True))
+    assert float(by_key[ENCODER, "paper", "accuracy"]["value"]) == 0.7106
+    ours = by_key[OTHER, "preset aligned", "waveform_mse"]
+    assert (float(ours["value"]), float(ours["low"]), ours["n"], ours["seed"]) == (0.005, 0.0036, "501", "7")
+    assert (CLIPS, "preset paper", "waveform_mse") not in by_key
+
+
+def test_a_row_replaces_its_own_only_and_a_foreign_one_comes_last(folder):
+    before = tables.read_table(folder, 2)["presets"]
+    tables.add_rows(folder, 2, "paper", [row("theirs", "paper"), row(GRADIENT, "paper", ssim=0.5)])
+    after = tables.read_table(folder, 2)["presets"]
+    assert after["aligned"] == before["aligned"]
+    assert [r["row"] for r in after["paper"]] == [*tables.ROWS[2], "theirs"]
+    assert [r for r in after["paper"] if r["row"] not in (GRADIENT, "theirs")] == [
+        r for r in before["paper"] if r["row"] != GRADIENT
+    ]
+    assert after["paper"][1]["metrics"]["ssim"]["value"] == 0.5
+    assert lines_of((folder / "table2.md").read_text(), "| theirs", "preset paper")
+
+
+def test_the_page_has_all_there_is_and_says_what_is_missing(folder):
+    (folder / "table3.md").write_text("# Table 3\n\n| features |\n|---|\n| latents |\n")
+    (folder / "figure2.png").write_bytes(b"picture")
+    page = folder / "page" / "RESULTS.md"
+    results_page.write_report(page, folder, "some/data")
+    text = page.read_text()
+    assert all(f"## {title}" in text for title in tables.TITLES.values())
+    assert "| latents |" in text and "--data some/data" in text and "\n# Table 3" not in text
+    assert "at most 80 iterations for gradient and 81 for hybrid" in text
+    assert (page.parent / "figures" / "figure2.png").read_bytes() == b"picture"
+    assert "(figures/figure2.png)" in text and "figure3.png" not in text
+    assert "Not made yet: Figure 3, Figure 4." in text
+    assert text.count("What the numbers of preset") == 4 and "nan" not in text and "{" not in text
+
+
+def test_the_words_follow_the_numbers(tmp_path):
+    rows = [
+        row(CLIPS, "paper", waveform_mse=None, **{"frechet_distance/judge": None, "accuracy/judge": 0.95}),
+        row(GRADIENT, "paper", waveform_mse=0.02, **{"accuracy/judge": 0.17, "frechet_distance/judge": 9}),
+        row(HYBRID, "paper", waveform_mse=0.001, **{"accuracy/judge": 0.71, "frechet_distance/judge": 1}),
+        row(SILENCE, "paper", waveform_mse=0.01),
+        row(OTHER, "paper", **{"frechet_distance/judge": 2}),
+        row(SAMPLE, "paper"),
+    ]
+    tables.add_rows(tmp_path, 2, "paper", rows)
+    results_page.write_report(tmp_path / "RESULTS.md", tmp_path, "data")
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "gradient is no nearer than silence" in text
+    assert "most often in hybrid (71.0 %)" in text
+    assert "are 2.000 apart" in text and "hybrid, with 1.000, is below that" in text
+
+
+def test_a_page_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--all makes them"):
+        results_page.write_report(tmp_path / "RESULTS.md", tmp_path, "data")
+    assert tables.read_table(tmp_path, 1) is None
