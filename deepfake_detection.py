@@ -31,6 +31,7 @@ the same protocol are not computed again: an interrupted run goes on, and a high
 
 import argparse
 import hashlib
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ def load_subjects(args: argparse.Namespace) -> Subjects:
     encoder = load_encoder(args.encoder)
     for option, ours in (("alignment", args.alignment), ("generator", generator.fingerprint)):
         if encoder.options[option] not in ("", ours):
-            tqdm.write(f"note: --encoder {args.encoder}: was trained with another {option}, {encoder.options[option]}")
+            theirs = encoder.options[option]
+            print(f"warning: --encoder {args.encoder}: was trained with another {option}, {theirs}", file=sys.stderr)
     encoder = encoder.with_precision(args.precision)
     shape = generator.num_samples, generator.num_channels, generator.sample_rate
     real = load_dataset(args.data, *shape, args.split, args.alignment, args.cache, quiet=args.quiet)
@@ -193,7 +195,10 @@ def _choose(dataset: Dataset, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def measure_all(args: argparse.Namespace, subjects: Subjects, settings: dict[str, Any], file: Path) -> Iterator[dict]:
-    """The records of every repeat, condition, feature and classifier; new ones are added to `file`."""
+    """The records of every repeat, condition, feature and classifier; new ones are added to `file`.
+
+    A record's `seconds` count from the one before, so that they add up to the wall time, drawing included.
+    """
     extractor = Extractor(args, subjects)
     known = {_key(r): r for r in runs.read_jsonl(file) if r.get("settings") == settings}
     names = list(dict.fromkeys(key[2] for key in known))
@@ -201,7 +206,7 @@ def measure_all(args: argparse.Namespace, subjects: Subjects, settings: dict[str
     classes = "real, synthetic" + (", foreign" if subjects.fakes else "")
     with tqdm(total=args.repeats * len(CONDITIONS), unit="table", desc=classes, disable=args.quiet) as bar:
         for seed in range(args.seed, args.seed + args.repeats):
-            drawn = None
+            drawn, started = None, time.monotonic()
             for condition in CONDITIONS:
                 expected = [(seed, condition, name, classifier) for name in names for classifier in CLASSIFIERS]
                 if not expected or any(key not in known for key in expected):
@@ -212,9 +217,11 @@ def measure_all(args: argparse.Namespace, subjects: Subjects, settings: dict[str
                         for classifier in CLASSIFIERS:
                             key = seed, condition, name, classifier
                             if key not in known:
-                                known[key] = measure_one(key, [group[name] for group in groups])
-                                known[key] |= {"settings": settings, **environment}
+                                record = measure_one(key, [group[name] for group in groups])
+                                record["seconds"] = round(time.monotonic() - started, 3)
+                                known[key] = record | {"settings": settings, **environment}
                                 runs.append_jsonl(file, known[key])
+                                started = time.monotonic()
                 bar.update()
                 for name in names:
                     for classifier in CLASSIFIERS:
@@ -228,7 +235,6 @@ def _key(record: dict[str, Any]) -> tuple:
 def measure_one(key: tuple, groups: list[np.ndarray]) -> dict[str, Any]:
     """Cross-validation of one feature, `[B, D]` for real, synthetic and perhaps foreign clips, by one classifier."""
     seed, condition, feature, classifier = key
-    started = time.monotonic()
     x = np.concatenate(groups[:2])
     labels = np.repeat([REAL, SYNTHETIC], [len(group) for group in groups[:2]])
     foreign = groups[2] if len(groups) > 2 else None
@@ -237,7 +243,7 @@ def measure_one(key: tuple, groups: list[np.ndarray]) -> dict[str, Any]:
     for name, held_out in (("own", own), ("foreign", theirs)):
         if held_out is not None:
             record[name] = {"decisions": len(held_out.labels), **detection.measure(held_out)}
-    return record | {"seconds": round(time.monotonic() - started, 3)}
+    return record
 
 
 def by_test_set(records: list[dict[str, Any]], fakes: Path | None) -> list[dict[str, Any]]:
