@@ -7,12 +7,15 @@ Examples:
   # 32 real clips, the best of 8 starts each.
   python latent_vector_recovery.py ../shared/data/speech_commands_digits/seven --limit 32 --restarts 8
 
-  # The paper's three methods by its protocol (hours; encoder and hybrid need a trained encoder).
+  # The paper's three methods by its protocol (hours; needs a trained encoder, and the classifier).
   python latent_vector_recovery.py datasets/sc09/valid --limit 501 --method all --preset paper
 
   # A long recording, window after window; and a run that was stopped, continued.
   python latent_vector_recovery.py speech.flac --window all --output results/speech
   python latent_vector_recovery.py speech.flac --window all --output results/speech
+
+Terms of --objective: stft_real, waveform (both as in the paper), mr_stft (multi-resolution log-magnitude STFT),
+feature (the activations of the middle block of --classifier), latent_prior.
 
 Writes into the output folder: index.html (originals and reconstructions to listen to), summary.csv,
 results.jsonl, failures.jsonl, options.json, log.txt, and per clip its original, reconstructions (WAV) and
@@ -36,12 +39,13 @@ from typing import Any
 import utils  # noqa: F401  (its environment variables must stand before NumPy and TensorFlow are imported)
 
 # isort: split
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from models.encoder import Encoder  # noqa: F401  (Keras reads such a checkpoint once the class is known)
+from models.checkpoints import require_same_clips
+from models.classifier import find_classifier, load_classifier, middle_features
+from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils import audio, latents, losses, metrics, options, recovery, report, runs
 from utils.options import UserError
@@ -57,11 +61,8 @@ PRESETS = {
         "treat_as_rate": audio.ALIGNMENTS["paper"].treat_as_rate,
     },
 }
-# What changes results: an output folder is continued with the same values only.
-RESULT_OPTIONS = (
-    *("method", "solver", "max_iter", "hybrid_max_iter", "restarts", "objective", "box", "window", "gain"),
-    *("treat_as_rate", "precision", "batch_size", "seed", "own_samples"),
-)
+# What a run may be continued with another value of; of networks the weights count, not the path.
+CHANGEABLE = ("generator", "encoder", "classifier", "limit", "preset", "output", "dry_run", "quiet")
 METHODS = ("encoder", "gradient", "hybrid")
 RECORD = "record.json"
 
@@ -70,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     parser.add_argument("input", type=Path, metavar="INPUT", help="an audio file, or a folder of them")
     model = parser.add_argument_group("model")
-    options.add_shared(model, "generator", "encoder", "precision")
+    options.add_shared(model, "generator", "encoder", "classifier", "precision")
     clips = parser.add_argument_group("clips")
     options.add_shared(clips, "limit", "window")
     clips.add_argument("--gain", type=options.positive_float, default=1.0, metavar="X",
@@ -142,23 +143,31 @@ def main() -> int:
     if args.dry_run:
         return show_plan(args, inputs, problems)
     methods = list(METHODS) if args.method == "all" else [args.method]
-    encoder = None if methods == ["gradient"] else load_encoder(args.encoder)
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the same seed gives the same result there too
     search = generator = load_generator(args.generator, args.precision)
     if args.precision != "float32" and search.network is not None:
         generator = load_generator(args.generator)
+    objective = losses.parse_objective(args.objective)
+    encoder = None if methods == ["gradient"] else usable_encoder(args.encoder, generator)
+    features = usable_features(args.classifier, generator) if objective.needs_features else None
     inverter = recovery.Inverter(
         search,
-        losses.parse_objective(args.objective),
+        objective,
         solver=args.solver,
         box=args.box,
         polish=None if search is generator else generator,
+        features=features,
     )
-    settings = {"input": args.input.resolve()} | {name: getattr(args, name) for name in RESULT_OPTIONS}
-    settings["generator_sha256"] = generator.fingerprint
-    settings["encoder_sha256"] = None if encoder is None else audio.file_sha256(find_encoder(args.encoder))
-    output = open_output(args, settings)
+    begun = vars(args) | {
+        "input": args.input.resolve(),
+        "generator_sha256": generator.fingerprint,
+        "encoder_sha256": encoder and audio.file_sha256(find_encoder(args.encoder)),
+        "classifier_sha256": features and audio.file_sha256(find_classifier(args.classifier)),
+    }
+    output = runs.output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
+    runs.keep_options(output, begun, changeable=CHANGEABLE, positional=["input"])
+    settings = {name: value for name, value in begun.items() if name not in CHANGEABLE}
     run = Run(output, methods, settings, args, generator, encoder, inverter)
     signal.signal(signal.SIGINT, run.interrupt)
     with runs.tee_log(output / "log.txt"):
@@ -202,48 +211,24 @@ def show_plan(args: argparse.Namespace, inputs: list[Input], problems: list[tupl
     return options.EXIT_OK
 
 
-def find_encoder(path: str) -> Path:
-    """The Keras file that `--encoder` names: itself, or the only one in a folder."""
-    candidates = sorted(Path(path).glob("*.keras")) if Path(path).is_dir() else [Path(path)]
-    if len(candidates) == 1 and candidates[0].is_file():
-        return candidates[0]
-    found = f"{len(candidates)} of them" if candidates and Path(path).is_dir() else "none"
-    raise UserError(
-        f"--encoder {path}: must be one trained encoder (.keras), or a folder with one. Found: {found}. "
-        "train.py trains one; --method gradient works without"
-    )
+def usable_encoder(path: str, generator: Generator) -> Callable[[np.ndarray], Any]:
+    """The encoder that `--encoder` names: audio `[B, T, C]` to z; tried out, as any Keras model may be one."""
+    model = load_encoder(path)
+    if isinstance(model, Encoder):
+        require_same_clips(f"--encoder {path}", model, generator)
+
+    def encoder(windows: np.ndarray) -> Any:
+        return model(windows, training=False)
+
+    recovery.from_encoder(generator, encoder, np.zeros((1, generator.num_samples, generator.num_channels), np.float32))
+    return encoder
 
 
-def load_encoder(path: str) -> Callable[[np.ndarray], Any]:
-    """A Keras model, audio `[B, T, C]` to z `[B, latent_dim]`."""
-    file = find_encoder(path)
-    try:
-        model = keras.saving.load_model(file, compile=False)
-    except Exception as error:  # damaged files and unknown layers surface as errors of many kinds
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"--encoder {file}: damaged, or no Keras model: {reason}") from error
-    return lambda windows: model(windows, training=False)
-
-
-def open_output(args: argparse.Namespace, settings: dict[str, Any]) -> Path:
-    """The output folder with options.json in it; one that exists must be of a run with the same settings."""
-    output = runs.output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
-    record = output / "options.json"
-    if not record.exists():
-        if any(not path.name.startswith(".tmp-") for path in output.iterdir()):
-            raise UserError(f"--output {output}: is neither empty nor of a run of this script (no options.json)")
-        others = {name: value for name, value in vars(args).items() if name not in settings}
-        runs.write_json(record, {"settings": settings, "other": others, "environment": runs.environment()})
-    begun = runs.read_json(record).get("settings", {})
-    for name, value in settings.items():
-        value = str(value) if isinstance(value, Path) else value
-        if name not in begun or begun[name] != value:
-            option = "INPUT" if name == "input" else "--" + name.removesuffix("_sha256")
-            raise UserError(
-                f"{option}: {output} was begun with {name} = {begun.get(name)}. Received: {value}. "
-                "Give the same, or another --output"
-            )
-    return output
+def usable_features(path: str, generator: Generator) -> recovery.Features:
+    """What the term `feature` compares, by the classifier that `--classifier` names, in float32."""
+    classifier = load_classifier(path).with_precision("float32")
+    require_same_clips(f"--classifier {path}", classifier, generator, "an --objective without feature needs none")
+    return middle_features(classifier)
 
 
 def say(args: argparse.Namespace, *lines: str) -> None:
@@ -470,10 +455,20 @@ def write_reports(run: Run, clips: list[Input]) -> list[dict[str, Any]]:
             writer.writeheader()
             writer.writerows(results)
     environment = runs.read_json(run.output / "options.json")["environment"]
-    facts = {
-        "generator": f"{run.generator.name} ({run.generator.fingerprint[:12]})",
+    networks = {
+        name: f"{getattr(run.args, name)} ({run.settings[f'{name}_sha256'][:12]})"
+        for name in ("generator", "encoder", "classifier")
+        if run.settings[f"{name}_sha256"]
+    }
+    effort = {
+        "gradient": f"at most {run.args.max_iter} iterations, {run.args.restarts} start(s)",
+        "encoder": "one forward pass",
+        "hybrid": f"at most {run.args.hybrid_max_iter} iterations",
+    }
+    facts = networks | {
         "objective": run.args.objective,
-        "solver": f"{run.args.solver}, at most {run.args.max_iter} iterations, {run.args.restarts} start(s)",
+        "solver": run.args.solver,
+        **{method: effort[method] for method in run.methods},
         "window": run.args.window,
         "seed": str(run.args.seed),
         "commit": str(environment["commit"])[:12],

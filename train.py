@@ -194,11 +194,10 @@ def main() -> int:
         for split in ("train", "validation")
     )
     folder = runs.output_folder(args.output, Path("logs"), f"encoder-{args.data.resolve().name}")
-    check_options(args, folder / "options.json", generator)
     is_chief = _is_chief(strategy)
-    if is_chief and not (folder / "options.json").exists():
-        facts = {"generator_sha256": generator.fingerprint, "environment": runs.environment()}
-        runs.write_json(folder / "options.json", vars(args) | facts)
+    changeable = (*CHANGEABLE, "epochs") if args.schedule == "constant" else CHANGEABLE
+    begun = vars(args) | {"generator_sha256": generator.fingerprint}
+    runs.keep_options(folder, begun, changeable=changeable, write=is_chief)
     with runs.tee_log(folder / "log.txt") if is_chief else contextlib.nullcontext():
         if not args.quiet:
             print(folder, *generator.notes, clips.describe(), validation_clips.describe(), sep="\n")
@@ -240,23 +239,6 @@ def _is_chief(strategy: tf.distribute.Strategy) -> bool:
         return True
     has_chief = "chief" in resolver.cluster_spec().jobs
     return (resolver.task_type, resolver.task_id) == ("chief" if has_chief else "worker", 0)
-
-
-def check_options(args: argparse.Namespace, path: Path, generator: Generator) -> None:
-    """A run is continued with the options, and the generator, that it began with."""
-    if not path.is_file():
-        return
-    before = runs.read_json(path)
-    if before.get("generator_sha256") != generator.fingerprint:
-        raise UserError(f"--generator {args.generator}: {path.parent} began with other weights; give another --output")
-    changeable = (*CHANGEABLE, "epochs") if args.schedule == "constant" else CHANGEABLE
-    for name, value in vars(args).items():
-        value = str(value) if isinstance(value, Path) else value
-        if name not in changeable and before.get(name) != value:
-            raise UserError(
-                f"--{name}: {path.parent} began with {before.get(name)}. Received: {value}. Give the same, or "
-                "another --output"
-            )
 
 
 def steps_per_epoch(args: argparse.Namespace, clips: Dataset) -> int:

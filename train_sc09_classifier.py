@@ -55,7 +55,8 @@ PRESETS = {
         "epochs": 250,
     },
 }
-NOT_PART_OF_THE_MODEL = ("output", "results", "export", "dry_run", "quiet", "preset", "cache")
+# What a run may be continued with another value of.
+CHANGEABLE = ("output", "results", "export", "dry_run", "quiet", "preset", "cache")
 MISHEARD_CLIPS = 8
 
 
@@ -169,8 +170,7 @@ def main() -> None:
     if not train_clips.class_names:
         raise UserError(f"--data {args.data}: no digit labels; SC09 has zero/ ... nine/ or train/Zero_*.wav")
     folder = runs.output_folder(args.output, Path("logs"), f"classifier-{args.architecture}")
-    _check_same_options(args, folder / "options.json")
-    runs.write_json(folder / "options.json", vars(args))
+    runs.keep_options(folder, vars(args), changeable=CHANGEABLE)
     with runs.tee_log(folder / "log.txt"):
         if not args.quiet:
             print(f"{folder}\n{train_clips.describe()}\n{validation_clips.describe()}")
@@ -372,17 +372,6 @@ def _epochs_so_far(folder: Path) -> list[dict]:
     """One record an epoch, in order; of an epoch that was repeated, the latest."""
     by_epoch = {record["epoch"]: record for record in runs.read_jsonl(folder / "epochs.jsonl")}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
-
-
-def _check_same_options(args: argparse.Namespace, path: Path) -> None:
-    """A run is continued with the options it began with."""
-    if not path.is_file():
-        return
-    before = runs.read_json(path)
-    for name, value in vars(args).items():
-        value = str(value) if isinstance(value, Path) else value
-        if name not in NOT_PART_OF_THE_MODEL and before.get(name) != value:
-            raise UserError(f"--{name}: {path.parent} began with {before.get(name)}. Received: {value}")
 
 
 def _to_tensorboard(folder: Path, picture: Path, clips: Dataset, probabilities: np.ndarray) -> None:

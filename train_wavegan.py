@@ -33,7 +33,6 @@ Examples:
 import utils  # noqa: F401  first: it sets what NumPy and TensorFlow read when imported
 
 # isort: split
-import json
 import signal
 import sys
 import time
@@ -243,7 +242,7 @@ def main() -> int:
         args.latent_dim, args.dim, num_samples=args.num_samples, num_channels=args.num_channels, upsample=args.upsample
     )
     folder = runs.output_folder(args.output, Path("logs"), f"wavegan-{args.preset}-{args.data.resolve().name}")
-    check_options(folder / "options.json", args)
+    runs.keep_options(folder, vars(args), changeable=CHANGEABLE)
 
     with runs.tee_log(folder / "log.txt"):
         print(dataset.describe())
@@ -396,21 +395,6 @@ class Run:
 
 def _numbers(values: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in values.items())
-
-
-def check_options(path: Path, args) -> None:
-    """Write the options of a new run; refuse to continue one whose other options differ."""
-    now = json.loads(runs.to_json({name: value for name, value in vars(args).items() if name not in CHANGEABLE}))
-    if not path.exists():
-        runs.write_json(path, {**vars(args), "environment": runs.environment()})
-        return
-    before = runs.read_json(path)
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise options.UserError(
-                f"--{name}: {path.parent} was begun with {before.get(name)!r}, received {value!r}; "
-                f"give that value, or another --output"
-            )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Both take audio; the front end is inside the model, and the `.keras` file holds 
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -12,10 +13,12 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from models.checkpoints import load_keras
 from models.resnet import TAPS, Spectrogram, resnet18
-from utils.options import UserError, one_line
+from utils.options import UserError
 from utils.spectrograms import magnitude, stft
 
+FILE_NAME = "classifier.keras"
 ARCHITECTURES = ("resnet18", "mel_cnn")
 MEL_CNN_TAPS = ("stem", "block1", "block2", "block3")
 
@@ -115,6 +118,21 @@ def classifier_features(model: Classifier, audio: tf.Tensor) -> dict[str, tf.Ten
     return model.network(audio, training=False)
 
 
+def middle_features(model: Classifier) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """`classifier_features`, but of the middle block alone: what the paper's recovery loss compares.
+
+    In a `tf.function` nothing behind that block is computed.
+    """
+    tap = model.taps[(len(model.taps) - 1) // 2]
+    return lambda audio: {tap: classifier_features(model, audio)[tap]}
+
+
+def find_classifier(path: str | Path) -> Path:
+    """The `.keras` file that `path` names: itself, or classifier.keras in a folder."""
+    path = Path(path)
+    return path / FILE_NAME if path.is_dir() else path
+
+
 def load_classifier(path: str | Path) -> Classifier:
     """Read what `train_sc09_classifier.py` wrote.
 
@@ -127,17 +145,11 @@ def load_classifier(path: str | Path) -> Classifier:
     Raises:
         UserError: no such file, a damaged one, or a Keras model of another kind.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "classifier.keras"
-    if not path.is_file():
-        raise UserError(f"{path}: no such classifier; train one with train_sc09_classifier.py --output {path}")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds for a damaged file
-        raise UserError(f"{path}: not a readable .keras file ({one_line(error)})") from error
+    file = find_classifier(path)
+    remedy = f"train_sc09_classifier.py --export classifier_checkpoint/{FILE_NAME} trains one"
+    model = load_keras(file, "classifier", remedy)
     if not isinstance(model, Classifier):
-        raise UserError(f"{path}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py")
+        raise UserError(f"{file}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py")
     return model
 
 

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from models.checkpoints import load_keras
 from models.resnet import Spectrogram, resnet18
-from utils.options import UserError, one_line
 
 FILE_NAME = "encoder.keras"
 
@@ -88,27 +88,27 @@ class Encoder(keras.Model):
         return copy
 
 
-def load_encoder(path: str | Path) -> Encoder:
-    """Read what `train.py` wrote.
+def find_encoder(path: str | Path) -> Path:
+    """The `.keras` file that `path` names: itself, or in a folder the only one, or else encoder.keras."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    files = list(path.glob("*.keras"))
+    return files[0] if len(files) == 1 else path / FILE_NAME
+
+
+def load_encoder(path: str | Path) -> keras.Model:
+    """Read an encoder: what `train.py` wrote, or any Keras model of the same inputs and outputs.
 
     Args:
-        path: a `.keras` file, or a folder with `encoder.keras` in it.
+        path: a `.keras` file, or a folder with one, see `find_encoder`.
 
     Returns:
-        The `Encoder`, uncompiled. Call it on audio with `training=False`.
+        Audio float32 `[B, T, C]` in [-1, 1] -> z `[B, latent_dim]`; an `Encoder` if `train.py` wrote it.
+        Uncompiled. Call it with `training=False`.
 
     Raises:
-        UserError: no such file, a damaged one, or a Keras model of another kind.
+        UserError: no such file, or a damaged one.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE_NAME
-    if not path.is_file():
-        raise UserError(f"--encoder {path}: no such encoder; train.py --export {path} trains one")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds for a damaged file
-        raise UserError(f"--encoder {path}: not a readable .keras file ({one_line(error)})") from error
-    if not isinstance(model, Encoder):
-        raise UserError(f"--encoder {path}: holds a {type(model).__name__}, not an encoder of train.py")
-    return model
+    remedy = f"train.py --export inverse_mapping_checkpoint/{FILE_NAME} trains one, --encoder names another"
+    return load_keras(find_encoder(path), "encoder", remedy)

@@ -69,7 +69,16 @@ def test_what_is_no_encoder_is_refused_in_one_line(tmp_path):
     (tmp_path / "encoder.keras").write_bytes(b"PK not a zip")
     with pytest.raises(UserError, match="not a readable .keras file"):
         load_encoder(tmp_path)
+
+
+def test_any_keras_model_is_read_by_name_or_alone_in_a_folder(tmp_path):
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    other.save(tmp_path / "other.keras")
-    with pytest.raises(UserError, match="holds a Sequential"):
-        load_encoder(tmp_path / "other.keras")
+    other.save(tmp_path / "mine.keras")
+    for path in (tmp_path, tmp_path / "mine.keras"):
+        found = load_encoder(path)
+        np.testing.assert_array_equal(found(np.ones((1, 3))), other(np.ones((1, 3))))
+    other.save(tmp_path / "last.keras")
+    with pytest.raises(UserError, match="encoder.keras: no such encoder; train.py"):
+        load_encoder(tmp_path)
+    Encoder(**TINY).save(tmp_path / "encoder.keras")
+    assert isinstance(load_encoder(tmp_path), Encoder)

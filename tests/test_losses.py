@@ -14,8 +14,14 @@ TARGET = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)
 Z = RNG.uniform(-2, 2, (3, 5)).astype(np.float32)
 
 
+def taps(audio) -> dict[str, tf.Tensor]:
+    """Two maps in place of a classifier's activations, of several sizes and types."""
+    return {"square": tf.square(audio), "coarse": tf.cast(audio[:, ::64, :1], tf.bfloat16)}
+
+
 def point(audio=AUDIO, target=TARGET, z=Z, prior="uniform") -> Point:
-    return Point(*(tf.constant(x) for x in (audio, target, z)), prior)
+    audio, target, z = (tf.constant(x) for x in (audio, target, z))
+    return Point(audio, target, z, prior, taps(audio), taps(target))
 
 
 def scipy_stft(audio: np.ndarray, frame: int, hop: int) -> np.ndarray:
@@ -52,6 +58,14 @@ def test_mr_stft_agrees_with_scipy():
     np.testing.assert_allclose(TERMS["mr_stft"](point()), expected, rtol=1e-4)
 
 
+def test_feature_is_the_mean_over_taps_of_the_mean_absolute_error():
+    square = np.abs(AUDIO**2 - TARGET**2).mean(axis=(1, 2))
+    coarse = np.abs(AUDIO - TARGET)[:, ::64, :1].mean(axis=(1, 2))
+    np.testing.assert_allclose(TERMS["feature"](point()), (square + coarse) / 2, rtol=1e-2)
+    assert parse_objective("waveform=1,feature=0.002").needs_features
+    assert not parse_objective(DEFAULT).needs_features
+
+
 @pytest.mark.parametrize(
     "prior, expected",
     [
@@ -69,7 +83,7 @@ def test_a_clip_alone_and_in_a_batch_lose_the_same(name):
     np.testing.assert_allclose(TERMS[name](point())[1:2], alone, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["stft_real", "waveform", "mr_stft"])
+@pytest.mark.parametrize("name", ["stft_real", "waveform", "mr_stft", "feature"])
 @pytest.mark.parametrize("audio", [AUDIO, np.zeros_like(AUDIO)], ids=["noise", "silence"])
 def test_values_and_gradients_are_finite_at_a_perfect_match_and_for_silence(name, audio):
     for target in (audio, np.zeros_like(audio)):
@@ -97,7 +111,7 @@ def test_named_objectives_are_valid(text):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("loudness=1", "stft_real, waveform, mr_stft, latent_prior"),
+        ("loudness=1", "stft_real, waveform, mr_stft, feature, latent_prior"),
         ("", "TERM=WEIGHT"),
         ("waveform=1,", "TERM=WEIGHT"),
         ("waveform", "waveform=1"),

@@ -159,6 +159,36 @@ def test_an_encoders_answer_is_taken_clipped_and_refined(tiny):
     np.testing.assert_allclose(hybrid.z, z, atol=1e-3)
 
 
+def envelope(audio) -> dict[str, tf.Tensor]:
+    """In place of a classifier: the energy of 64 frames."""
+    return {"energy": tf.reduce_mean(tf.reshape(tf.square(audio), [-1, 64, 16]), axis=2)}
+
+
+@pytest.mark.parametrize("solver", ["batched", "scipy"])
+def test_the_term_feature_compares_the_features_of_each_clip(tiny, noise, solver):
+    calls = []
+
+    def features(audio):
+        calls.append(audio)
+        return envelope(audio)
+
+    inverter = Inverter(tiny, parse_objective("feature=2"), solver=solver, features=features)
+    starts = from_prior(tiny, 0, identities(3), 2)
+    found = inverter.refine(noise[:3], starts, max_iter=20)
+    expected = 2 * np.abs(envelope(found.audio)["energy"] - envelope(noise[:3])["energy"]).mean(axis=1)
+    np.testing.assert_allclose(found.objective, expected, rtol=1e-4)
+    np.testing.assert_allclose([curve[-1] for curve in found.curve], expected, rtol=1e-4)
+    np.testing.assert_allclose(inverter.evaluate(noise[:3], found.z).objective, expected, rtol=1e-4)
+    first = inverter.evaluate(noise[:3], starts[:, 0]).objective
+    assert (found.objective < 0.9 * first).all()
+    assert len(calls) == 3  # traced for the targets, the search and the result, never again
+
+
+def test_an_objective_with_feature_needs_features(tiny):
+    with pytest.raises(UserError, match="--objective: the term feature needs a --classifier"):
+        Inverter(tiny, parse_objective("waveform=1,feature=1"))
+
+
 @pytest.mark.parametrize("encoder", [lambda audio: audio[:, :7, 0], lambda audio: tf.matmul(audio, tf.zeros([3, 3]))])
 def test_an_encoder_that_does_not_fit_is_named(tiny, noise, encoder):
     with pytest.raises(UserError, match="--encoder"):

@@ -97,6 +97,33 @@ def test_json_round_trip(tmp_path_factory, value):
     assert runs.read_json(path) == value
 
 
+def test_a_run_is_continued_with_the_options_it_began_with(tmp_path):
+    begun = {"data": Path("a"), "seed": np.int64(3), "shape": (1, 2), "epochs": 5, "encoder_sha256": None}
+    runs.keep_options(tmp_path, begun)
+    written = runs.read_json(tmp_path / "options.json")
+    assert written["data"] == "a" and written["shape"] == [1, 2] and "commit" in written["environment"]
+    runs.keep_options(tmp_path, begun | {"epochs": 9, "patience": None}, changeable=["epochs"])
+    assert runs.read_json(tmp_path / "options.json") == written
+    for change, said in [
+        ({"seed": 4}, "--seed: .* began with 3. Received: 4. Give the same, or another --output"),
+        ({"data": Path("b")}, "DATA: .* began with a. Received: b"),
+        ({"encoder_sha256": "f0"}, "--encoder: .* began with sha256 None. Received: sha256 f0"),
+        ({"patience": 2}, "--patience: .* began with None. Received: 2"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            runs.keep_options(tmp_path, begun | change, positional=["data"])
+
+
+def test_a_folder_of_something_else_is_no_run(tmp_path):
+    (tmp_path / ".tmp-12.json").write_text("half")
+    runs.keep_options(tmp_path, {"seed": 1}, write=False)
+    assert not (tmp_path / "options.json").exists()
+    runs.keep_options(tmp_path, {"seed": 1})
+    (tmp_path / "options.json").rename(tmp_path / "other.json")
+    with pytest.raises(UserError, match="--output .* neither empty"):
+        runs.keep_options(tmp_path, {"seed": 1})
+
+
 def test_json_takes_paths_and_numpy(tmp_path):
     path = tmp_path / "options.json"
     written = {"output": Path("a/b"), "mse": np.float32(0.5), "n": np.int64(3), "z": np.arange(2)}

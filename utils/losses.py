@@ -5,16 +5,17 @@ that needs a network takes it from a field of `Point`, where the objective's cal
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from utils import spectrograms
+from utils.feature_loss import feature_distance
 from utils.options import UserError
 
-PUBLISHED = "stft_real=1,waveform=1"
+PUBLISHED = "stft_real=1,waveform=1,feature=1"  # as in the paper's inversion script
 # On real speech the published terms alone are smallest near silence; mr_stft also finds own samples more often.
 DEFAULT = "stft_real=1,waveform=1,mr_stft=0.1"
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
@@ -26,12 +27,16 @@ class Point(NamedTuple):
     audio, target: float32 `[B, T, C]` in [-1, 1], the reconstruction and the clip.
     z: float32 `[B, latent_dim]`.
     prior: `uniform` in [-1, 1] or `normal`.
+    features, target_features: activations of a classifier on audio and on target by tap, each float `[B, ...]`;
+        empty where the objective asks for none.
     """
 
     audio: tf.Tensor
     target: tf.Tensor
     z: tf.Tensor
     prior: str
+    features: Mapping[str, tf.Tensor] = {}
+    target_features: Mapping[str, tf.Tensor] = {}
 
 
 Term = Callable[[Point], tf.Tensor]
@@ -67,6 +72,12 @@ def mr_stft(point: Point) -> tf.Tensor:
 
 
 @term
+def feature(point: Point) -> tf.Tensor:
+    """Mean absolute error of the classifier's activations, mean over taps; the paper takes one middle tap."""
+    return feature_distance(point.features, point.target_features, point.features, "mae")
+
+
+@term
 def latent_prior(point: Point) -> tf.Tensor:
     """Penalty for an unlikely z, mean over its entries.
 
@@ -90,6 +101,11 @@ class Objective:
 
     def __call__(self, point: Point) -> tf.Tensor:
         return tf.add_n([weight * TERMS[name](point) for name, weight in self.weights.items()])
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether a classifier's activations must be in the points that it is called with."""
+        return feature.__name__ in self.weights
 
     def __str__(self) -> str:
         return ",".join(f"{name}={weight:g}" for name, weight in self.weights.items())

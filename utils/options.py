@@ -132,12 +132,14 @@ _SHARED: dict[str, dict[str, Any]] = {
     "encoder": dict(
         default="inverse_mapping_checkpoint/",
         metavar="PATH",
-        help="the trained encoder (audio to latent) that the methods encoder and hybrid start from",
+        help="the trained encoder (audio to latent) that the methods encoder and hybrid start from: a .keras file, "
+        "or a folder with one",
     ),
     "classifier": dict(
         default="classifier_checkpoint/",
         metavar="PATH",
-        help="the digit classifier whose features serve as a loss",
+        help="the digit classifier whose activations serve as a loss, read where a loss needs them: a .keras file, "
+        "or a folder with classifier.keras",
     ),
     "judge": dict(
         default=None,

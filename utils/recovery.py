@@ -8,7 +8,7 @@ or `normal`) and `sample_prior`, called as z `[B, latent_dim]` to audio `[B, T, 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from utils.options import SOLVERS, UserError
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
 POLISH_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
 
+Features = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # audio [B, T, C] to activations by tap
 Progress = Callable[[int, float], None]  # rows that still run, median of their best objectives
 
 
@@ -85,9 +86,7 @@ def from_encoder(
         z = np.asarray(encoder(targets), np.float32)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"--encoder: does not take the generator's audio, {targets.shape}: {reason}"
-        ) from error
+        raise UserError(f"--encoder: does not take the generator's audio, {targets.shape}: {reason}") from error
     if z.shape != (len(targets), generator.latent_dim):
         raise UserError(
             f"--encoder: must give latents [B, {generator.latent_dim}], as the generator takes them. "
@@ -108,9 +107,12 @@ class Inverter:
         box: keep z in the prior's box [-1, 1]. Without effect for a normal prior, which has none.
         polish: the same generator in float32, where `generator` computes in less: a search ends with a short
             one on it, and every objective and sample reported is its.
+        features: what the objective's term `feature` compares: audio `[B, T, C]` to a classifier's activations
+            by tap, each float `[B, ...]`, differentiable. Those of the targets are computed once a search.
 
     Raises:
         ValueError: for another solver.
+        UserError: for an objective with the term `feature`, but no features.
     """
 
     def __init__(
@@ -121,15 +123,21 @@ class Inverter:
         solver: str = "batched",
         box: bool = True,
         polish: Any = None,
+        features: Features | None = None,
     ):
         if solver not in SOLVERS:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}. Received: {solver!r}")
+        if objective.needs_features and features is None:
+            raise UserError(f"--objective: the term feature needs a --classifier. Received: {objective}")
+        features = features if objective.needs_features else _no_features
         self.generator = generator
         self._minimize = _minimize_batched if solver == "batched" else _minimize_scipy
         self._bounds = _bounds(generator, box)
-        self._search = _value_and_gradient(generator, objective)
-        self._polish = polish and _value_and_gradient(polish, objective)
-        self._forward = _forward(polish or generator, objective)
+        self._targets = _targets(generator, features)
+        spec = _spec(self._targets)
+        self._search = _value_and_gradient(generator, objective, features, spec)
+        self._polish = polish and _value_and_gradient(polish, objective, features, spec)
+        self._forward = _forward(polish or generator, objective, features, spec)
 
     def refine(
         self, targets: np.ndarray, starts: np.ndarray, *, max_iter: int, progress: Progress | None = None
@@ -144,6 +152,7 @@ class Inverter:
         """
         clips, restarts, latent_dim = starts.shape
         rows = starts.reshape(-1, latent_dim)
+        targets = self._targets(tf.constant(targets))
         found = self._run(self._search, targets, rows, restarts, max_iter, progress)
         best = found.fun.reshape(clips, restarts).argmin(axis=1) + restarts * np.arange(clips)
         z, status = found.x[best], [lbfgs.Status(found.status[i]).name for i in best]
@@ -154,19 +163,18 @@ class Inverter:
             z, status = polished.x, polished.status_names
             evaluations = evaluations + polished.evaluations
             curve = [np.concatenate(parts) for parts in zip(curve, polished.curve, strict=True)]
-        objective, audio = (x.numpy() for x in self._forward(tf.constant(z), tf.constant(targets)))
+        objective, audio = (x.numpy() for x in self._forward(tf.constant(z), targets))
         return Recovered(z, audio, objective.astype(np.float64), evaluations, status, curve)
 
     def evaluate(self, targets: np.ndarray, z: np.ndarray) -> Recovered:
         """What given latents, float32 `[B, latent_dim]`, give without a search: one evaluation each."""
-        objective, audio = (x.numpy() for x in self._forward(tf.constant(z), tf.constant(targets)))
+        targets = self._targets(tf.constant(targets))
+        objective, audio = (x.numpy() for x in self._forward(tf.constant(z), targets))
         objective = objective.astype(np.float64)
         ones = np.ones(len(z), int)
         return Recovered(z, audio, objective, ones, ["encoded"] * len(z), list(objective[:, None]))
 
     def _run(self, compiled, targets, rows, restarts, max_iter, progress) -> lbfgs.Result:
-        targets = tf.constant(targets)
-
         def value_and_gradient(x, index):
             return compiled(tf.constant(x), tf.constant(index // restarts), targets)
 
@@ -178,34 +186,51 @@ def _bounds(generator: Any, box: bool) -> tuple[float, float]:
     return (-1.0, 1.0) if box and generator.prior == "uniform" else (-np.inf, np.inf)
 
 
-def _signature(generator: Any) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    return (
-        tf.TensorSpec([None, generator.latent_dim], tf.float32),
-        tf.TensorSpec([None, generator.num_samples, generator.num_channels], tf.float32),
-    )
+def _no_features(audio: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {}
 
 
-def _value_and_gradient(generator: Any, objective: Objective) -> Callable:
+def _targets(generator: Any, features: Features) -> Callable:
+    """Traced once: clips `[B, T, C]` to all that points hold of them, by field of `Point`."""
+    clips = tf.TensorSpec([None, generator.num_samples, generator.num_channels], tf.float32)
+
+    @tf.function(input_signature=[clips], autograph=False)
+    def targets(audio):
+        return {"target": tf.identity(audio), "target_features": features(audio)}
+
+    return targets
+
+
+def _spec(targets: Callable) -> dict:
+    """What `targets` returns, as an input signature."""
+    outputs = targets.get_concrete_function().structured_outputs
+    return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), outputs)
+
+
+def _value_and_gradient(generator: Any, objective: Objective, features: Features, targets_spec: dict) -> Callable:
     """Traced once: (z `[b, latent_dim]`, index of each row's target, targets) to value and gradient in z."""
-    z_spec, targets_spec = _signature(generator)
+    z_spec = tf.TensorSpec([None, generator.latent_dim], tf.float32)
 
     @tf.function(input_signature=[z_spec, tf.TensorSpec([None], tf.int32), targets_spec], autograph=False)
     def value_and_gradient(z, index, targets):
+        mine = tf.nest.map_structure(lambda x: tf.gather(x, index), targets)
         with tf.GradientTape() as tape:
             tape.watch(z)
-            value = objective(Point(generator(z), tf.gather(targets, index), z, generator.prior))
+            audio = generator(z)
+            value = objective(Point(audio, z=z, prior=generator.prior, features=features(audio), **mine))
         return value, tape.gradient(value, z)
 
     return value_and_gradient
 
 
-def _forward(generator: Any, objective: Objective) -> Callable:
+def _forward(generator: Any, objective: Objective, features: Features, targets_spec: dict) -> Callable:
     """Traced once: (z, targets) to the objective `[B]` and the audio `[B, T, C]`."""
+    z_spec = tf.TensorSpec([None, generator.latent_dim], tf.float32)
 
-    @tf.function(input_signature=_signature(generator), autograph=False)
+    @tf.function(input_signature=[z_spec, targets_spec], autograph=False)
     def forward(z, targets):
         audio = generator(z)
-        return objective(Point(audio, targets, z, generator.prior)), audio
+        return objective(Point(audio, z=z, prior=generator.prior, features=features(audio), **targets)), audio
 
     return forward
 

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from utils.options import UserError
 
 TEMPORARY = ".tmp-"
+OPTIONS = "options.json"
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "tensorflow",
@@ -77,6 +78,45 @@ def new_run(parent: Path, description: str) -> Path:
             claim.rmdir()
             continue
         return claim.rename(parent / f"{number}-{slug}")
+
+
+def keep_options(
+    folder: Path,
+    options: Mapping[str, Any],
+    *,
+    changeable: Collection[str] = (),
+    positional: Collection[str] = (),
+    write: bool = True,
+) -> None:
+    """A run is continued with the options it began with: written to options.json, or compared with those there.
+
+    Args:
+        folder: of the run, see `output_folder`.
+        options: by name; values as in `to_json`. One called NAME_sha256 says what the file of option NAME holds.
+        changeable: names of those that may have another value when the run is continued.
+        positional: names of those that are given without a flag.
+        write: False where another process of the same run writes.
+
+    Raises:
+        UserError: for another value than the run began with, or a folder of something else: neither empty nor
+            with an options.json.
+    """
+    path = folder / OPTIONS
+    if not path.exists():
+        if not write:
+            return
+        if any(not other.name.startswith(TEMPORARY) for other in folder.iterdir()):
+            raise UserError(f"--output {folder}: is neither empty nor the folder of a run (no {OPTIONS})")
+        write_json(path, {**options, "environment": environment()})
+    before, now = read_json(path), json.loads(to_json(options))
+    for name, value in now.items():
+        if name not in changeable and before.get(name) != value:
+            flag = name.upper() if name in positional else "--" + name.removesuffix("_sha256")
+            kind = "sha256 " if name.endswith("_sha256") else ""
+            raise UserError(
+                f"{flag}: {folder} began with {kind}{before.get(name)}. Received: {kind}{value}. Give the same, "
+                "or another --output"
+            )
 
 
 @contextlib.contextmanager

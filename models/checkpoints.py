@@ -1,0 +1,51 @@
+"""Keras checkpoints that a person names on a command line."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from utils.options import UserError, one_line
+
+
+def load_keras(file: Path, kind: str, remedy: str) -> keras.Model:
+    """Read a `.keras` file.
+
+    Args:
+        file: the path.
+        kind: what it should hold, e.g. "encoder", for the message when there is no such file.
+        remedy: how to get one, for the same message.
+
+    Returns:
+        The model, uncompiled.
+
+    Raises:
+        UserError: no such file, or one that Keras cannot read.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: no such {kind}; {remedy}")
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:  # Keras raises many kinds for a damaged file
+        raise UserError(f"{file}: not a readable .keras file ({one_line(error)})") from error
+
+
+def require_same_clips(flag: str, network: Any, generator: Any, instead: str = "") -> None:
+    """A network must take the clips that the generator gives; both have num_samples, num_channels, sample_rate.
+
+    Args:
+        flag: the option that named the network, and its value.
+        network: an `Encoder` or a `Classifier`.
+        generator: a `Generator`.
+        instead: what else the user could do, for the message.
+
+    Raises:
+        UserError: another length, number of channels or rate.
+    """
+    facts = ("num_samples", "num_channels", "sample_rate")
+    takes, gives = ([getattr(x, fact) for fact in facts] for x in (network, generator))
+    if takes != gives:
+        raise UserError(
+            f"{flag}: takes {takes[0]} samples of {takes[1]} channel(s) at {takes[2]} Hz, the generator gives "
+            f"{gives[0]} of {gives[1]} at {gives[2]} Hz" + (f"; {instead}" if instead else "")
+        )
