@@ -144,6 +144,8 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"{row_flags[0]}: chooses one row; it cannot stand with {whole or '--reconstructions'}")
     if args.n < 2:
         raise UserError(f"--n: must be at least 2. Received: {args.n}")
+    if args.splits > args.n:
+        raise UserError(f"--splits: must be at most --n, {args.n}. Received: {args.splits}")
     return args
 
 
@@ -201,7 +203,9 @@ class Workbench:
         )
 
     def need_encoder(self) -> None:
-        """Loads the encoder; `recover` takes it if it is there by then."""
+        """Loads the encoder, once; `recover` takes it if it is there by then."""
+        if self.encoder is not None:
+            return
         path = self.args.encoder
         model = load_encoder(path)
         if isinstance(model, Encoder):

@@ -207,10 +207,10 @@ class Recovery:
             for first in range(0, len(clips), self.batch_size):
                 batch = clips[first : first + self.batch_size]
                 path = self._path(method, batch)
-                if path.exists():
-                    bar.initial += len(batch)  # does not count as speed
-                else:
+                if not path.exists():
                     self._recover(method, batch, path)
+                elif not self.quiet:
+                    bar.initial += len(batch)  # what was there does not count as speed
                 with np.load(path, allow_pickle=False) as file:
                     parts.append({name: file[name] for name in file.files})
                 bar.update(len(batch))

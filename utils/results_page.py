@@ -20,15 +20,15 @@ FIGURES = {
 INTRODUCTION = """\
 # Results
 
-Every table and figure of the paper, made by `make results` from the models that come with the project. This page is
-generated: do not edit it.
+Every table and figure of the paper, made by `make results`. This page is generated: do not edit it.
 
 ## What differs from the paper
 
-- **The generator** is a small WaveGAN trained on 7,000 digits for this project, not the published one of 18,620;
-  encoder and classifier are small, too. All numbers depend on them.
+- **The generator** is {generator}. All numbers depend on it.
 - **The budget** is at most {max_iter} iterations for gradient and {hybrid_max_iter} for hybrid, the same for all rows;
-  the paper allowed its gradient method 50,000 and its hybrid 200. With more, gradient rows improve.
+  the paper allowed its gradient method 50,000 and its hybrid 200, so rows
+  of a search may be short of what it can reach.
+- **The clips** are drawn from the validation split by the seed; the published scripts take its first 501.
 - **Preset `paper`** reads clips as the published scripts do (stretched by 2.4 %, raised by 3 dB), minimises their loss
   and leaves z free. **Preset `aligned`** reads clips at the rate and level the generator was trained on, minimises a
   multi-resolution STFT distance as well, and keeps z in the prior's box.
@@ -45,6 +45,12 @@ Brackets are 95 % bootstrap intervals over clips; `±` is the standard deviation
 inception score. The floors say what doing nothing scores: silence in place of each reconstruction, a random sample of
 the generator, and another real clip (which gives the real-against-real Frechet distance at the same n).
 """
+
+BUNDLED = "checkpoint"
+BUNDLED_GENERATOR = (
+    "the small WaveGAN that comes with the project, trained on 7,000 digits, not the published one of 18,620; encoder\n"
+    "  and classifier are small, too"
+)
 
 COMMANDS = """\
 ## The commands
@@ -83,9 +89,10 @@ def write_report(path: Path, folder: Path, data: str) -> None:
     if not tables:
         raise UserError(f"--report: no table1.json or table2.json in {folder}; --all makes them")
     any_row = next(rows[0] for table in tables.values() for rows in parts_of(table).values())
-    parts = [
-        INTRODUCTION.format(**{name: any_row["protocol"][name] for name in ("max_iter", "hybrid_max_iter", "splits")})
-    ]
+    shared = any_row["protocol"]
+    generator = BUNDLED_GENERATOR if Path(shared["generator"]) == Path(BUNDLED) else f"`{shared['generator']}`"
+    facts = {name: shared[name] for name in ("max_iter", "hybrid_max_iter", "splits")}
+    parts = [INTRODUCTION.format(generator=generator, **facts)]
     for number, table in tables.items():
         parts += [f"## {TITLES[number]}\n", table_markdown(table), *_meaning(table)]
     detection = folder / "table3.md"

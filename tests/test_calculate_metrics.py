@@ -1,0 +1,225 @@
+"""calculate_metrics.py and utils/evaluation.py on a tiny generator, encoder and classifiers."""
+
+import csv
+import importlib
+import json
+import subprocess
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from models.classifier import Classifier
+from models.encoder import Encoder
+from models.generator import load_generator
+from utils import evaluation, tables
+from utils.datasets import DIGITS
+from utils.options import EXIT_OK, EXIT_USAGE
+from utils.runs import read_jsonl
+
+calculate_metrics = importlib.import_module("calculate_metrics")
+
+GENERATOR, RATE, LENGTH, LATENT_DIM = "tests.tiny:generator", 8000, 1024, 6
+N = 5
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with networks of the tiny generator's shape and 12 clips of three digits."""
+    folder = tmp_path_factory.mktemp("metrics")
+    keras.utils.set_random_seed(0)
+    shape = {"num_samples": LENGTH, "sample_rate": RATE}
+    Encoder(latent_dim=LATENT_DIM, width=2, **shape).save(folder / "encoder.keras")
+    for name, architecture in (("classifier", "resnet18"), ("judge", "mel_cnn")):
+        Classifier(architecture=architecture, width=2, class_names=DIGITS, **shape).save(folder / f"{name}.keras")
+    rng = np.random.default_rng(0)
+    for digit in DIGITS[:3]:
+        (folder / "clips" / digit).mkdir(parents=True)
+        for i in range(4):
+            clip = rng.normal(0, 0.1, LENGTH) * np.hanning(LENGTH)
+            soundfile.write(folder / "clips" / digit / f"speaker{i}.wav", clip, RATE, subtype="FLOAT")
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, place):
+    """main() in this process, which saves TensorFlow's start: (exit code, what it printed, its errors)."""
+
+    def run(output, *args, data="clips"):
+        given = ["--generator", GENERATOR, "--data", place / data, "--split", "all", "--cache", place / "cache"]
+        given += [f"--{name}={place / f'{name}.keras'}" for name in ("encoder", "classifier", "judge")]
+        given += ["--n", N, "--batch_size", 3, "--max_iter", 3, "--hybrid_max_iter", 2, "--resamples", 5]
+        given += ["--output", output, "--quiet"]
+        monkeypatch.setattr("sys.argv", ["calculate_metrics.py", *map(str, [*given, *args])])
+        with pytest.raises(SystemExit) as exited:
+            calculate_metrics.options.run(calculate_metrics.main)
+        printed = capsys.readouterr()
+        return exited.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(place, tmp_path_factory):
+    """The folder in which the first test makes both tables."""
+    return tmp_path_factory.mktemp("whole")
+
+
+def numbers(output, row, number=1):
+    rows = json.loads((output / f"table{number}.json").read_text())["presets"]["aligned"]
+    return next(r for r in rows if r["row"] == row)
+
+
+def test_all_makes_both_tables_once(call, whole, monkeypatch):
+    code, printed, errors = call(whole, "--all", "--keep")
+    assert code == EXIT_OK, errors
+    for number, names in tables.ROWS.items():
+        with open(whole / f"table{number}.csv", newline="") as file:
+            found = [line for line in csv.DictReader(file) if line["source"] == "preset aligned"]
+        assert {line["row"] for line in found} == set(names)
+        assert all(np.isfinite(float(line[c])) for line in found for c in ("value", "low", "high"))
+        assert all(line["n"] == str(N) for line in found)
+        for name in names:
+            assert tables.ROW_TITLES[name] in printed
+    lines = read_jsonl(whole / "metrics.jsonl")
+    assert [line["row"] for line in lines] == [name for names in tables.ROWS.values() for name in names]
+    assert all(line["protocol"]["seed"] == 0 and line["environment"]["hardware"]["cores"] for line in lines)
+
+    # What a method must be better than: it starts from a random sample and its objective only falls.
+    gradient, sample = (numbers(whole, row)["metrics"] for row in ("gradient", "sample"))
+    assert gradient["waveform_mse"]["value"] < sample["waveform_mse"]["value"]
+    assert numbers(whole, "clips")["metrics"]["waveform_mse"] is None
+    assert numbers(whole, "hybrid", 2)["metrics"]["latent_mse"] is None
+    assert numbers(whole, "hybrid", 2)["evaluations_a_clip"] >= 3
+
+    # Again: what was recovered is read, not computed.
+    def refuse(*_, **__):
+        raise AssertionError("searched again")
+
+    before = sorted(whole.glob("recovered/*"))
+    monkeypatch.setattr(calculate_metrics.recovery.Inverter, "refine", refuse)
+    monkeypatch.setattr(calculate_metrics.recovery.Inverter, "evaluate", refuse)
+    code, _, errors = call(whole, "--synth", "--gradient")
+    assert code == EXIT_OK, errors
+    again = read_jsonl(whole / "metrics.jsonl")[-1]
+    assert again["metrics"] == numbers(whole, "gradient")["metrics"]
+    assert again["seconds_a_clip"] == numbers(whole, "gradient")["seconds_a_clip"]
+    for figure in (2, 3):
+        code, _, errors = call(whole, "--figure", figure)
+        assert code == EXIT_OK, errors
+        assert (whole / f"figure{figure}.png").stat().st_size > 10_000 and (whole / f"figure{figure}.svg").exists()
+    assert sorted(whole.glob("recovered/*")) == before
+
+
+def test_rows_by_the_papers_flags(call, whole):
+    """Rows whose batches are missing end with what they ended with before."""
+    gone = sorted(whole.glob("recovered/encoder-*"))
+    for path in gone:
+        path.unlink()
+    for flags, name, kind in ((("--inverse_mapping",), "encoder", "real"), (("--synth",), "clips", "synthetic")):
+        code, _, errors = call(whole, *flags)
+        assert code == EXIT_OK, errors
+        row = read_jsonl(whole / "metrics.jsonl")[-1]
+        assert (row["row"], row["kind"], row["preset"]) == (name, kind, "aligned")
+        assert row["metrics"] == numbers(whole, name, 1 if kind == "synthetic" else 2)["metrics"]
+    assert len(list(whole.glob("recovered/encoder-*"))) == len(gone) / 2
+
+
+def test_kept_clips_read_back_give_the_same_row(call, whole):
+    kept = whole / "kept" / "real-aligned"
+    assert len(list(kept.glob("originals/*/*.wav"))) == N
+    (kept / "hybrid").rename(kept / "theirs")
+    folders = ("--originals", kept / "originals", "--reconstructions", kept / "theirs")
+    code, _, errors = call(whole, *folders, "--table", 2)
+    assert code == EXIT_OK, errors
+    theirs, ours = (numbers(whole, row, 2)["metrics"] for row in ("theirs", "hybrid"))
+    for name in ("waveform_mse", "ssim", "stft_distance", "accuracy/judge", "frechet_distance/judge"):
+        assert theirs[name]["value"] == pytest.approx(ours[name]["value"], rel=1e-5)  # the order of clips is another
+    assert theirs["latent_frechet_distance"] is None
+    assert "| theirs | preset aligned |" in (whole / "table2.md").read_text()
+
+
+def test_the_paper_preset_reads_clips_and_searches_as_published(call, whole):
+    code, _, errors = call(whole, "--gradient", "--preset", "paper", "--n", 2)
+    assert code == EXIT_OK, errors
+    protocol = read_jsonl(whole / "metrics.jsonl")[-1]["protocol"]
+    assert protocol["objective"] == "stft_real=1,waveform=1,feature=0.002"
+    assert (protocol["alignment"], protocol["solver"], protocol["box"]) == ("paper", "scipy", False)
+    assert (protocol["max_iter"], protocol["n"]) == (3, 2)  # given on the command line
+    code, printed, _ = call(whole, "--dry_run", "--all", "--preset", "paper")
+    assert code == EXIT_OK and "Would make 13 row(s)" in printed
+
+
+@pytest.mark.parametrize(
+    "args, complaint",
+    [
+        (("--gradient", "--objective", "feature=1", "--classifier", "none"), "--classifier"),
+        (("--inverse_mapping", "--encoder", "nowhere.keras"), "nowhere.keras"),
+        (("--judge", "classifier_checkpoint/judge.keras"), "--judge none"),
+        (("--n", "1"), "--n"),
+        (("--splits", "6"), "--splits"),
+        (("--n", "500"), "--n 500"),
+        (("--table", "1", "--synth"), "--synth"),
+        (("--reconstructions", "here"), "--originals"),
+        (("--originals", "datasets/demo", "--reconstructions", "tests"), "--reconstructions"),
+    ],
+)
+def test_mistakes_are_one_line(call, tmp_path, args, complaint):
+    code, _, errors = call(tmp_path, *args)
+    assert code == EXIT_USAGE
+    assert errors.startswith("error:") and complaint in errors and "Traceback" not in errors
+
+
+def test_a_users_first_run(run_script, place, tmp_path):
+    """As a process; a generator with no classifiers of its own has the other numbers."""
+    given = ("--generator", GENERATOR, "--classifier", "none", "--judge", "none", "--n", 3, "--resamples", 5)
+    done = run_script("calculate_metrics.py", *given, "--synth", "--gradient", "--max_iter", 2, "--output", tmp_path)
+    assert done.returncode == EXIT_OK, done.stderr
+    assert "gradient, synthetic clips, preset aligned, n = 3, seed 0" in done.stdout and "latent_mse" in done.stdout
+    assert "inception" not in done.stdout
+
+
+def test_clips_do_not_depend_on_n_and_other_clips_are_others():
+    generator = load_generator(GENERATOR)
+    few, many = (evaluation.synthetic_clips(generator, n, 3, batch_size=2) for n in (3, 7))
+    np.testing.assert_array_equal(few.audio, many.audio[:3])
+    np.testing.assert_array_equal(few.z, many.z[:3])
+    later = evaluation.synthetic_clips(generator, 3, 3, start=4)
+    np.testing.assert_allclose(later.audio, many.audio[4:], atol=1e-6)
+    assert set(later.names).isdisjoint(few.names)
+
+
+def test_listening_is_independent_of_the_batch():
+    def listener(audio):
+        return tf.reduce_mean(audio, axis=2), tf.reduce_sum(audio, axis=2)
+
+    audio = np.random.default_rng(0).normal(0, 1, (7, 4, 2)).astype(np.float32)
+    for size in (1, 3, 7, 50):
+        heard = evaluation.listen(listener, audio, size)
+        np.testing.assert_allclose(heard.features, audio.sum(axis=2), rtol=1e-6)
+        assert heard.probabilities.shape == (7, 4)
+
+
+@pytest.mark.slow
+def test_make_results(repo_root, tmp_path):
+    """Every target of `make results` on the bundled generator, an untrained encoder and clips of noise."""
+    generator = load_generator("checkpoint/")
+    Encoder(latent_dim=generator.latent_dim, width=2, generator=generator.fingerprint).save(tmp_path / "encoder.keras")
+    rng = np.random.default_rng(0)
+    listed = []
+    for digit in DIGITS:
+        (tmp_path / "data" / digit).mkdir(parents=True)
+        for i in range(2):
+            listed.append(f"{digit}/{i}_nohash_0.wav")
+            soundfile.write(tmp_path / "data" / listed[-1], rng.normal(0, 0.1, 16000), 16000)
+    (tmp_path / "data" / "validation_list.txt").write_text("\n".join(listed))
+    values = {"N": 10, "MAX_ITER": 2, "DATA": tmp_path / "data", "ENCODER": tmp_path / "encoder.keras"}
+    values["OUTPUT"] = tmp_path / "out"
+    command = ["make", "results", *(f"{name}={value}" for name, value in values.items())]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "Not made yet" not in page
+    assert all(f"Table {number}" in page and f"(figures/figure{number + 1}.png)" in page for number in (1, 2, 3))
