@@ -37,6 +37,8 @@ Every table and figure of the paper, made by `make results`. This page is genera
   that distance is a column of its own. Neither is comparable with the paper's figure; compare with the floors below it.
 - **Accuracy** by the classifier in the loss is circular; the judge, another network on another front end, took part in
   no loss.
+- **SSIM**, the paper's, is of signed STFTs and scaled by the range of both clips: silence scores high, and a loud
+  reconstruction higher than a quiet one. The log-magnitude column is scaled alike, but hears no phase.
 - Inception score and Frechet distances depend on n: compare at equal n only.
 
 ## How to read it
@@ -86,10 +88,10 @@ def write_report(path: Path, folder: Path, data: str) -> None:
         UserError: when there is neither Table 1 nor Table 2.
     """
     tables = {number: table for number in TITLES if (table := read_table(folder, number))}
-    if not tables:
-        raise UserError(f"--report: no table1.json or table2.json in {folder}; --all makes them")
-    any_row = next(rows[0] for table in tables.values() for rows in parts_of(table).values())
-    shared = any_row["protocol"]
+    rows = [row for table in tables.values() for part in parts_of(table).values() for row in part]
+    shared = next((row["protocol"] for row in rows if "max_iter" in row["protocol"]), None)
+    if shared is None:
+        raise UserError(f"--report: no table1.json or table2.json with rows of ours in {folder}; --all makes them")
     generator = BUNDLED_GENERATOR if Path(shared["generator"]) == Path(BUNDLED) else f"`{shared['generator']}`"
     facts = {name: shared[name] for name in ("max_iter", "hybrid_max_iter", "splits")}
     parts = [INTRODUCTION.format(generator=generator, **facts)]
