@@ -45,7 +45,7 @@ from models.classifier import load_classifier
 from models.critic import Guide
 from models.gan_training import GuidedOptions, GuidedTrainer, WassersteinTrainer
 from models.tf1 import find_checkpoint, read_wavegan, write_tf1
-from models.wavegan import Architecture, WaveGANGenerator, match_level, revive
+from models.wavegan import Architecture, WaveGANGenerator, amplify_code, match_level, revive
 from utils import options, runs
 from utils.audio import write_wav
 from utils.datasets import Dataset, batch_indices, load_dataset
@@ -106,6 +106,13 @@ def parse_arguments():
         metavar="PATH",
         help="begin with these weights (an .npz by TF1 names, or a TF1 folder) in place of random ones; dead channels "
         "are drawn anew; guided: there is no decoder stage then, and no clip is paired with a latent",
+    )
+    training.add_argument(
+        "--code_gain",
+        type=options.positive_float,
+        default=1.0,
+        metavar="X",
+        help="with --init_from: factor on what the latents' class code adds to the first layer",
     )
     training.add_argument(
         "--guide",
@@ -279,6 +286,8 @@ def make_trainer(architecture: Architecture, batches: Batches, args):
     start = None
     if args.init_from:
         start = revive(architecture, read_weights(args.init_from, architecture), args.seed)
+        if batches.num_classes:
+            start = amplify_code(architecture, start, batches.num_classes, args.code_gain)
         some = batches.dataset.to_float(slice(0, None, max(1, len(batches.dataset) // EVALUATED)))
         start = match_level(architecture, start, float(np.sqrt(np.mean(np.square(some)))), args.seed)
     rate, seed, precision = args.learning_rate, args.seed, args.precision

@@ -17,6 +17,7 @@ from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.spectrograms import magnitude, stft
 
 NORM_DECAY = 0.99
+ISOTROPY_DECAY = 0.9
 
 
 class TrainerBase(tf.Module):
@@ -145,6 +146,8 @@ class GuidedTrainer(TrainerBase):
         self.critic_optimizer = keras.optimizers.Adam(critic_rate, 0.5, 0.99, name="critic_adam")
         self.critic_optimizer.build(self.critic_variables)
         self.critic_state = _state(*self.critics)
+        # Of few latents and directions, one isotropy gradient is mostly noise; what is applied is a running mean.
+        self.isotropy_gradient = [tf.Variable(tf.zeros_like(v), name="isotropy") for v in self.generator_variables]
         self.norms = {
             name: tf.Variable(0.0, name=f"norm_{name}") for name in ("adversarial", "paired", "features", "level")
         }
@@ -198,7 +201,9 @@ class GuidedTrainer(TrainerBase):
             losses.watch(audio)
             images, answer = self._look(augment(audio))
             scores, logits, activations = self._criticise(images, code)
-            class_loss = _class_loss(logits + answer, code)
+            class_loss = _class_loss(logits, code)
+            if answer:
+                class_loss = (class_loss + _class_loss(answer, code)) / 2
             adversarial = -tf.add_n([tf.reduce_mean(s) for s in scores]) / len(scores)
             total = adversarial + opt.classification * class_loss
             level = level_loss(audio, clips)
@@ -236,7 +241,10 @@ class GuidedTrainer(TrainerBase):
         with tf.GradientTape() as tape:
             ratios = participation_ratio(self.generator.jacobian_product(z, directions)[1])
             loss = -tf.reduce_mean(tf.math.log(ratios))
-        extra = tape.gradient(loss, self.generator_variables, unconnected_gradients="zero")
+        fresh = tape.gradient(loss, self.generator_variables, unconnected_gradients="zero")
+        for mean, gradient in zip(self.isotropy_gradient, fresh, strict=True):
+            mean.assign(ISOTROPY_DECAY * mean + (1 - ISOTROPY_DECAY) * gradient)
+        extra = self.isotropy_gradient
         lacking = tf.clip_by_value(tf.math.log(self.options.participation) + loss, 0.0, 1.0)
         share = self.options.isotropy * lacking
         scale = share * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(extra) + 1e-12)

@@ -355,6 +355,28 @@ def match_level(
     return {**weights, **scaled}
 
 
+def amplify_code(
+    architecture: Architecture, weights: Mapping[str, np.ndarray], num_classes: int, gain: float
+) -> dict[str, np.ndarray]:
+    """Let the class code of z (`utils.paired_latents.class_code`) weigh more: fewer latents fall between two classes.
+
+    Args:
+        architecture: hyper-parameters.
+        weights: TF1 name to float32 array.
+        num_classes: blocks of z whose sums are the code.
+        gain: factor on the sums; 1 changes nothing.
+
+    Returns:
+        TF1 name to float32 array; only the dense kernel differs.
+    """
+    name = "G/z_project/dense/kernel"
+    kernel = np.array(weights[name])
+    width = architecture.latent_dim // num_classes
+    blocks = kernel[: num_classes * width].reshape(num_classes, width, -1)
+    blocks += (gain - 1) * blocks.mean(axis=1, keepdims=True)
+    return {**weights, name: kernel}
+
+
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:
     """Glorot-uniform kernels and zero biases, as TF1's layers start: TF1 name to float32 array."""
     rng = np.random.default_rng(seed)
