@@ -462,13 +462,12 @@ def write_reports(run: Run, clips: list[Input]) -> list[dict[str, Any]]:
     }
     effort = {
         "gradient": f"at most {run.args.max_iter} iterations, {run.args.restarts} start(s)",
-        "encoder": "one forward pass",
         "hybrid": f"at most {run.args.hybrid_max_iter} iterations",
     }
     facts = networks | {
         "objective": run.args.objective,
         "solver": run.args.solver,
-        **{method: effort[method] for method in run.methods},
+        **{method: effort[method] for method in run.methods if method in effort},
         "window": run.args.window,
         "seed": str(run.args.seed),
         "commit": str(environment["commit"])[:12],

@@ -15,11 +15,13 @@ import pytest
 import soundfile
 
 import latent_vector_recovery
+from models.classifier import Classifier
 from tests.tiny import Tiny
 from utils.latents import load_latents
 from utils.options import UserError
 from utils.runs import read_json, read_jsonl
 
+JUDGE = str(Path(__file__).parents[1] / "classifier_checkpoint" / "judge.keras")  # of other clips
 TINY = ("--generator", "tests.tiny:generator")
 QUICK = (*TINY, "--max_iter", "5", "--own_samples", "0")
 
@@ -53,6 +55,16 @@ def encoder(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> Path:
+    """A folder with an untrained classifier of the tiny generator's clips."""
+    folder = tmp_path_factory.mktemp("classifier")
+    keras.utils.set_random_seed(0)
+    facts = {"num_samples": 1024, "sample_rate": 8000, "class_names": ("a", "b")}
+    Classifier(architecture="resnet18", width=2, **facts).save(folder / "classifier.keras")
+    return folder
+
+
 def compared(output: Path) -> dict[str, object]:
     """All that must be equal between two runs of the same settings: files' bytes, records without times."""
     found = {}
@@ -78,6 +90,7 @@ def test_all_methods_on_a_folder(monkeypatch, capsys, tmp_path, clips, encoder):
     assert printed.count("on its own samples the generator is recovered to median SNR") == 3
     assert printed.count("on your files to median SNR") == 3
     assert str(output / "index.html") in printed
+    assert f"<dt>encoder</dt><dd>{encoder.parent} (" in (output / "index.html").read_text()
 
     results = read_jsonl(output / "results.jsonl")
     sources = [f"own sample {i}" for i in range(3)] + [f"{i:02}.wav" for i in range(5)]
@@ -104,7 +117,7 @@ def test_all_methods_on_a_folder(monkeypatch, capsys, tmp_path, clips, encoder):
     with open(output / "summary.csv", newline="") as file:
         assert [row["source"] for row in csv.DictReader(file)] == [r["source"] for r in results]
     assert "on your files to" in (output / "log.txt").read_text()
-    assert read_json(output / "options.json")["settings"]["max_iter"] == 60
+    assert read_json(output / "options.json")["max_iter"] == 60
 
 
 def test_long_files_are_inverted_window_by_window_and_joined(monkeypatch, tmp_path):
@@ -119,14 +132,23 @@ def test_long_files_are_inverted_window_by_window_and_joined(monkeypatch, tmp_pa
         assert saved.provenance["window_starts"] == [0, 1024, 2048]
 
 
-def test_one_file_scipy_and_the_paper_preset(monkeypatch, capsys, tmp_path, clips):
+def test_one_file_scipy_and_the_paper_preset(monkeypatch, capsys, tmp_path, clips, classifier):
     output = tmp_path / "out"
-    assert run(monkeypatch, clips / "03.wav", *QUICK, "--preset", "paper", "--output", output) == 0
-    settings = read_json(output / "options.json")["settings"]
+    args = (clips / "03.wav", *QUICK, "--preset", "paper", "--output", output)
+    assert run(monkeypatch, *args, "--classifier", classifier) == 0
+    settings = read_json(output / "options.json")
+    assert settings["objective"] == "stft_real=1,waveform=1,feature=1"
     assert settings["solver"] == "scipy" and settings["box"] is False and settings["treat_as_rate"] == 16384
     assert settings["max_iter"] == 5  # given explicitly
     (result,) = read_jsonl(output / "results.jsonl")
     assert result["source"] == "03.wav" and result["sample_rate"] == 16384
+    assert len(load_latents(output / result["latents"]).options["classifier_sha256"]) == 64
+    other = tmp_path / "other.keras"
+    trained = keras.saving.load_model(classifier / "classifier.keras")
+    trained.set_weights([1.1 * weights for weights in trained.get_weights()])
+    trained.save(other)
+    with pytest.raises(UserError, match="--classifier: .* began with sha256"):
+        run(monkeypatch, *args, "--classifier", other)
 
 
 def test_dry_run_writes_nothing(monkeypatch, capsys, tmp_path, clips):
@@ -147,8 +169,10 @@ def test_quiet_prints_the_results_and_where_they_are(monkeypatch, capfd, tmp_pat
         (["{tmp}/absent"], "no such file or folder"),
         (["{tmp}/empty"], "no audio"),
         (["{clips}", "--objective", "loudness=1"], "stft_real"),
-        (["{clips}", "--method", "hybrid", "--encoder", "{tmp}/none"], "--method gradient works without"),
-        (["{clips}", "--method", "all", "--encoder", "{clips}/00.wav"], "no Keras model"),
+        (["{clips}", "--method", "hybrid", "--encoder", "{tmp}/none"], "no such encoder; train.py --export"),
+        (["{clips}", "--method", "all", "--encoder", "{clips}/00.wav"], "not a readable .keras"),
+        (["{clips}", "--objective", "feature=1", "--classifier", "{tmp}/none"], "no such classifier"),
+        (["{clips}", "--objective", "feature=1", "--classifier", JUDGE], "--classifier .*16384 samples"),
         (["{clips}", "--generator", "{tmp}/absent"], "--generator"),
         (["{clips}", "--output", "{clips}/out"], "inside INPUT"),
         (["{clips}", "--output", "{clips}/00.wav"], "--output"),
