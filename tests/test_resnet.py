@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models.classifier import Classifier, classifier_features, load_classifier
-from models.resnet import TAPS, Spectrogram, resnet18
+from models.resnet import TAPS, BatchNormalization, Spectrogram, resnet18
 from utils.options import UserError
 from utils.spectrograms import LOG_FLOOR, log_magnitude, stft_real
 
@@ -115,3 +115,21 @@ def test_errors_name_the_file(tmp_path):
         load_classifier(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="Received: 'vgg'"):
         tiny("vgg")
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_fused_batch_normalization_is_keras_own(precision):
+    fused, reference = BatchNormalization(dtype=precision), keras.layers.BatchNormalization(dtype=precision)
+    image = tf.random.stateless_normal([64, 12, 13, 5], [1, 2]) * 3 + 1
+    for training in (True, True, False):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(image)
+            outputs = [layer(image, training=training) for layer in (fused, reference)]
+            totals = [tf.reduce_sum(tf.sin(tf.cast(output, tf.float32))) for output in outputs]
+        assert outputs[0].dtype == outputs[1].dtype
+        slopes = [tape.gradient(total, image) for total in totals]
+        tolerance = 1e-3 if precision == "float32" else 0.1
+        np.testing.assert_allclose(*(tf.cast(x, tf.float32) for x in outputs), atol=tolerance)
+        np.testing.assert_allclose(*slopes, atol=tolerance)
+    for mine, other in zip(fused.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-3)  # biased and unbiased variance
