@@ -241,7 +241,7 @@ def _paper_text(found: tuple[float, ...] | None, form: str) -> str:
         return "–"
     if form == "%":
         return f"{100 * found[0]:.2f} %"
-    return " ± ".join(f"{value:g}" for value in found)
+    return " ± ".join(f"{value:.5f}".rstrip("0") for value in found)
 
 
 def write_text(path: Path, text: str) -> None:
