@@ -47,10 +47,13 @@ class Spectrogram(layers.Layer):
 class BatchNormalization(layers.BatchNormalization):
     """Keras's layer by TensorFlow's fused kernel, for `[B, H, W, C]`: it saves a training step a quarter of its time.
 
-    The moving variance is of the unbiased batch variance, as that kernel gives it.
+    The moving variance is of the unbiased batch variance, as that kernel gives it. Where statistics are synchronised
+    over devices, Keras's own computation does it.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if self.synchronized:
+            return super().call(inputs, training=training)
         training = bool(training) and self.trainable
         statistics = (tf.zeros([0]), tf.zeros([0])) if training else (self.moving_mean, self.moving_variance)
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
