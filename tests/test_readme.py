@@ -1,0 +1,105 @@
+"""The commands of README.md: each one's options exist, and each one runs (at a small size)."""
+
+import itertools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ".venv/bin/python"
+# What makes a command small; a later option wins over an earlier one.
+SMALL = {
+    "latent_vector_recovery.py": "--limit 2 --max_iter 2 --own_samples 1",
+    "generate.py": "--n 2",
+    "train_wavegan.py": "--dim 1 --latent_dim 6 --batch_size 4 --warm_steps 1 --critic_steps 1 --steps 3",
+    "train_sc09_classifier.py": "--width 2 --epochs 1 --batch_size 8 --results results",
+    "train.py": "--width 2 --epochs 1 --steps_per_epoch 1 --batch_size 4 --validation_clips 4",
+    "calculate_metrics.py": "--n 4 --max_iter 2",
+    "deepfake_detection.py": "--n 10 --repeats 1",
+    "benchmarks.generator": "--rounds 1",
+    "benchmarks.samples": "--n 50",
+    "benchmarks.training": "--dim 1 --width 2 --batch_size 2 --rounds 1",
+}
+NOT_RUN = ("download.py", "-m pip")  # they need a network; tests/test_download.py has a server of its own
+
+
+def commands(readme: str) -> list[str]:
+    """The Python commands of its code blocks, continued lines joined, comments left out."""
+    lines = itertools.chain.from_iterable(
+        block.replace("\\\n", " ").splitlines() for block in re.findall(r"```\n(.*?)```", readme, re.DOTALL)
+    )
+    found = [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(PYTHON)]
+    return list(dict.fromkeys(line.removeprefix(PYTHON).strip() for line in found))
+
+
+COMMANDS = [command for command in commands((ROOT / "README.md").read_text()) if not command.startswith(NOT_RUN)]
+
+
+def split(command: str) -> tuple[list[str], str, list[str]]:
+    """What Python is given to start the script, the script's name, its arguments."""
+    words = shlex.split(command)
+    count = 2 if words[0] == "-m" else 1
+    return words[:count], words[count - 1], words[count:]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """The project beside a little speech, in a folder of its own: commands may write where they like."""
+    home = tmp_path_factory.mktemp("home")
+    project = home / "project"
+    project.mkdir()
+    for path in ROOT.iterdir():
+        if path.name not in ("cache", "logs", "results", "waves", "my_clips", "my_sounds"):
+            (project / path.name).symlink_to(path)
+    demo = sorted((ROOT / "datasets/demo").glob("*.wav"))
+    for name in ("my_clips", "my_sounds"):
+        (project / name).mkdir()
+        for clip in demo:
+            shutil.copy(clip, project / name)
+    digits = home / "shared/data/speech_commands_digits"
+    held_out = []
+    for digit in "zero one two three four five six seven eight nine".split():
+        (digits / digit).mkdir(parents=True)
+        for speaker, clip in enumerate([path for path in demo if digit in path.name][:2] * 4):
+            samples, rate = soundfile.read(clip)
+            name = f"{digit}/{speaker:08x}_nohash_0.wav"
+            soundfile.write(digits / name, samples[speaker * 20 :], rate)
+            held_out += [name] * (speaker < 4)
+    (digits / "validation_list.txt").write_text("\n".join(held_out))
+    (digits / "testing_list.txt").write_text("")
+    return project
+
+
+def test_readme_has_commands_of_every_script():
+    scripts = {split(command)[1] for command in COMMANDS}
+    assert scripts >= {path.name for path in ROOT.glob("*.py")} - {"download.py"}
+    assert any(name.startswith("benchmarks.") for name in scripts)
+
+
+@pytest.mark.parametrize("script", sorted({split(command)[1] for command in COMMANDS}))
+def test_options_in_the_readme_exist(script):
+    starts = {name: start for start, name, _ in map(split, COMMANDS)}
+    shown = subprocess.run([sys.executable, *starts[script], "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    for _, name, arguments in map(split, COMMANDS):
+        for flag in (word for word in arguments if word.startswith("--") and name == script):
+            assert re.search(rf"(?<![\w-]){re.escape(flag)}\b", shown.stdout), flag
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_runs(command, project):
+    start, name, arguments = split(command)
+    small = shlex.split(SMALL.get(name, "")) if "--help" not in arguments else []
+    done = subprocess.run(
+        [sys.executable, *start, *arguments, *small], cwd=project, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(project)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
