@@ -41,11 +41,12 @@ from typing import Any
 import utils  # noqa: F401  (sets thread and log settings before NumPy and TensorFlow load)
 
 # isort: split
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from models.encoder import FILE_NAME, Encoder, load_encoder
+from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils import detection, options, recovery, runs
 from utils.audio import ALIGNMENTS, file_sha256
@@ -105,23 +106,29 @@ def parse_options() -> argparse.Namespace:
 
 @dataclass
 class Subjects:
-    """What is compared, by what. fakes: None without `--fakes`."""
+    """What is compared, by what. encoder: an `Encoder`, or any Keras model. fakes: None without `--fakes`."""
 
     generator: Generator
-    encoder: Encoder
+    encoder: keras.Model
     real: Dataset
     fakes: Dataset | None
+
+
+def warn(message: str) -> None:
+    print("warning:", message, file=sys.stderr)
 
 
 def load_subjects(args: argparse.Namespace) -> Subjects:
     # float32 whatever --precision says: the noise of bfloat16 would give synthetic clips away.
     generator = load_generator(args.generator)
     encoder = load_encoder(args.encoder)
-    for option, ours in (("alignment", args.alignment), ("generator", generator.fingerprint)):
-        if encoder.options[option] not in ("", ours):
-            theirs = encoder.options[option]
-            print(f"warning: --encoder {args.encoder}: was trained with another {option}, {theirs}", file=sys.stderr)
-    encoder = encoder.with_precision(args.precision)
+    if isinstance(encoder, Encoder):
+        for option, ours in (("alignment", args.alignment), ("generator", generator.fingerprint)):
+            if (theirs := encoder.options[option]) not in ("", ours):
+                warn(f"--encoder {args.encoder}: was trained with another {option}, {theirs}")
+        encoder = encoder.with_precision(args.precision)
+    elif args.precision != "float32":
+        warn(f"--encoder {args.encoder}: not of train.py: it computes as saved, not in {args.precision}")
     shape = generator.num_samples, generator.num_channels, generator.sample_rate
     real = load_dataset(args.data, *shape, args.split, args.alignment, args.cache, quiet=args.quiet)
     if len(real) < args.n:
@@ -140,13 +147,12 @@ def protocol(args: argparse.Namespace, subjects: Subjects) -> dict[str, Any]:
     def sha256(dataset: Dataset | None) -> str | None:
         return None if dataset is None else hashlib.sha256(np.ascontiguousarray(dataset.audio)).hexdigest()
 
-    encoder = Path(args.encoder)
     return {
         "protocol": PROTOCOL,
         "folds": FOLDS,
         **{name: getattr(args, name) for name in ("n", "split", "alignment", "front_end", "precision")},
         "generator_sha256": subjects.generator.fingerprint,
-        "encoder_sha256": file_sha256(encoder / FILE_NAME if encoder.is_dir() else encoder),
+        "encoder_sha256": file_sha256(find_encoder(args.encoder)),
         "data_sha256": sha256(subjects.real),
         "fakes_sha256": sha256(subjects.fakes),
     }
@@ -270,6 +276,8 @@ def notes(args: argparse.Namespace, subjects: Subjects, environment: dict[str, A
     """The lines below the table: what was measured, how, on what."""
     last = args.seed + args.repeats - 1
     commit = f"{environment['commit'] or 'none'}"[:12] + (", changed" if environment["dirty"] else "")
+    encoder = subjects.encoder
+    box = isinstance(encoder, Encoder) and encoder.options["box"]
     lines = [
         f"{args.n} real clips ({args.data.name}, {args.split} split of {len(subjects.real)}, {args.alignment}) and "
         f"{args.n} synthetic ones, drawn anew for each of {args.repeats} seeds ({args.seed} to {last}); {FOLDS}-fold "
@@ -278,7 +286,7 @@ def notes(args: argparse.Namespace, subjects: Subjects, environment: dict[str, A
         f"Spectrograms: {args.front_end}. Reconstruction error: mean absolute difference of these. Tail: the last "
         f"1/{detection.TAIL_SHARE} of a clip. Levels in dB.",
         f"Generator {args.generator} ({subjects.generator.fingerprint[:12]}), encoder {args.encoder} "
-        f"({args.precision}{', ends in tanh: clipping changes nothing' if subjects.encoder.options['box'] else ''}). "
+        f"({args.precision}{', ends in tanh: clipping changes nothing' if box else ''}). "
         "The paper's numbers are of the official WaveGAN, its own encoder and one draw of SC09.",
         f"Preset {args.preset}; {PROTOCOL}; commit {commit}; {environment['hardware']['cpu']}, "
         f"{environment['hardware']['cores']} cores; {seconds:.0f} s.",

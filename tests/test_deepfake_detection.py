@@ -129,7 +129,7 @@ def test_the_papers_preset(home, monkeypatch):
         (("n", 30), "--n 30: --data {home}/real has only 24 clips"),
         (("data", "{home}/nowhere"), "nowhere: no such folder"),
         (("fakes", "{home}/few"), "few: must hold at least 10 clips. Found: 3"),
-        (("encoder", "{home}/nowhere"), "--encoder {home}/nowhere: no such encoder"),
+        (("encoder", "{home}/nowhere"), "{home}/nowhere: no such encoder"),
         (("encoder", "{home}/wide.keras"), "--encoder: must give latents [B, 6]"),
         (("encoder", "{home}/nan.keras"), "nan.keras: gives NaN or infinite values"),
         (("seed", 2**31 - 1, "repeats", 2), "--seed: must be at most 2147483646"),
@@ -156,6 +156,15 @@ def test_an_encoder_of_other_clips_is_announced(home, monkeypatch, capsys):
     assert call(monkeypatch, *arguments(home, home / "other", *more), "--quiet") == EXIT_USAGE
     error = capsys.readouterr().err
     assert "trained with another alignment, paper" in error and "trained with another generator, abc" in error
+
+
+def test_any_keras_model_serves_as_encoder(home, monkeypatch, capsys):
+    layers = [keras.Input((1024, 1)), keras.layers.Flatten(), keras.layers.Dense(6)]
+    keras.Sequential(layers).save(home / "plain.keras")
+    more = ("encoder", home / "plain.keras", "precision", "mixed_bfloat16")
+    assert call(monkeypatch, *arguments(home, home / "plain", *more), "--quiet") == 0
+    assert "computes as saved, not in mixed_bfloat16" in capsys.readouterr().err
+    assert len(read_json(home / "plain" / "table3.json")["cells"]) == CELLS_A_REPEAT
 
 
 def test_dry_run_writes_nothing(home, monkeypatch, capsys):
