@@ -201,6 +201,9 @@ class EncoderTrainer(keras.Model):
         # XLA makes transposed convolutions many times slower on a CPU.
         super().compile(optimizer=optimizer, jit_compile=False)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        """Nothing is left to build. Keras's own takes a first batch apart, and fails where workers share it."""
+
     def train_step(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One update on real clips, then one on each of S batches of synthetic clips."""
         report = {}
@@ -215,6 +218,9 @@ class EncoderTrainer(keras.Model):
             updates.append(self._update("synthetic", heard, target, z))
         for name in updates[0]:
             report[name] = tf.add_n([update[name] for update in updates]) / len(updates)
+        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras takes the workers' mean along the first dimension
+            report = {name: value[None] for name, value in report.items()}
         return report
 
     def _update(self, kind: str, heard: tf.Tensor, target: tf.Tensor, z: tf.Tensor | None) -> dict[str, tf.Tensor]:

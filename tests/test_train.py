@@ -1,8 +1,10 @@
 """Training the encoder: what a step computes, and the script as a user runs it, interrupts it and breaks it."""
 
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -371,6 +373,31 @@ def test_two_devices_train_as_one(call, place, tmp_path):
     command = [sys.executable, "-c", TWO_DEVICES, *options_of_two]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    same_training(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_two_workers_train_as_one(call, place, tmp_path):
+    slow = ("--learning_rate", 1e-5)
+    assert call(tmp_path / "one", *slow) == options.EXIT_OK
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("localhost", 0))
+        workers = [f"localhost:{one.getsockname()[1]}" for one in (first, second)]
+    command = [sys.executable, "train.py", *arguments(place, tmp_path / "two", "--distribute", "multi_worker", *slow)]
+    processes = []
+    for index in range(2):
+        setting = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+        environment = os.environ | {"TF_CONFIG": setting}
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True))
+    try:
+        for process in processes:
+            _, stderr = process.communicate(timeout=500)
+            assert process.returncode == 0, stderr[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
     same_training(tmp_path / "two", tmp_path / "one")
 
 
