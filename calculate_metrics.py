@@ -40,7 +40,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.checkpoints import require_same_clips
-from models.classifier import Classifier, classifier_features, find_classifier, load_classifier
+from models.classifier import Classifier, classifier_features, find_classifier, load_classifier, middle_features
 from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils import evaluation, losses, metrics, options, recovery, results_page, runs, tables
@@ -223,11 +223,6 @@ def listener(model: Classifier) -> evaluation.Listener:
         return features["probabilities"], features["pooled"]
 
     return listen
-
-
-def middle_features(model: Classifier) -> recovery.Features:
-    tap = model.taps[(len(model.taps) - 1) // 2]
-    return lambda audio: {tap: classifier_features(model, audio)[tap]}
 
 
 def sha256(classifier: str) -> str:

@@ -42,6 +42,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from models.checkpoints import require_same_clips
 from models.classifier import Classifier, load_classifier
 from models.encoder import FILE_NAME, Encoder
 from models.encoder_training import EncoderTrainer, LossWeights, Measured, distribute, encoder_batches, measure
@@ -193,8 +194,10 @@ def main() -> int:
         load_dataset(args.data, *shape, split, args.alignment, args.cache, quiet=args.quiet)
         for split in ("train", "validation")
     )
-    folder = runs.output_folder(args.output, Path("logs"), f"encoder-{args.data.resolve().name}")
     is_chief = _is_chief(strategy)
+    folder = args.output
+    if is_chief:  # the other workers write nothing
+        folder = runs.output_folder(args.output, Path("logs"), f"encoder-{args.data.resolve().name}")
     changeable = (*CHANGEABLE, "epochs") if args.schedule == "constant" else CHANGEABLE
     begun = vars(args) | {"generator_sha256": generator.fingerprint}
     runs.keep_options(folder, begun, changeable=changeable, write=is_chief)
@@ -259,17 +262,6 @@ def load_classifiers(
         judges["judge_accuracy"] = load_classifier(args.judge)
         require_same_clips(f"--judge {args.judge}", judges["judge_accuracy"], generator, "leave it out")
     return classifier, judges
-
-
-def require_same_clips(flag: str, classifier: Classifier, generator: Generator, instead: str) -> None:
-    """A classifier must take the generator's clips."""
-    facts = ("num_samples", "num_channels", "sample_rate")
-    takes, gives = ([getattr(network, fact) for fact in facts] for network in (classifier, generator))
-    if takes != gives:
-        raise UserError(
-            f"{flag}: takes {takes[0]} samples of {takes[1]} channel(s) at {takes[2]} Hz, the generator gives "
-            f"{gives[0]} of {gives[1]} at {gives[2]} Hz; {instead}"
-        )
 
 
 def new_encoder(args: argparse.Namespace, generator: Generator, clips: Dataset) -> Encoder:
