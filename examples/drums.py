@@ -9,12 +9,13 @@ Examples:
     python -m examples.drums --output results/drums
 
     # the sounds only, for the generator that comes with the project (examples/drums.keras)
-    python -m examples.drums --output results/drums --steps 0
+    python -m examples.drums --output results/drums --sounds_only
 
 Writes into the output folder: sounds/ (to train on), fresh/ (others, which no training sees), drums.keras and
 drums.json (the generator; its sample rate, its prior, and how it was made), losses.jsonl.
 """
 
+import argparse
 import time
 from pathlib import Path
 
@@ -26,11 +27,13 @@ import numpy as np
 import scipy.signal
 import tensorflow as tf
 from keras import layers
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import QuantileTransformer
 from tqdm import tqdm
 
-from utils import options, runs
+from utils import losses, options, runs
 from utils.audio import write_wav
-from utils.datasets import load_dataset, training_batches
+from utils.datasets import batch_indices, load_dataset
 from utils.options import UserError
 from utils.spectrograms import magnitude, stft
 
@@ -67,11 +70,12 @@ def drum(kind: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_sounds(folder: Path, n: int, seed: int, stream: int) -> None:
-    """n sounds of each kind, KIND_NNNN.wav; which ones, seed and stream decide."""
+    """n sounds of each kind, KIND_NNNN.wav; which ones, seed and stream decide. What is there already stays."""
     for i in range(n):
         for number, kind in enumerate(KINDS):
-            sound = drum(kind, np.random.default_rng([seed, stream, number, i]))
-            write_wav(folder / f"{kind}_{i:04}.wav", sound, SAMPLE_RATE)
+            path = folder / f"{kind}_{i:04}.wav"
+            if not path.exists():
+                write_wav(path, drum(kind, np.random.default_rng([seed, stream, number, i])), SAMPLE_RATE)
 
 
 # ---- networks -------------------------------------------------------------------------
@@ -123,17 +127,27 @@ def log_spectrogram(audio: tf.Tensor) -> tf.Tensor:
 # ---- training -------------------------------------------------------------------------
 
 
-class Trainer:
-    """Hinge GAN with a spectrally normalised critic (Miyato et al., 2018); the generator's weights are averaged."""
+def paired_latents(clips: np.ndarray, seed: int) -> np.ndarray:
+    """Clips `[N, 8192, 1]` -> latents float32 `[N, 16]`, each entry distributed as the prior: principal components."""
+    spectrograms = np.concatenate([log_spectrogram(clips[i : i + 64]) for i in range(0, len(clips), 64)])
+    components = PCA(LATENT_DIM, random_state=seed).fit_transform(spectrograms.reshape(len(clips), -1))
+    quantiles = QuantileTransformer(n_quantiles=len(clips), output_distribution="normal")
+    return np.clip(quantiles.fit_transform(components), -3, 3).astype(np.float32)
 
-    def __init__(self, seed: int, learning_rate: float = 2e-4):
+
+class Trainer:
+    """First a decoder of paired latents, then a GAN as well: hinge loss, spectral norms (Miyato et al., 2018)."""
+
+    def __init__(self, seed: int):
         keras.utils.set_random_seed(seed)
         self.seed = seed
         self.generator, self.critic = make_generator(), make_critic()
+        self.distance = losses.parse_objective("waveform=10,mr_stft=1")
+        # The generator that is saved has the mean of the weights over the last few hundred steps.
         self.generator_adam = keras.optimizers.Adam(
-            learning_rate, 0.0, 0.9, use_ema=True, ema_momentum=0.998, ema_overwrite_frequency=None
+            5e-4, 0.5, 0.99, use_ema=True, ema_momentum=0.995, ema_overwrite_frequency=None
         )
-        self.critic_adam = keras.optimizers.Adam(2 * learning_rate, 0.0, 0.9)
+        self.critic_adam = keras.optimizers.Adam(5e-4, 0.5, 0.99)
         self.generator_adam.build(self.generator.trainable_variables)
         self.critic_adam.build(self.critic.trainable_variables)
 
@@ -143,20 +157,28 @@ class Trainer:
         return [variable.value for owner in owners for variable in owner.variables]
 
     @tf.function
-    def step(self, real: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
-        """One update of the critic on clips `[B, 8192, 1]`, one of the generator; its z depend on seed and number."""
-        z = tf.random.stateless_normal([2, real.shape[0], LATENT_DIM], [self.seed, number])
-        fake = self.generator(z[0])
+    def step(self, clips: tf.Tensor, z: tf.Tensor, number: tf.Tensor, adversarial: bool) -> dict[str, tf.Tensor]:
+        """One update of the generator on clips `[B, 8192, 1]` and their z; if adversarial, one of the critic before.
+
+        The latents of the adversarial part come from the prior, by seed and number.
+        """
+        terms = {}
+        drawn = tf.random.stateless_normal([2, *z.shape], [self.seed, number])
+        if adversarial:
+            both = tf.concat([clips, self.generator(drawn[0])], 0)
+            with tf.GradientTape() as tape:
+                on_real, on_fake = tf.split(self.critic([both, log_spectrogram(both)], training=True), 2)
+                terms["critic"] = tf.reduce_mean(tf.nn.relu(1 - on_real) + tf.nn.relu(1 + on_fake))
+            self._apply(self.critic_adam, tape, terms["critic"], self.critic)
         with tf.GradientTape() as tape:
-            both = tf.concat([real, fake], 0)
-            on_real, on_fake = tf.split(self.critic([both, log_spectrogram(both)], training=True), 2)
-            critic_loss = tf.reduce_mean(tf.nn.relu(1 - on_real)) + tf.reduce_mean(tf.nn.relu(1 + on_fake))
-        self._apply(self.critic_adam, tape, critic_loss, self.critic)
-        with tf.GradientTape() as tape:
-            fake = self.generator(z[1])
-            generator_loss = -tf.reduce_mean(self.critic([fake, log_spectrogram(fake)], training=False))
-        self._apply(self.generator_adam, tape, generator_loss, self.generator)
-        return {"critic": critic_loss, "generator": generator_loss}
+            audio = self.generator(z)
+            terms["paired"] = loss = tf.reduce_mean(self.distance(losses.Point(audio, clips, z, "normal")))
+            if adversarial:
+                fake = self.generator(drawn[1])
+                terms["adversarial"] = -tf.reduce_mean(self.critic([fake, log_spectrogram(fake)], training=False))
+                loss += 0.5 * terms["adversarial"]
+        self._apply(self.generator_adam, tape, loss, self.generator)
+        return terms
 
     @staticmethod
     def _apply(adam: keras.optimizers.Adam, tape: tf.GradientTape, loss: tf.Tensor, model: keras.Model) -> None:
@@ -164,31 +186,30 @@ class Trainer:
         adam.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
 
-def train(folder: Path, *, steps: int, batch_size: int, seed: int, quiet: bool) -> keras.Model:
+def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: int, quiet: bool) -> keras.Model:
     """The generator after training on `folder/sounds`; an interrupted training goes on from its last save."""
     sounds = load_dataset(
         folder / "sounds", NUM_SAMPLES, 1, SAMPLE_RATE, "all", cache_dir=folder / "cache", quiet=quiet
     )
+    clips = sounds.to_float()
+    z = paired_latents(clips, seed)
     trainer = Trainer(seed)
     done = tf.Variable(0, dtype=tf.int32)
     checkpoint = tf.train.Checkpoint(state=trainer.state(), done=done)
     manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-    first = int(done)
-    batches = training_batches(sounds, batch_size, seed=seed, first_step=first)
-    bar = tqdm(total=steps, initial=first, desc="training", unit="step", mininterval=1, disable=quiet)
-    for number, (real, _) in zip(range(first, steps), batches, strict=False):
-        losses = {name: float(loss) for name, loss in trainer.step(real, tf.constant(number)).items()}
-        if not np.isfinite(list(losses.values())).all():
-            raise UserError(f"step {number}: a loss is not finite ({losses}); try another --seed")
-        bar.set_postfix(losses, refresh=False)
-        bar.update()
+    first, last = int(done), warm_steps + steps
+    for number in tqdm(range(first, last), initial=first, total=last, desc="training", unit="step", disable=quiet):
+        rows = batch_indices(len(clips), batch_size, number, seed)
+        terms = trainer.step(clips[rows], z[rows], tf.constant(number), number >= warm_steps)
+        terms = {name: float(value) for name, value in terms.items()}
+        if not np.isfinite(list(terms.values())).all():
+            raise UserError(f"step {number}: a loss is not finite ({terms}); try another --seed")
         done.assign(number + 1)
-        if (number + 1) % SAVE_EVERY == 0 or number + 1 == steps:
+        if (number + 1) % SAVE_EVERY == 0 or number + 1 == last:
             manager.save()
-            runs.append_jsonl(folder / "losses.jsonl", {"step": number + 1, **losses})
-    bar.close()
+            runs.append_jsonl(folder / "losses.jsonl", {"step": number + 1, **terms})
     trainer.generator_adam.finalize_variable_values(trainer.generator.trainable_variables)
     return trainer.generator
 
@@ -197,14 +218,17 @@ def main() -> None:
     parser = options.make_parser(__doc__)
     add = parser.add_argument_group("training").add_argument
     add("--n", type=options.positive_int, default=700, metavar="N", help="sounds of each kind to train on")
-    add("--steps", type=options.non_negative_int, default=3000, metavar="N",
-        help="updates of the generator; 0: only the sounds")  # fmt: skip
+    add("--warm_steps", type=options.non_negative_int, default=2500, metavar="N",
+        help="updates of the generator as a decoder of the sounds' principal components")  # fmt: skip
+    add("--steps", type=options.non_negative_int, default=750, metavar="N",
+        help="updates of generator and critic after that")  # fmt: skip
+    add("--sounds_only", action=argparse.BooleanOptionalAction, default=False, help="write the sounds, then stop")
     group = parser.add_argument_group("run")
     options.add_shared(group, "output", "batch_size", "seed", "quiet", output=Path("results/drums"), batch_size=32)
     args = parser.parse_args()
     started = time.monotonic()
     folder = runs.output_folder(args.output, Path("results"), "drums")
-    settings = {name: getattr(args, name) for name in ("n", "batch_size", "seed")}
+    settings = {name: getattr(args, name) for name in ("n", "warm_steps", "steps", "batch_size", "seed")}
     begun = folder / "options.json"
     if begun.exists() and (before := runs.read_json(begun)) != settings:
         raise UserError(f"--output {folder}: was begun with {before}. Received: {settings}. Give the same, or another")
@@ -212,17 +236,22 @@ def main() -> None:
     write_sounds(folder / "sounds", args.n, args.seed, stream=0)
     write_sounds(folder / "fresh", FRESH, args.seed, stream=1)
     print(f"{args.n * len(KINDS)} sounds to train on, {FRESH * len(KINDS)} others: {folder}/sounds, {folder}/fresh")
-    if not args.steps:
+    if args.sounds_only:
         return
-    generator = train(folder, steps=args.steps, batch_size=args.batch_size, seed=args.seed, quiet=args.quiet)
+    generator = train(
+        folder,
+        warm_steps=args.warm_steps,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        quiet=args.quiet,
+    )
     # What a .keras file does not tell of itself stands beside it, in NAME.json.
     with runs.atomic_path(folder / "drums.keras") as temporary:
         generator.save(temporary)
-    seconds = round(time.monotonic() - started)
-    made = {"by": "examples/drums.py", "licence": "MIT", "steps": args.steps, **settings, "seconds": seconds}
-    made["environment"] = runs.environment()
+    made = {"by": "examples/drums.py", "licence": "MIT", **settings, "environment": runs.environment()}
     runs.write_json(folder / "drums.json", {"sample_rate": SAMPLE_RATE, "prior": "normal", "made": made})
-    print(f"{folder}/drums.keras: {generator.count_params():,} weights, {seconds} s")
+    print(f"{folder}/drums.keras: {generator.count_params():,} weights, {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":
