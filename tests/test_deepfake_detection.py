@@ -56,7 +56,7 @@ def numbers(folder):
 
 @pytest.fixture(scope="module")
 def first(home, run_script):
-    done = run_script("deepfake_detection.py", *arguments(home, home / "first", "seed", 3))
+    done = run_script("deepfake_detection.py", *arguments(home, home / "first", "seed", 3), timeout=1200)
     assert done.returncode == 0, done.stderr
     return done
 
