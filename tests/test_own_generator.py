@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import soundfile
 from keras import layers
 
+from examples import drums
 from models.encoder import load_encoder
 from models.generator import load_generator
 from utils.latents import load_latents
@@ -107,7 +110,7 @@ def test_recover(run_script, generator, clips, encoder):
 
 def test_the_readme_s_factory(run_script, repo_root, tmp_path):
     section = (repo_root / "README.md").read_text().partition("## Your own generator")[2].partition("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (code,) = re.findall(r"~~~python\n(.*?)~~~", section, re.DOTALL)
     (tmp_path / "my_generator.py").write_text(code)
     (name,) = re.findall(r"--generator (my_generator:\w+)", section)[:1]
     given = ("--generator", name, "--n", 2, "--output", tmp_path / "out")
@@ -119,3 +122,67 @@ def test_the_readme_s_factory(run_script, repo_root, tmp_path):
         audio, rate = soundfile.read(tmp_path / "out" / f"{i:04}.wav", dtype="float32", always_2d=True)
         assert rate == drums.sample_rate
         np.testing.assert_allclose(audio, expected, atol=1e-5)
+
+
+# ---- examples/drums.py ------------------------------------------------------------------
+
+
+def test_drums_are_what_they_are_called():
+    for kind, low, high in (("kick", 30, 300), ("snare", 300, 5000), ("hat", 6000, 11025)):
+        sounds = np.stack([drums.drum(kind, np.random.default_rng(i)) for i in range(5)])
+        assert sounds.shape == (5, drums.NUM_SAMPLES, 1) and sounds.dtype == np.float32
+        peaks = np.abs(sounds).max(axis=(1, 2))
+        assert ((peaks > 0.4 - 1e-6) & (peaks < 0.9 + 1e-6)).all() and np.ptp(peaks) > 0.1
+        power = np.abs(np.fft.rfft(sounds[..., 0])) ** 2
+        centroid = power @ np.fft.rfftfreq(drums.NUM_SAMPLES, 1 / drums.SAMPLE_RATE) / power.sum(axis=1)
+        assert ((centroid > low) & (centroid < high)).all()
+        np.testing.assert_array_equal(drums.drum(kind, np.random.default_rng(3)), sounds[3])
+
+
+def test_paired_latents_look_like_the_prior():
+    rng = np.random.default_rng(0)
+    clips = np.stack([drums.drum(drums.KINDS[i % 3], rng) for i in range(90)])
+    z = drums.paired_latents(clips, seed=0)
+    assert z.shape == (90, drums.LATENT_DIM) and z.dtype == np.float32
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.1)
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=0.1)
+
+
+@pytest.mark.slow
+def test_training_of_the_drums_goes_on_where_it_was(monkeypatch, tmp_path):
+    monkeypatch.setattr(drums, "SAVE_EVERY", 3)
+    options = dict(warm_steps=4, steps=4, batch_size=8, seed=1, quiet=True)
+    for name in ("whole", "stopped"):
+        drums.write_sounds(tmp_path / name / "sounds", 8, seed=1, stream=0)
+    whole = drums.train(tmp_path / "whole", **options)
+
+    class Stopped(drums.Trainer):
+        def step(self, clips, z, number, adversarial):
+            if number == 5:
+                raise KeyboardInterrupt
+            return super().step(clips, z, number, adversarial)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(drums, "Trainer", Stopped)
+        drums.train(tmp_path / "stopped", **options)
+    assert [row["step"] for row in read_jsonl(tmp_path / "stopped" / "losses.jsonl")] == [3]
+    resumed = drums.train(tmp_path / "stopped", **options)
+    untrained = drums.Trainer(1).generator
+    for one, other, before in zip(whole.weights, resumed.weights, untrained.weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+        assert np.abs(np.array(one) - np.array(before)).max() > 1e-4
+
+
+@pytest.mark.slow
+def test_the_drums_are_learnt(repo_root, tmp_path):
+    command = [sys.executable, "-m", "examples.drums", "--output", tmp_path, "--n", "60", "--warm_steps", "500"]
+    command += ["--steps", "250"]
+    done = subprocess.run(list(map(str, command)), cwd=repo_root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    losses = read_jsonl(tmp_path / "losses.jsonl")
+    assert [row["step"] for row in losses] == [250, 500, 750] and "critic" in losses[-1]
+    assert losses[1]["paired"] < losses[0]["paired"]
+    generator = load_generator(tmp_path / "drums.keras")
+    assert (generator.sample_rate, generator.prior, generator.num_samples) == (22050, "normal", 8192)
+    other = subprocess.run([*map(str, command), "--seed", "1"], cwd=repo_root, capture_output=True, text=True)
+    assert other.returncode == 2 and "was begun with" in other.stderr and "Traceback" not in other.stderr
