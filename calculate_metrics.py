@@ -46,7 +46,6 @@ from models.generator import Generator, load_generator
 from utils import evaluation, losses, metrics, options, recovery, results_page, runs, tables
 from utils.audio import ALIGNMENTS, file_sha256
 from utils.datasets import DIGITS, SPLITS, UNLABELLED, load_dataset
-from utils.embedding_figure import save_figure
 from utils.evaluation import (
     CLIPS,
     ENCODER,
@@ -62,6 +61,7 @@ from utils.evaluation import (
     Reconstruction,
 )
 from utils.options import UserError
+from utils.plots import save_figure
 from utils.reconstruction_figure import reconstruction_figure
 
 PRESETS = {

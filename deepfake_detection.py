@@ -52,8 +52,9 @@ from utils import detection, options, recovery, runs
 from utils.audio import ALIGNMENTS, file_sha256
 from utils.datasets import SPLITS, Dataset, load_dataset
 from utils.detection import CLASSIFIERS, CONDITIONS, FOLDS, LATENTS, REAL, SPECTROGRAMS, SYNTHETIC
-from utils.embedding_figure import embedding_figure, save_figure, tsne
+from utils.embedding_figure import embedding_figure, tsne
 from utils.options import LARGEST_SEED, UserError
+from utils.plots import save_figure
 from utils.spectrograms import KINDS
 
 PRESETS = {

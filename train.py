@@ -18,8 +18,9 @@ Examples:
 
 The run's folder holds options.json, log.txt, steps.jsonl (the losses of every step), epochs.jsonl (means, and the
 measures on validation clips and fresh samples), tensorboard/, waves/ (fixed clips and their reconstructions),
-last.keras (to resume) and encoder.keras (to use), both as of the last save. At the end the measures go to --results
-as well. Of synthetic clips, "latent" is the mean squared error of z: always answering 0 scores 0.333 under U(-1, 1).
+last.keras (to resume) and encoder.keras (to use), both as of the last save. At the end come losses.png and losses.svg,
+and the measures go to --results as well. Of synthetic clips, "latent" is the mean squared error of z: always answering
+0 scores 0.333 under U(-1, 1).
 
 With --distribute multi_worker give every worker the same command, a shared --output, and its own TF_CONFIG.
 """
@@ -53,6 +54,7 @@ from utils.datasets import Dataset, batch_indices, load_dataset
 from utils.feature_loss import DISTANCES
 from utils.figures import spectrogram_db, spectrogram_png
 from utils.options import UserError
+from utils.plots import save_figure, training_figure
 from utils.spectrograms import KINDS
 
 PRESETS = {
@@ -78,6 +80,13 @@ PRESETS = {
 }
 # What a run may be continued with another value of; with a constant learning rate that holds for --epochs too.
 CHANGEABLE = ("output", "results", "export", "dry_run", "quiet", "preset", "cache", "judge", "save_minutes")
+LATENT_PANEL = "z of samples: squared error"
+PANELS = {
+    LATENT_PANEL: ["synthetic_latent"],
+    "real clips: classifier features": ["real_feature"],
+    "real clips: log-magnitude spectra": ["real_spectral"],
+    "digits heard right by the judge": ["real_judge_accuracy", "synthetic_judge_accuracy"],
+}
 SHOWN_CLIPS = 2  # of either kind, in pictures and as audio
 
 
@@ -572,7 +581,11 @@ def report(args: argparse.Namespace, folder: Path, generator: Generator, clips: 
         with runs.atomic_path(args.export) as temporary:
             temporary.write_bytes(encoder.read_bytes())
         encoder = args.export
-    last = runs.read_jsonl(folder / "epochs.jsonl")[-1]
+    epochs = runs.read_jsonl(folder / "epochs.jsonl")
+    always_zero = {"uniform": 1 / 3, "normal": 1.0}[generator.prior]
+    curves = training_figure(epochs, PANELS, {LATENT_PANEL: (always_zero, "always answering 0")})
+    save_figure(curves, folder / "losses")
+    last = epochs[-1]
     measures = {name.removeprefix("val_"): value for name, value in last.items() if name.startswith("val_")}
     runs.append_jsonl(
         args.results / "encoder.jsonl",

@@ -1,13 +1,8 @@
 """Figure 4: clips as points of a plane, by t-SNE of their features, real and synthetic ones apart in shape and tone."""
 
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
-
-from utils.runs import atomic_path
 
 # Okabe and Ito's palette, safe for the colour-blind; dark against light, filled against open for print in grey.
 STYLES = (
@@ -48,11 +43,3 @@ def embedding_figure(panels: dict[str, np.ndarray], classes: np.ndarray, names: 
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False)
     figure.supxlabel(note, fontsize=8)
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes `path` with the suffixes .png (200 dots an inch) and .svg, atomically; equal figures give equal bytes."""
-    with matplotlib.rc_context({"svg.hashsalt": "figure", "svg.fonttype": "none"}):
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            with atomic_path(path.with_suffix(suffix)) as temporary:
-                figure.savefig(temporary, dpi=200, metadata=metadata)

@@ -1,0 +1,31 @@
+import numpy as np
+
+from utils.plots import save_figure, training_figure
+
+EPOCHS = [{"epoch": e, "latent": 1 / e, "val_latent": 1.5 / e, "val_right": e / 4, "odd": 7.0} for e in (1, 2, 3)]
+PANELS = {"z": ["latent"], "heard": ["right", "unheard"], "nothing": ["odd"]}
+
+
+def curves(figure):
+    return {
+        axes.get_title(loc="left"): {line.get_label(): np.array(line.get_ydata()) for line in axes.get_lines()}
+        for axes in figure.axes
+        if axes.axison
+    }
+
+
+def test_curves_of_what_was_logged():
+    drawn = curves(training_figure(EPOCHS, PANELS, {"z": (0.3, "floor")}))
+    assert list(drawn) == ["z", "heard"]
+    np.testing.assert_allclose(drawn["z"]["training"], [1, 1 / 2, 1 / 3])
+    np.testing.assert_allclose(drawn["z"]["validation"], [1.5, 0.75, 0.5])
+    assert set(drawn["z"]["floor"]) == {0.3}
+    np.testing.assert_allclose(drawn["heard"]["validation"], [0.25, 0.5, 0.75])
+
+
+def test_equal_figures_give_equal_files(tmp_path):
+    for name in ("a", "b"):
+        save_figure(training_figure(EPOCHS, PANELS), tmp_path / name)
+    for suffix in (".png", ".svg"):
+        assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
