@@ -60,8 +60,8 @@ $(INSTALLED): requirements.txt
 wheels: setup ## collect the wheels in cache/wheels, from where a later `make setup` installs without a network
 	$(RUN) -m pip download --quiet --dest "$(WHEELS)" -r requirements.txt
 
-demo: setup ## invert the demo clips with the bundled generator and say where the page to listen to is
-	$(RUN) latent_vector_recovery.py datasets/demo --method gradient --output results/demo
+demo: setup ## invert the demo clips by all three methods and say where the page to listen to is
+	$(RUN) latent_vector_recovery.py datasets/demo --method all --max_iter 200 --output results/demo
 	@echo "Open in a browser: file://$(CURDIR)/results/demo/index.html"
 
 results: setup ## every table and figure of the paper, and RESULTS.md (N=501 clips a row; N=40 for a first look)
