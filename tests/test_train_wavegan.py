@@ -59,3 +59,9 @@ def test_too_few_clips_is_one_line(run_script, sounds):
     done = run_script("train_wavegan.py", sounds, "--latent_dim", 100)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error:") and "100" in done.stderr
+
+
+def test_a_guide_of_other_classes_is_one_line(run_script, sounds, repo_root, tmp_path):
+    guide = repo_root / "classifier_checkpoint/classifier.keras"
+    done = run_script("train_wavegan.py", sounds, *TINY, "--guide", guide, "--output", tmp_path / "run")
+    assert done.returncode == 2 and "--guide" in done.stderr and "Traceback" not in done.stderr
