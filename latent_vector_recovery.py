@@ -388,8 +388,7 @@ def write_clip(run: Run, clip: Input, source: audio.Clip, found: dict[str, tuple
         return
     folder, rate = run.output / clip.folder, source.provenance["resampled_to"]
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".tmp-*"):  # of a killed run
-        leftover.unlink()
+    runs.remove_torn(folder)
     original = audio.join_windows(source.windows, source.provenance)
     audio.write_wav(folder / "original.wav", original, rate)
     z_true, results = true_latent(run, clip), []

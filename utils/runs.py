@@ -51,9 +51,14 @@ def output_folder(output: Path | None, parent: Path, description: str) -> Path:
         raise UserError(f"--output {output or parent}: cannot make this folder: {error.strerror}") from error
     if not os.access(output, os.W_OK | os.X_OK):
         raise UserError(f"--output {output}: this folder cannot be written to")
-    for torn in output.glob(f"{TEMPORARY}*"):
-        torn.unlink()
+    remove_torn(output)
     return output
+
+
+def remove_torn(folder: Path) -> None:
+    """Removes what a killed process left half-written in a folder (`atomic_path`), not below it."""
+    for torn in folder.glob(f"{TEMPORARY}*"):
+        torn.unlink()
 
 
 def new_run(parent: Path, description: str) -> Path:
