@@ -3,8 +3,8 @@
 Real clips and the generator's own samples are told apart by logistic regression and by an SVM, in 10-fold stratified
 cross-validation, from spectrograms and from the latents that the encoder predicts. Beside the paper's two features
 stand what a sceptic asks for: latents clipped into the prior's box; one number alone (level of the clip's end, level
-of the clip, norm of z, largest |z|, the encoder's reconstruction error); and three conditions of the clips, each
-with one giveaway less:
+of the clip, norm of z, largest |z|, the encoder's reconstruction error); what the same encoder answers with random
+weights, before any training; and three conditions of the clips, each with one giveaway less:
 
     as_is     real clips as read, synthetic ones in float32
     pcm16     both rounded to 16 bit
@@ -51,7 +51,16 @@ from models.generator import Generator, load_generator
 from utils import detection, options, recovery, runs
 from utils.audio import ALIGNMENTS, file_sha256
 from utils.datasets import SPLITS, Dataset, load_dataset
-from utils.detection import CLASSIFIERS, CONDITIONS, FOLDS, LATENTS, REAL, SPECTROGRAMS, SYNTHETIC
+from utils.detection import (
+    CLASSIFIERS,
+    CONDITIONS,
+    FOLDS,
+    LATENTS,
+    REAL,
+    SPECTROGRAMS,
+    SYNTHETIC,
+    UNTRAINED_LATENTS,
+)
 from utils.embedding_figure import embedding_figure, tsne
 from utils.options import LARGEST_SEED, UserError
 from utils.plots import save_figure
@@ -61,7 +70,7 @@ PRESETS = {
     "aligned": {},
     "paper": {"alignment": "paper", "front_end": "stft_real", "condition": "as_is"},
 }
-PROTOCOL = "detection 1"  # counts up whenever the same options begin to give other numbers
+PROTOCOL = "detection 2"  # counts up whenever the same options begin to give other numbers
 
 
 def parse_options() -> argparse.Namespace:
@@ -166,6 +175,8 @@ class Extractor:
         self.args, self.subjects = args, subjects
         self._generate = tf.function(subjects.generator)
         self._encode = tf.function(lambda audio: subjects.encoder(audio, training=False))
+        untrained = untrained_copy(subjects.encoder)
+        self._encode_untrained = tf.function(lambda audio: untrained(audio, training=False))
 
     def draw(self, seed: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """Real, synthetic and perhaps foreign clips `[B, T, C]`, each with the donors that `matched` takes."""
@@ -182,7 +193,7 @@ class Extractor:
         return self.subjects.generator.sample_prior(seed, n)
 
     def features(self, clips: np.ndarray) -> dict[str, np.ndarray]:
-        """`utils.detection.features` of clips `[B, T, C]`."""
+        """`utils.detection.features` of clips `[B, T, C]`, and an untrained encoder's answers."""
         args, generator = self.args, self.subjects.generator
         z = self._batches(lambda x: recovery.from_encoder(generator, self._encode, x, box=False)[:, 0], clips)
         reconstruction = self._batches(self._generate, z)
@@ -190,11 +201,18 @@ class Extractor:
             if not np.isfinite(values).all():
                 raise UserError(f"--{option} {getattr(args, option)}: gives NaN or infinite values for these clips")
         box = generator.prior == "uniform"
-        return detection.features(clips, z, reconstruction, front_end=args.front_end, box=box)
+        found = detection.features(clips, z, reconstruction, front_end=args.front_end, box=box)
+        return found | {UNTRAINED_LATENTS: self._batches(self._encode_untrained, clips)}
 
     def _batches(self, function, inputs: np.ndarray) -> np.ndarray:
         size = self.args.batch_size
         return np.concatenate([np.asarray(function(inputs[i : i + size])) for i in range(0, len(inputs), size)])
+
+
+def untrained_copy(encoder: keras.Model) -> keras.Model:
+    """The same network with random weights, the same ones in every run."""
+    keras.utils.set_random_seed(0)
+    return type(encoder).from_config(encoder.get_config())
 
 
 def _choose(dataset: Dataset, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -360,19 +360,21 @@ def invert(run: Run, method: str, clips: list[audio.Clip], bar: tqdm) -> list[tu
     parts, seconds = [], np.zeros(len(windows))
     for first in range(0, len(windows), size):
         batch = slice(first, first + size)
-        targets, begun = windows[batch], time.monotonic()
-        if method == "gradient":
-            starts = recovery.from_prior(run.generator, args.seed, identities[batch], args.restarts)
-        else:
-            starts = recovery.from_encoder(run.generator, run.encoder, targets, box=args.box)
-        if method == "encoder":
-            part = run.inverter.evaluate(targets, starts[:, 0])
-        else:
-            max_iter = args.max_iter if method == "gradient" else args.hybrid_max_iter
-            progress = None if bar.disable else show
-            part = run.inverter.refine(targets, starts, max_iter=max_iter, progress=progress)
+        begun = time.monotonic()
+        part = recovery.recover(
+            run.inverter,
+            method,
+            windows[batch],
+            identities[batch],
+            encoder=run.encoder,
+            max_iter={"gradient": args.max_iter, "hybrid": args.hybrid_max_iter},
+            restarts=args.restarts,
+            box=args.box,
+            seed=args.seed,
+            progress=None if bar.disable else show,
+        )
         parts.append(part)
-        seconds[batch] = (time.monotonic() - begun) / len(targets)
+        seconds[batch] = (time.monotonic() - begun) / len(part.z)
     whole = recovery.Recovered.concatenate(parts)
     ends = np.cumsum([len(clip.windows) for clip in clips])
     return [

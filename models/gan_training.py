@@ -30,14 +30,24 @@ class TrainerBase(tf.Module):
         learning_rate: of the generator's Adam.
         betas: of the generator's Adam.
         ema: decay of the moving average of the weights.
+        trained: names of the weights that the optimiser changes. Defaults to all.
     """
 
-    def __init__(self, architecture: Architecture, start, precision: str, learning_rate, betas, ema: float):
+    def __init__(
+        self,
+        architecture: Architecture,
+        start: Mapping[str, np.ndarray],
+        precision: str,
+        learning_rate,
+        betas: tuple[float, float],
+        ema: float,
+        trained: Sequence[str] | None = None,
+    ):
         super().__init__()
         self.variables_by_name = {name: tf.Variable(value, name=name) for name, value in start.items()}
         self.averages = {name: tf.Variable(value, name=f"{name}/ema") for name, value in start.items()}
         self.generator = WaveGANGenerator(architecture, self.variables_by_name, precision, trainable=True)
-        self.generator_variables = list(self.variables_by_name.values())
+        self.generator_variables = [self.variables_by_name[name] for name in trained or start]
         self.generator_optimizer = keras.optimizers.Adam(learning_rate, *betas, name="generator_adam")
         self.generator_optimizer.build(self.generator_variables)
         self.ema = ema
@@ -167,7 +177,7 @@ class GuidedTrainer(TrainerBase):
     @tf.function(autograph=False)
     def critic_step(self, seed, clips, classes, latents, code, r1: bool):
         """One update of the critics alone, which the generator's first need. Arguments as in `step`."""
-        augment = _augmentation(seed)
+        augment = augmentation(seed)
         return self._update_critics(augment(clips), classes, augment(self.generator(latents)), code, r1)
 
     @tf.function(autograph=False)
@@ -191,7 +201,7 @@ class GuidedTrainer(TrainerBase):
             Name to scalar: the losses.
         """
         opt = self.options
-        augment = _augmentation(seed)
+        augment = augmentation(seed)
         paired = 0 if targets is None else targets.shape[0]
         if paired:
             aims = self._criticise(self._look(augment(targets))[0], code[:paired])[2]
@@ -299,7 +309,7 @@ def _class_loss(logits: Sequence[tf.Tensor], classes: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.stack(losses))
 
 
-def _augmentation(seed):
+def augmentation(seed):
     """One random shift and noise level for the step, applied alike to real and generated clips.
 
     It hides what gives real clips away but cannot be heard: exact digital zeros and where a clip was cut.

@@ -260,23 +260,41 @@ class WaveGANGenerator:
         _, columns = self.jacobian_product(tf.constant(z[None]), tf.eye(len(z))[None])
         return np.linalg.svd(np.asarray(columns, np.float64).reshape(len(z), -1), compute_uv=False)
 
+    def activations(self, z: tf.Tensor, count: int) -> list[tf.Tensor]:
+        """What the first `count` upsampling layers give, after their ReLU, at z float32 `[B, latent_dim]`.
+
+        Returns:
+            One tensor a layer, `[B, frames, channels]`, in the convolutions' dtype.
+        """
+        arch = self.architecture
+        kernels = self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
+        h, found = tf.nn.relu(self._first_frames(z)), []
+        for i, (layer, (w, w_back)) in enumerate(zip(arch.upsamplings[:count], kernels, strict=False)):
+            h = tf.nn.relu(layer(tf.cast(h, self.compute_dtype), w, w_back) + self._bias(i))
+            found.append(h)
+        return found
+
+    def _first_frames(self, z):
+        h = tf.matmul(z, self.weights["G/z_project/dense/kernel"]) + self.weights["G/z_project/dense/bias"]
+        return tf.reshape(h, [-1, FIRST_FRAMES, self.architecture.first_channels])
+
+    def _bias(self, layer):
+        return tf.cast(self.weights[f"{self.architecture.layer_names[layer]}/bias"], self.compute_dtype)
+
     def _forward(self, z, directions):
         arch = self.architecture
         kernels = self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
-        dense = tf.convert_to_tensor(self.weights["G/z_project/dense/kernel"])
-        h = tf.matmul(z, dense) + self.weights["G/z_project/dense/bias"]
-        h = tf.reshape(h, [-1, FIRST_FRAMES, arch.first_channels])
-        k = 0
+        h, k = self._first_frames(z), 0
         if directions is not None:
             k = directions.shape[1]
+            dense = tf.convert_to_tensor(self.weights["G/z_project/dense/kernel"])
             tangent = tf.matmul(tf.reshape(directions, [-1, arch.latent_dim]), dense)
             tangent = tf.reshape(tangent, [-1, FIRST_FRAMES, arch.first_channels])
             tangent = tangent * _per_direction(tf.cast(h > 0, tf.float32), k)
         h = tf.nn.relu(h)
         last = len(kernels) - 1
         for i, (layer, (w, w_back)) in enumerate(zip(arch.upsamplings, kernels, strict=True)):
-            bias = tf.cast(self.weights[f"{arch.layer_names[i]}/bias"], self.compute_dtype)
-            h = layer(tf.cast(h, self.compute_dtype), w, w_back) + bias
+            h = layer(tf.cast(h, self.compute_dtype), w, w_back) + self._bias(i)
             if k:
                 tangent = layer(tf.cast(tangent, self.compute_dtype), w)
             if i < last:
@@ -353,28 +371,6 @@ def match_level(
     last = architecture.layer_names[-1]
     scaled = {f"{last}/{part}": weights[f"{last}/{part}"] * np.float32(gain) for part in ("kernel", "bias")}
     return {**weights, **scaled}
-
-
-def amplify_code(
-    architecture: Architecture, weights: Mapping[str, np.ndarray], num_classes: int, gain: float
-) -> dict[str, np.ndarray]:
-    """Let the class code of z (`utils.paired_latents.class_code`) weigh more: fewer latents fall between two classes.
-
-    Args:
-        architecture: hyper-parameters.
-        weights: TF1 name to float32 array.
-        num_classes: blocks of z whose sums are the code.
-        gain: factor on the sums; 1 changes nothing.
-
-    Returns:
-        TF1 name to float32 array; only the dense kernel differs.
-    """
-    name = "G/z_project/dense/kernel"
-    kernel = np.array(weights[name])
-    width = architecture.latent_dim // num_classes
-    blocks = kernel[: num_classes * width].reshape(num_classes, width, -1)
-    blocks += (gain - 1) * blocks.mean(axis=1, keepdims=True)
-    return {**weights, name: kernel}
 
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:

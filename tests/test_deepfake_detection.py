@@ -10,12 +10,12 @@ import pytest
 
 from models.encoder import Encoder
 from utils.audio import write_wav
-from utils.detection import CONDITIONS
+from utils.detection import CONDITIONS, LATENTS, UNTRAINED_LATENTS
 from utils.options import EXIT_USAGE
 from utils.runs import read_json, read_jsonl
 
 detection_script = importlib.import_module("deepfake_detection")
-CELLS_A_REPEAT = len(CONDITIONS) * 8 * 2
+CELLS_A_REPEAT = len(CONDITIONS) * 9 * 2
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,11 @@ def test_the_command_line_writes_table_and_figure(home, first):
     assert len(rows) == CELLS_A_REPEAT and rows[0]["paper"] == "0.515"
     tails = [r for r in rows if r["feature"] == "tail level" and r["classifier"] == "logistic regression"]
     assert [float(r["accuracy"]) for r in tails][:2] == [1, 1], "real clips end in digital silence"
+    answers = {
+        name: [(r["accuracy"], r["auc"], r["eer"]) for r in rows if r["feature"] == name]
+        for name in (LATENTS, UNTRAINED_LATENTS)
+    }
+    assert answers[LATENTS] == answers[UNTRAINED_LATENTS], "home's encoder has its first weights still"
     markdown = (folder / "table3.md").read_text()
     assert "| spectrograms | 51.5 % |" in markdown and "10 real clips (real, all split of 24" in markdown
     assert (folder / "figure4.png").read_bytes()[:4] == b"\x89PNG"

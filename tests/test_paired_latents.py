@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from utils.paired_latents import class_code, paired_latents
+from utils.paired_latents import class_code, decided_latents, paired_latents
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,28 @@ def test_every_class_is_equally_likely_under_the_prior(seed, num_classes):
     z = np.random.default_rng(seed).uniform(-1, 1, (4000, 50))
     shares = np.bincount(class_code(z, num_classes), minlength=num_classes) / 4000
     assert np.abs(shares - 1 / num_classes).max() < 0.05
+
+
+@given(
+    z=arrays(np.float32, (5, 23), elements=st.floats(-1, 1, width=32)),
+    temperature=st.floats(0.01, 10),
+)
+def test_deciding_moves_the_code_alone(z, temperature):
+    basis = np.zeros((4, 23))
+    for k in range(4):
+        basis[k, 5 * k : 5 * k + 5] = 1 / np.sqrt(5)
+    decided = decided_latents(z, 4, temperature)
+    rest = np.eye(23) - basis.T @ basis
+    np.testing.assert_allclose(decided @ rest, z @ rest, atol=1e-5)
+    before, after = z @ basis.T, decided @ basis.T
+    np.testing.assert_allclose(after.sum(axis=1), 0, atol=1e-5)
+    winners = np.take_along_axis(after, before.argmax(axis=1)[:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(winners, after.max(axis=1), atol=1e-5)
+
+
+def test_a_low_temperature_gives_the_mean_code_of_a_class_enlarged():
+    z = np.random.default_rng(0).uniform(-1, 1, (20_000, 100)).astype(np.float32)
+    decided = decided_latents(z, 10, 1e-4)
+    codes, expected = (np.sort(x.reshape(-1, 10, 10).sum(axis=2), axis=1).mean(axis=0) for x in (decided, z))
+    assert codes[-1] == pytest.approx(1.25 * expected[-1], rel=0.03)
+    np.testing.assert_allclose(codes[:-1], 1.25 * expected[:-1].mean(), atol=0.05)

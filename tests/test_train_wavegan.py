@@ -65,3 +65,19 @@ def test_a_guide_of_other_classes_is_one_line(run_script, sounds, repo_root, tmp
     guide = repo_root / "classifier_checkpoint/classifier.keras"
     done = run_script("train_wavegan.py", sounds, *TINY, "--guide", guide, "--output", tmp_path / "run")
     assert done.returncode == 2 and "--guide" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_distilled_needs_a_start_and_classes(run_script, sounds, tmp_path):
+    none = run_script("train_wavegan.py", sounds, *TINY, "--preset", "distilled")
+    assert none.returncode == 2 and "--init_from" in none.stderr and "Traceback" not in none.stderr
+    architecture = Architecture(latent_dim=6, dim=1)
+    write_tf1(tmp_path / "given", initial_weights(architecture, 0), architecture)
+    flags = ("--preset", "distilled", "--init_from", tmp_path / "given", "--output", tmp_path / "run")
+    unlabelled = run_script("train_wavegan.py", sounds, *TINY, *flags)
+    assert unlabelled.returncode == 2 and "digits" in unlabelled.stderr and "Traceback" not in unlabelled.stderr
+
+
+def test_an_option_of_another_preset_is_refused(run_script, sounds, repo_root):
+    guide = repo_root / "classifier_checkpoint/classifier.keras"
+    done = run_script("train_wavegan.py", sounds, *TINY, "--preset", "wgan_gp", "--guide", guide)
+    assert done.returncode == 2 and "--guide" in done.stderr and "--preset guided" in done.stderr

@@ -12,7 +12,6 @@ from models.wavegan import (
     Architecture,
     Upsampling,
     WaveGANGenerator,
-    amplify_code,
     initial_weights,
     match_level,
     revive,
@@ -172,17 +171,3 @@ def test_level_is_matched():
     z = np.random.default_rng(5).uniform(-1, 1, (64, 5)).astype(np.float32)
     audio = WaveGANGenerator(architecture, weights)(tf.constant(z)).numpy()
     assert np.sqrt(np.mean(audio**2)) == pytest.approx(0.07, rel=0.15)
-
-
-def test_amplified_code_scales_the_block_sums_alone():
-    architecture = Architecture(latent_dim=23, dim=1)
-    weights = initial_weights(architecture, 0)
-    name = "G/z_project/dense/kernel"
-    amplified = amplify_code(architecture, weights, 4, 1.5)
-    blocks = np.zeros((4, 23))
-    for k in range(4):
-        blocks[k, 5 * k : 5 * k + 5] = 1 / np.sqrt(5)
-    expected = weights[name] + 0.5 * blocks.T @ blocks @ weights[name]
-    np.testing.assert_allclose(amplified[name], expected, atol=1e-6)
-    np.testing.assert_array_equal(amplify_code(architecture, weights, 4, 1.0)[name], weights[name])
-    assert all(amplified[other] is weights[other] for other in weights if other != name)

@@ -27,6 +27,7 @@ REAL, SYNTHETIC = 0, 1
 FOLDS = 10
 SPECTROGRAMS, LATENTS = "spectrograms", "predicted latents"
 CLIPPED_LATENTS = "predicted latents, clipped into the box"
+UNTRAINED_LATENTS = "answers of an untrained encoder"
 CONDITIONS = {
     "as_is": "as they are",
     "pcm16": "both rounded to 16 bit",

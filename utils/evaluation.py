@@ -234,14 +234,10 @@ class Recovery:
 
     def _recover(self, method: str, batch: Clips, path: Path) -> None:
         begun = time.monotonic()
-        if method == GRADIENT:
-            starts = recovery.from_prior(self.generator, self.seed, batch.names, self.restarts)
-        else:
-            starts = recovery.from_encoder(self.generator, self.encoder, batch.audio, box=self.box)
-        if method == ENCODER:
-            found = self.inverter.evaluate(batch.audio, starts[:, 0])
-        else:
-            found = self.inverter.refine(batch.audio, starts, max_iter=self.max_iter[method])
+        found = recovery.recover(
+            self.inverter, method, batch.audio, batch.names, encoder=self.encoder, max_iter=self.max_iter,
+            restarts=self.restarts, box=self.box, seed=self.seed,
+        )  # fmt: skip
         finite = np.isfinite(found.objective) & np.isfinite(found.z).all(axis=1)
         finite &= np.isfinite(found.audio).all(axis=(1, 2))
         if not finite.all():

@@ -1,4 +1,5 @@
-"""A latent for every training clip, so that a generator can begin as a decoder (`train_wavegan.py`, preset guided).
+"""A latent for every training clip, so that a generator can begin as a decoder (`train_wavegan.py`, preset guided),
+and the class code that latents hold.
 
 The map is fixed, not learnt: what a clip sounds like (log-mel principal components after removing when and how loud),
 when and how loud it is, and, where clips are labelled, which class, are each brought to a standard normal, mixed by
@@ -7,7 +8,7 @@ a random rotation and squashed, so that the latents of a dataset look like draws
 
 import librosa
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, softmax
 from sklearn.decomposition import PCA
 
 NUM_MELS = 64
@@ -29,6 +30,32 @@ def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
     width = z.shape[1] // num_classes
     blocks = z[:, : num_classes * width].reshape(len(z), num_classes, width)
     return blocks.sum(axis=2).argmax(axis=1).astype(np.int32)
+
+
+def decided_latents(z: np.ndarray, num_classes: int, temperature: float) -> np.ndarray:
+    """The same latents with their class code moved towards one class; everything else of them stays.
+
+    A code is a vector of block sums, each divided by the root of its block's width: under the prior U(-1, 1) its
+    entries have variance 1/3. The new code is the softmax of the old one, brought to a mean of 0 and to such a scale
+    that its largest entry can be a quarter above what is usual under the prior.
+
+    Args:
+        z: float32 `[B, L]`.
+        num_classes: K blocks, as in `class_code`.
+        temperature: of the softmax, positive; towards 0 every code becomes its class's.
+
+    Returns:
+        float32 `[B, L]`, each row of the same `class_code`.
+    """
+    width = z.shape[1] // num_classes
+    blocks = z[:, : num_classes * width].reshape(len(z), num_classes, width)
+    code = blocks.sum(axis=2) / np.sqrt(width)
+    usual = ndtri((num_classes - 0.375) / (num_classes + 0.25)) / np.sqrt(3)  # largest of K normals (Blom, 1958)
+    high = 1.25 * usual
+    low = -high / (num_classes - 1)
+    decided = low + (high - low) * softmax(code / temperature, axis=1)
+    moved = blocks + ((decided - code) / np.sqrt(width))[:, :, None]
+    return np.column_stack([moved.reshape(len(z), -1), z[:, num_classes * width :]]).astype(np.float32)
 
 
 def paired_latents(

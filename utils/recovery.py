@@ -1,6 +1,6 @@
 """Recovering latents: the z with which a generator reproduces given audio, for a batch of clips at a time.
 
-Three methods, as in the paper: an encoder's answer (`from_encoder`, then `Inverter.evaluate`), L-BFGS from
+Three methods, as in the paper (`recover`): an encoder's answer (`from_encoder`, then `Inverter.evaluate`), L-BFGS from
 the prior (`from_prior`, then `Inverter.refine`), and both in a row (`from_encoder`, then `Inverter.refine`).
 
 A generator here is anything with `latent_dim`, `num_samples`, `num_channels`, `prior` (`uniform` in [-1, 1]
@@ -180,6 +180,42 @@ class Inverter:
 
         lower, upper = self._bounds
         return self._minimize(value_and_gradient, rows, lower, upper, max_iter, progress)
+
+
+def recover(
+    inverter: Inverter,
+    method: str,
+    targets: np.ndarray,
+    identities: Sequence[str],
+    *,
+    encoder: Callable[[np.ndarray], Any] | None,
+    max_iter: Mapping[str, int],
+    restarts: int,
+    box: bool,
+    seed: int,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Latents of a batch of clips by one of the paper's methods.
+
+    Args:
+        inverter: evaluates and searches.
+        method: `encoder`, `gradient` or `hybrid`.
+        targets: float32 `[B, T, C]` in [-1, 1].
+        identities: B names, as in `from_prior`.
+        encoder: as in `from_encoder`; not needed by `gradient`.
+        max_iter: iterations of each start by method, of `gradient` and `hybrid`.
+        restarts: starts of `gradient`.
+        box: the encoder's answer is clipped into the prior's box.
+        seed: of the starts of `gradient`.
+        progress: called after each evaluation of a search.
+    """
+    if method == "gradient":
+        starts = from_prior(inverter.generator, seed, identities, restarts)
+    else:
+        starts = from_encoder(inverter.generator, encoder, targets, box=box)
+    if method == "encoder":
+        return inverter.evaluate(targets, starts[:, 0])
+    return inverter.refine(targets, starts, max_iter=max_iter[method], progress=progress)
 
 
 def _bounds(generator: Any, box: bool) -> tuple[float, float]:
