@@ -73,8 +73,9 @@ results: setup ## every table and figure of the paper, and RESULTS.md (N=501 cli
 		--output "$(OUTPUT)" --n $$(( $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 	$(METRICS) --report "$(REPORT)"
 
-lint: setup ## check the code with ruff
+lint: setup ## check the code and its format with ruff
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --quiet --check .
 
 test: lint ## lint, then the fast tests
 	$(RUN) -m pytest -q

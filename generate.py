@@ -51,9 +51,7 @@ def parse_seeds(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"must be like 0-35,40. Received: {text!r}")
         first, last = int(match[1]), int(match[2] or match[1])
         if not first <= last <= LARGEST_SEED:
-            raise argparse.ArgumentTypeError(
-                f"ranges must rise and end by {LARGEST_SEED}. Received: {part.strip()!r}"
-            )
+            raise argparse.ArgumentTypeError(f"ranges must rise and end by {LARGEST_SEED}. Received: {part.strip()!r}")
         seeds.extend(range(first, last + 1))
     return list(dict.fromkeys(seeds))
 
@@ -86,9 +84,7 @@ def read_latents(path: Path, generator: Generator) -> tuple[np.ndarray, dict]:
     if not np.isfinite(z).all():
         raise UserError(f"{path}: z holds NaN or infinite values")
     if str(found.get("generator", generator.fingerprint)) != generator.fingerprint:
-        print(
-            f"warning: {path}: its latents belong to another generator than {generator.name}", file=sys.stderr
-        )
+        print(f"warning: {path}: its latents belong to another generator than {generator.name}", file=sys.stderr)
     return z.astype(np.float32), provenance
 
 
@@ -182,9 +178,7 @@ def main() -> None:
         metavar="HZ",
         help="written into the WAVs (default: what comes with the generator, else 16000)",
     )
-    group.add_argument(
-        "--prior", choices=PRIORS, help="(default: what comes with the generator, else uniform)"
-    )
+    group.add_argument("--prior", choices=PRIORS, help="(default: what comes with the generator, else uniform)")
     group.add_argument("--z_tensor", default=Z_TENSOR, metavar="NAME", help="input of a TF1 or frozen graph")
     group.add_argument("--audio_tensor", default=AUDIO_TENSOR, metavar="NAME", help="its output")
     options.add_shared(parser.add_argument_group("output"), "output", "dry_run", "quiet")

@@ -257,9 +257,7 @@ def steps_per_epoch(args: argparse.Namespace, clips: Dataset) -> int:
     return args.steps_per_epoch or -(-len(clips) // args.batch_size)
 
 
-def load_classifiers(
-    args: argparse.Namespace, generator: Generator
-) -> tuple[Classifier | None, dict[str, Classifier]]:
+def load_classifiers(args: argparse.Namespace, generator: Generator) -> tuple[Classifier | None, dict[str, Classifier]]:
     """The classifier of the feature loss in the run's precision, and all that count right answers, by measure."""
     classifier, judges = None, {}
     if args.feature_weight:

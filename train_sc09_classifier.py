@@ -328,9 +328,7 @@ class _Epochs(keras.callbacks.Callback):
         runs.append_jsonl(self.folder / "epochs.jsonl", {"epoch": epoch + 1, **logs})
         self._save("last.keras")
         if not self.quiet:
-            remaining = (
-                (time.monotonic() - self.began) / (epoch + 1 - self.first_epoch) * (self.epochs - epoch - 1)
-            )
+            remaining = (time.monotonic() - self.began) / (epoch + 1 - self.first_epoch) * (self.epochs - epoch - 1)
             rate = self.num_clips / (self.trained - self.epoch_began)
             print(
                 f"epoch {epoch + 1:3}/{self.epochs}  "

@@ -25,7 +25,7 @@ from utils.datasets import load_dataset
 from utils.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
 
 BATCH = 50
-JACOBIANS = 5
+JACOBIANS = 25
 
 
 def main() -> None:

@@ -209,9 +209,7 @@ for window, windows in (("start", 1), ("loudest", 1), ("all", 176)):
         assert abs(clip.provenance["window_starts"][0] - 1_600_000) < 500, clip.provenance
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=DEMO.parent.parent
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=DEMO.parent.parent)
     path.unlink()
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 150  # MB; the resampled clip of `all` alone is 11.5

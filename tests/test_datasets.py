@@ -65,10 +65,7 @@ def test_speech_commands_without_lists_keeps_a_speaker_together(load, tmp_path):
     for speaker in range(40):
         for digit in ("one", "two"):
             write(tmp_path / "s" / digit / f"{speaker:08x}_nohash_0.wav", speaker)
-    speakers = [
-        {name.split("/")[1] for name in load(tmp_path / "s", split).names}
-        for split in ("train", "validation")
-    ]
+    speakers = [{name.split("/")[1] for name in load(tmp_path / "s", split).names} for split in ("train", "validation")]
     assert not speakers[0] & speakers[1] and len(speakers[0] | speakers[1]) == 40
     assert 1 <= len(speakers[1]) <= 12
 
@@ -202,8 +199,7 @@ def test_augment_does_what_it_says_and_no_more():
 
     shifted = augment(audio, seed, **{**off, "max_shift": 300}).numpy()
     lags = [
-        np.argmax(np.correlate(s[:, 0], a[:, 0], "full")) - 4095
-        for s, a in zip(shifted, audio.numpy(), strict=True)
+        np.argmax(np.correlate(s[:, 0], a[:, 0], "full")) - 4095 for s, a in zip(shifted, audio.numpy(), strict=True)
     ]
     assert max(map(abs, lags)) <= 300 and len(set(lags)) > 1
     for clip, lag in zip(shifted, lags, strict=True):

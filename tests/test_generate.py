@@ -58,9 +58,7 @@ def test_a_seed_gives_the_same_clip_in_any_company(monkeypatch, folder, tmp_path
     common = ["--generator", folder, "--quiet"]
     assert call(monkeypatch, *common, "--seeds", "0-20,3,40", "--output", tmp_path / "many") == 0
     assert call(monkeypatch, *common, "--seeds", "19", "--output", tmp_path / "one") == 0
-    assert (
-        call(monkeypatch, *common, "--interpolate", 19, 40, "--steps", 3, "--output", tmp_path / "line") == 0
-    )
+    assert call(monkeypatch, *common, "--interpolate", 19, 40, "--steps", 3, "--output", tmp_path / "line") == 0
     many, one, line = (wavs(tmp_path / name) for name in ("many", "one", "line"))
     assert len(many) == 22
     assert one["seed_0019.wav"] == many["seed_0019.wav"] == line["step_0000.wav"]
@@ -71,21 +69,14 @@ def test_a_seed_gives_the_same_clip_in_any_company(monkeypatch, folder, tmp_path
     np.testing.assert_allclose(audio, generator(middle)[0], atol=1e-5)
 
 
-def test_latents_of_a_long_clip_become_one_wav_and_foreign_latents_need_only_z(
-    monkeypatch, capsys, folder, tmp_path
-):
+def test_latents_of_a_long_clip_become_one_wav_and_foreign_latents_need_only_z(monkeypatch, capsys, folder, tmp_path):
     generator = load_generator(folder)
     z = generator.sample_prior(0, 2)
     provenance = {"window_starts": [0, 16384], "valid_length": 20000}
-    save_latents(
-        tmp_path / "long.npz", Latents(z=z, generator="x", method="gradient", seed=0, provenance=provenance)
-    )
+    save_latents(tmp_path / "long.npz", Latents(z=z, generator="x", method="gradient", seed=0, provenance=provenance))
     np.savez(tmp_path / "single.npz", z=z[1])
     files = [tmp_path / "long.npz", tmp_path / "single.npz"]
-    assert (
-        call(monkeypatch, "--generator", folder, "--latents", *files, "--output", tmp_path / "o", "--quiet")
-        == 0
-    )
+    assert call(monkeypatch, "--generator", folder, "--latents", *files, "--output", tmp_path / "o", "--quiet") == 0
     assert "latents belong to another generator" in capsys.readouterr().err
     assert list(wavs(tmp_path / "o")) == ["0000_long.wav", "0001_single.wav"]
     long, _ = soundfile.read(tmp_path / "o" / "0000_long.wav")

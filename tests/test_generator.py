@@ -96,9 +96,7 @@ def save_other_graph(folder, z_name="z", audio_name="G_z", length=48):
 
 
 def test_any_other_tf1_graph_runs_frozen(tmp_path):
-    generator = load_generator(
-        save_other_graph(tmp_path, "latent", "out"), z_tensor="latent:0", audio_tensor="out:0"
-    )
+    generator = load_generator(save_other_graph(tmp_path, "latent", "out"), z_tensor="latent:0", audio_tensor="out:0")
     assert (generator.latent_dim, generator.num_samples, generator.num_channels) == (3, 48, 1)
     assert "not a WaveGAN's" in generator.notes[0]
     z = np.array([[0.1, 0.2, 0.3]], np.float32)

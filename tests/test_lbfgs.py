@@ -140,9 +140,7 @@ def test_batch_equals_one_at_a_time_and_repeats():
         alone = [ours(rosenbrock, row[None], **box) for row in x0]
         for name in "x", "fun", "evaluations", "iterations", "status":
             np.testing.assert_array_equal(getattr(batch, name), getattr(again, name))
-            np.testing.assert_array_equal(
-                getattr(batch, name), np.concatenate([getattr(a, name) for a in alone])
-            )
+            np.testing.assert_array_equal(getattr(batch, name), np.concatenate([getattr(a, name) for a in alone]))
 
 
 def test_finished_rows_are_not_evaluated_and_counts_are_honest():
@@ -247,9 +245,7 @@ def test_never_worse_than_the_start_and_always_inside_the_box(seed, n, width, dt
 def test_recovers_the_latents_of_a_random_generator(power):
     """MAE and MSE of the waveform, float32 on TensorFlow, four restarts of each of eight latents."""
     rng = np.random.default_rng(0)
-    dense = [
-        tf.constant(rng.normal(size=(m, n)) * np.sqrt(2 / m), tf.float32) for m, n in [(8, 64), (64, 256)]
-    ]
+    dense = [tf.constant(rng.normal(size=(m, n)) * np.sqrt(2 / m), tf.float32) for m, n in [(8, 64), (64, 256)]]
 
     def generator(z):
         return tf.tanh(0.5 * tf.nn.relu(z @ dense[0]) @ dense[1])

@@ -52,9 +52,7 @@ def test_help_shows_docstring_groups_options_and_defaults():
 def test_defaults_parse_to_themselves():
     args = vars(make_parser().parse_args([]))
     assert set(args) == set(NAMES)
-    argv = [
-        f"--{name}={value}" for name, value in args.items() if value is not None and type(value) is not bool
-    ]
+    argv = [f"--{name}={value}" for name, value in args.items() if value is not None and type(value) is not bool]
     assert vars(make_parser().parse_args(argv)) == args
 
 

@@ -55,9 +55,7 @@ def test_front_ends_are_the_shared_ones():
     stacked = Spectrogram("stft_real", stack=True)(audio)
     assert stacked.shape == (2, 32, 129, 3)
     np.testing.assert_array_equal(stacked, np.repeat(stft_real(audio), 3, axis=-1))
-    np.testing.assert_allclose(
-        Spectrogram("log_magnitude")(audio), log_magnitude(audio) - np.log(LOG_FLOOR), atol=1e-5
-    )
+    np.testing.assert_allclose(Spectrogram("log_magnitude")(audio), log_magnitude(audio) - np.log(LOG_FLOOR), atol=1e-5)
     assert np.abs(Spectrogram("log_magnitude")(0 * audio)).max() < 0.11  # magnitude's epsilon keeps it off 0
 
 

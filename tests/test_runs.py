@@ -133,9 +133,7 @@ def test_json_takes_paths_and_numpy(tmp_path):
         runs.write_json(path, {"bad": {1}})
 
 
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, np.float32("nan"), np.float64("-inf"), np.array([1.0, np.nan])]
-)
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("nan"), np.float64("-inf"), np.array([1.0, np.nan])])
 def test_not_a_number_is_refused_and_the_old_file_stays(tmp_path, value):
     path, lines = tmp_path / "a.json", tmp_path / "a.jsonl"
     runs.write_json(path, {"loss": 1})

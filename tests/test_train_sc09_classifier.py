@@ -31,9 +31,7 @@ def data(tmp_path_factory):
         for take in range(CLIPS_A_DIGIT):
             tone = 0.3 * np.sin(2 * np.pi * (300 + 500 * label) * time_axis + take)
             soundfile.write(root / digit / f"{take}_nohash_0.wav", tone, 16000)
-    (root / "validation_list.txt").write_text(
-        "\n".join(f"{d}/{t}_nohash_0.wav" for d in DIGITS for t in (0, 1))
-    )
+    (root / "validation_list.txt").write_text("\n".join(f"{d}/{t}_nohash_0.wav" for d in DIGITS for t in (0, 1)))
     return root
 
 
@@ -60,9 +58,7 @@ def test_one_epoch(data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "epoch   1/1" in done.stdout and "accuracy" in done.stdout
     model = load_classifier(tmp_path / "my.keras")
-    assert (
-        model.options["width"] == 2 and model.options["num_samples"] == 2048 and model.class_names == DIGITS
-    )
+    assert model.options["width"] == 2 and model.options["num_samples"] == 2048 and model.class_names == DIGITS
 
     folder, results = tmp_path / "run", tmp_path / "results"
     assert {"options.json", "log.txt", "epochs.jsonl", "last.keras", "best.keras", "classifier.keras"} <= {
@@ -84,9 +80,7 @@ def test_one_epoch(data, tmp_path):
 def test_killed_and_started_again_it_ends_as_if_uninterrupted(data, tmp_path):
     options = ("--epochs", 4, "--seed", 3)
     assert run(data, tmp_path / "whole", *options).returncode == 0
-    process = subprocess.Popen(
-        command(data, tmp_path / "killed", *options), cwd=ROOT, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(data, tmp_path / "killed", *options), cwd=ROOT, stdout=subprocess.DEVNULL)
     while not (tmp_path / "killed" / "run" / "last.keras").exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -49,9 +49,7 @@ def build(
     with tf.Graph().as_default():
         z = v1.placeholder(tf.float32, [None, latent_dim], name="z")
         width = dim * (16 if num_samples == 16384 else 32)
-        kernel = variable(
-            "G/z_project/dense/kernel", [latent_dim, 16 * width], normal(1, [latent_dim, 16 * width])
-        )
+        kernel = variable("G/z_project/dense/kernel", [latent_dim, 16 * width], normal(1, [latent_dim, 16 * width]))
         x = tf.matmul(z, kernel) + variable("G/z_project/dense/bias", [16 * width], normal(9, [16 * width]))
         x = activate(tf.reshape(x, [-1, 16, width]), "G/z_project")
         layers = {16384: 5, 32768: 6, 65536: 6}[num_samples]

@@ -22,9 +22,7 @@ from scipy.io import wavfile
 from utils.options import WINDOWS, UserError
 from utils.runs import atomic_path
 
-SUFFIXES = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split()
-)
+SUFFIXES = frozenset(".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split())
 BLOCK_VALUES = 2**17  # sample values held at once while a file is read
 LARGEST_SAMPLE = 1e9  # beyond this a float sample is garbage, and could overflow the resampler
 LOWEST_RATE = 100  # Hz; below this the header is damaged, and resampling would explode the clip
@@ -47,9 +45,7 @@ class Alignment:
         if not (math.isfinite(self.gain) and self.gain > 0):
             raise UserError(f"gain must be a positive number. Received: {self.gain}")
         if self.treat_as_rate is not None and self.treat_as_rate < LOWEST_RATE:
-            raise UserError(
-                f"treat_as_rate must be at least {LOWEST_RATE} Hz. Received: {self.treat_as_rate}"
-            )
+            raise UserError(f"treat_as_rate must be at least {LOWEST_RATE} Hz. Received: {self.treat_as_rate}")
 
 
 ALIGNMENTS = {
@@ -190,9 +186,7 @@ def load_clip(
         read_to_the_end = window != "start" or len(audio) < num_samples
         truncated = _truncation(file, read_to_the_end)
     if len(audio) == 0:
-        raise UserError(
-            f"{path}: too short: {file.frames} samples at {file.samplerate} Hz make none at {rate} Hz"
-        )
+        raise UserError(f"{path}: too short: {file.frames} samples at {file.samplerate} Hz make none at {rate} Hz")
 
     num_windows = math.ceil(len(audio) / num_samples)
     windows = np.zeros((num_windows * num_samples, num_channels), np.float32)
@@ -347,9 +341,7 @@ def _describe_mapping(source: int, target: int) -> str:
     return mixed if target == 1 else f"{mixed} copied to {target}"
 
 
-def _resample(
-    blocks: Iterator[np.ndarray], source_rate: int, rate: int, channels: int
-) -> Iterator[np.ndarray]:
+def _resample(blocks: Iterator[np.ndarray], source_rate: int, rate: int, channels: int) -> Iterator[np.ndarray]:
     """float32 `[n, channels]` blocks at another rate; together equal to `soxr.resample` of the whole."""
     if source_rate == rate:
         yield from blocks

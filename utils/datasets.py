@@ -146,9 +146,7 @@ def load_dataset(
         )
 
     def decode(path: Path) -> np.ndarray:
-        clip = load_clip(
-            path, num_samples, num_channels, sample_rate, window=window, alignment=ALIGNMENTS[alignment]
-        )
+        clip = load_clip(path, num_samples, num_channels, sample_rate, window=window, alignment=ALIGNMENTS[alignment])
         return to_int16(clip.windows)
 
     options = [num_samples, num_channels, sample_rate, window, repr(ALIGNMENTS[alignment])]

@@ -229,9 +229,7 @@ def _bound(bound: ArrayLike | None, default: float, x0: np.ndarray) -> np.ndarra
     return np.broadcast_to(bound, x0.shape).astype(np.float64)
 
 
-def _start(
-    x: np.ndarray, f: np.ndarray, g: np.ndarray, lower: np.ndarray, upper: np.ndarray, history: int
-) -> _Rows:
+def _start(x: np.ndarray, f: np.ndarray, g: np.ndarray, lower: np.ndarray, upper: np.ndarray, history: int) -> _Rows:
     b, n = x.shape
     rows = _Rows(
         index=np.arange(b),

@@ -235,9 +235,7 @@ _SHARED: dict[str, dict[str, Any]] = {
 }
 
 
-def add_shared(
-    group: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str, **defaults: Any
-) -> None:
+def add_shared(group: argparse.ArgumentParser | argparse._ArgumentGroup, *names: str, **defaults: Any) -> None:
     """Declares shared options, spelled `--name`, in a parser or one of its groups.
 
     Args:

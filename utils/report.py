@@ -235,8 +235,7 @@ def _medians(results: list[dict], methods: list[str]) -> str:
     if not results:
         return ""
     head = "".join(
-        f"<th scope=col>{label}{f' <small>{unit}</small>' if unit else ''}</th>"
-        for label, unit, _ in NUMBERS.values()
+        f"<th scope=col>{label}{f' <small>{unit}</small>' if unit else ''}</th>" for label, unit, _ in NUMBERS.values()
     )
     rows = []
     for kind in sorted({result.get("kind", "file") for result in results}):

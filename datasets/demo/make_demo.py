@@ -64,9 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent, metavar="DIR", help="(default: here)"
-    )
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="DIR", help="(default: here)")
     output = parser.parse_args().output
     if shutil.which("espeak-ng") is None:
         sys.exit("error: espeak-ng is not installed (Debian, Ubuntu: apt install espeak-ng)")
