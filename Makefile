@@ -75,7 +75,7 @@ results: setup ## every table and figure of the paper, and RESULTS.md (N=501 cli
 
 lint: setup ## check the code and its format with ruff
 	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --quiet --check .
+	$(RUN) -m ruff format --check .
 
 test: lint ## lint, then the fast tests
 	$(RUN) -m pytest -q

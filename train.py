@@ -13,6 +13,9 @@ Examples:
     # Another generator and other sounds: any folder, no labels, no classifier
     python train.py --data my_birds --generator package.module:factory --feature_weight 0 --spectral_weight 1
 
+    # The encoder of one generator trained on for another one, which has changed a little: a few epochs do
+    python train.py --data ... --generator new/ --init_from encoder.keras --epochs 8 --learning_rate 5e-4
+
     # Go on after an interruption: the same command with the run's folder
     python train.py --data ... --output logs/00000-encoder
 
@@ -45,7 +48,7 @@ from tqdm import tqdm
 
 from models.checkpoints import require_same_clips
 from models.classifier import Classifier, load_classifier
-from models.encoder import FILE_NAME, Encoder
+from models.encoder import FILE_NAME, Encoder, load_encoder
 from models.encoder_training import EncoderTrainer, LossWeights, Measured, distribute, encoder_batches, measure
 from models.generator import Generator, load_generator
 from utils import options, runs
@@ -110,6 +113,9 @@ def parse_options() -> argparse.Namespace:
     add("--width", type=options.positive_int, default=32, metavar="N",
         help="channels of the encoder's first stage; the paper's ResNet-18 has 64")  # fmt: skip
     add("--front_end", choices=KINDS, default="log_magnitude", help="what the encoder sees of a clip")
+    add("--init_from", type=Path, metavar="FILE",
+        help="begin with the weights of this encoder, a .keras file or its folder, of the same --width and --front_end "
+             "(default: random ones)")  # fmt: skip
 
     losses = parser.add_argument_group("losses")
     add = losses.add_argument
@@ -272,7 +278,7 @@ def load_classifiers(args: argparse.Namespace, generator: Generator) -> tuple[Cl
 
 
 def new_encoder(args: argparse.Namespace, generator: Generator, clips: Dataset) -> Encoder:
-    """An untrained encoder with its optimizer."""
+    """The encoder as it begins, with its optimizer."""
     keras.utils.set_random_seed(args.seed)
     encoder = Encoder(
         latent_dim=generator.latent_dim,
@@ -286,6 +292,8 @@ def new_encoder(args: argparse.Namespace, generator: Generator, clips: Dataset) 
         generator=generator.fingerprint,
         precision=args.precision,
     )
+    if args.init_from:
+        encoder.set_weights(first_weights(args.init_from, encoder))
     rate = args.learning_rate
     if args.schedule == "cosine":
         updates = args.epochs * steps_per_epoch(args, clips) * updates_per_step(args)
@@ -294,6 +302,18 @@ def new_encoder(args: argparse.Namespace, generator: Generator, clips: Dataset) 
     optimizer.build(encoder.trainable_variables)
     encoder.compile(optimizer, jit_compile=False)
     return encoder
+
+
+def first_weights(path: Path, encoder: Encoder) -> list[np.ndarray]:
+    """Those of the encoder of `--init_from`, which must be built alike."""
+    given = load_encoder(path)
+    if not isinstance(given, Encoder):
+        raise UserError(f"--init_from {path}: must be an encoder of train.py. Received: a {type(given).__name__}")
+    for option in ("latent_dim", "width", "front_end", "box", "num_samples", "num_channels", "sample_rate"):
+        theirs, ours = given.options[option], encoder.options[option]
+        if theirs != ours:
+            raise UserError(f"--init_from {path}: must have {option} {ours}. Received: {theirs}")
+    return given.get_weights()
 
 
 def updates_per_step(args: argparse.Namespace) -> int:

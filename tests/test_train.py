@@ -244,6 +244,16 @@ def test_what_a_run_leaves(whole, place):
     assert re.search(r"epoch   2/2 \| real: feature .* clips/s, 0\.0 min left", log)
 
 
+def test_begins_with_a_given_encoder(whole, call, tmp_path):
+    given = ("--init_from", whole / "my.keras")
+    assert call(tmp_path, *given, "--learning_rate", 1e-9, "--epochs", 1, "--steps_per_epoch", 1) == options.EXIT_OK
+    begun, after = load_encoder(whole / "my.keras"), load_encoder(tmp_path / "run")
+    for one, other in zip(begun.trainable_variables, after.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-7)
+    with pytest.raises(options.UserError, match="--init_from .*width 8. Received: 4"):
+        call(tmp_path / "wide", *given, "--width", 8)
+
+
 def test_tensorboard_holds_losses_measures_pictures_and_sounds(whole):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
