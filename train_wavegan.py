@@ -271,6 +271,11 @@ def main() -> int:
     dataset = load_dataset(args.data, args.num_samples, args.num_channels, args.sample_rate, quiet=args.quiet)
     if len(dataset) <= args.latent_dim:
         raise options.UserError(f"{args.data}: more than {args.latent_dim} clips are needed, found {len(dataset)}")
+    if dataset.class_names and args.latent_dim <= len(dataset.class_names) + 2:
+        least = len(dataset.class_names) + 3
+        raise options.UserError(
+            f"--latent_dim: must be at least {least} for labelled clips. Received: {args.latent_dim}"
+        )
     judge = load_classifier(args.judge) if args.judge else None
     architecture = Architecture(
         args.latent_dim, args.dim, num_samples=args.num_samples, num_channels=args.num_channels, upsample=args.upsample

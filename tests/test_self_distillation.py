@@ -1,7 +1,10 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from models.classifier import Classifier
+from models.critic import Guide
 from models.self_distillation import SelfDistillationTrainer
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.paired_latents import class_code, decided_latents
@@ -16,10 +19,15 @@ def latents(step, n=64):
 
 def train(trainer, steps):
     for step in steps:
-        z = latents(step)
-        decided, code = decided_latents(z, CLASSES, TEMPERATURE), class_code(z, CLASSES)
-        trainer.step(tf.constant([0, step]), tf.constant(z), tf.constant(decided), tf.constant(code), False)
+        report(trainer, step)
     return trainer
+
+
+def report(trainer, step, n=64, guided=False):
+    z = latents(step, n)
+    decided, code = decided_latents(z, CLASSES, TEMPERATURE), class_code(z, CLASSES)
+    losses = trainer.step(tf.constant([0, step]), tf.constant(z), tf.constant(decided), tf.constant(code), guided)
+    return {name: float(value) for name, value in losses.items()}
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +61,13 @@ def test_resumes_exactly(start, tmp_path):
     train(resumed, range(2, 4))
     for name, value in straight.averaged_weights().items():
         np.testing.assert_array_equal(value, resumed.averaged_weights()[name])
+
+
+def test_the_guide_pulls_towards_the_class(start):
+    keras.utils.set_random_seed(0)
+    classifier = Classifier(architecture="resnet18", width=2, class_names=("a", "b", "c"))
+    clips = np.random.default_rng(0).normal(0, 0.1, (4, 16384, 1)).astype(np.float32)
+    trainer = SelfDistillationTrainer(ARCHITECTURE, start, 1e-2, Guide(classifier, clips))
+    reports = [report(trainer, 0, n=8, guided=True) for _ in range(12)]
+    assert "class_fake" not in report(trainer, 0, n=8)
+    assert reports[-1]["class_fake"] < reports[0]["class_fake"]

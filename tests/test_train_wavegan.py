@@ -7,6 +7,7 @@ from models.generator import load_generator
 from models.tf1 import write_tf1
 from models.wavegan import Architecture, initial_weights
 from utils.audio import write_wav
+from utils.datasets import DIGITS
 
 TINY = ("--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--warm_steps", 1, "--evaluate_every", 3)
 
@@ -75,6 +76,37 @@ def test_distilled_needs_a_start_and_classes(run_script, sounds, tmp_path):
     flags = ("--preset", "distilled", "--init_from", tmp_path / "given", "--output", tmp_path / "run")
     unlabelled = run_script("train_wavegan.py", sounds, *TINY, *flags)
     assert unlabelled.returncode == 2 and "digits" in unlabelled.stderr and "Traceback" not in unlabelled.stderr
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    rng = np.random.default_rng(0)
+    for digit in DIGITS:
+        for i in range(2):
+            write_wav(folder / digit / f"{i}_nohash_0.wav", rng.normal(size=(3000, 1)).astype(np.float32) * 0.1, 16000)
+    (folder / "validation_list.txt").write_text("zero/0_nohash_0.wav")
+    (folder / "testing_list.txt").write_text("one/0_nohash_0.wav")
+    return folder
+
+
+@pytest.mark.slow
+def test_distilled_with_a_guide(run_script, digits, repo_root, tmp_path):
+    architecture = Architecture(latent_dim=13, dim=1)
+    write_tf1(tmp_path / "given", initial_weights(architecture, 0), architecture)
+    flags = ("--preset", "distilled", "--init_from", tmp_path / "given", "--latent_dim", 13, "--steps", 4)
+    guide = ("--guide", repo_root / "classifier_checkpoint/classifier.keras", "--output", tmp_path / "run")
+    done = run_script("train_wavegan.py", digits, *TINY[:2], *flags, *guide)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run/statistics.jsonl").read_text())
+    assert {"layer_0", "layer_1", "class_fake"} <= set(record["losses"])
+    assert load_generator(tmp_path / "run/export").latent_dim == 13
+
+
+def test_too_small_a_latent_for_the_classes_is_one_line(run_script, digits):
+    done = run_script("train_wavegan.py", digits, "--dim", 1, "--latent_dim", 12)
+    assert done.returncode == 2 and "--latent_dim" in done.stderr and "13" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_option_of_another_preset_is_refused(run_script, sounds, repo_root):
