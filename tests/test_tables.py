@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 import re
 
 import pytest
 
 from utils import results_page, tables
+from utils.detection import CONDITIONS, LATENTS, SPECTROGRAMS, TAIL_LEVEL, UNTRAINED_LATENTS
 from utils.evaluation import CLIPS, ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
 from utils.options import UserError
 
@@ -113,8 +115,21 @@ def test_a_row_replaces_its_own_only_and_a_foreign_one_comes_last(folder):
     assert lines_of((folder / "table2.md").read_text(), "| theirs", "preset paper")
 
 
-def test_the_page_has_all_there_is_and_says_what_is_missing(folder):
+def write_detection(folder, latents, untrained):
+    accuracies = {SPECTROGRAMS: 0.5, LATENTS: latents, UNTRAINED_LATENTS: untrained, TAIL_LEVEL: 1.0}
+    cells = [
+        {"condition": c, "tested_on": "own", "feature": f, "classifier": "logistic regression", "accuracy": accuracy}
+        for c in CONDITIONS
+        for f, accuracy in accuracies.items()
+    ]
+    folder.mkdir(exist_ok=True)
+    (folder / "table3.json").write_text(json.dumps({"cells": cells}))
     (folder / "table3.md").write_text("# Table 3\n\n| features |\n|---|\n| latents |\n")
+
+
+def test_the_page_has_all_there_is_and_says_what_is_missing(folder):
+    write_detection(folder, latents=0.8, untrained=0.7)
+    write_detection(folder / "paper", latents=0.6, untrained=0.7)
     (folder / "figure2.png").write_bytes(b"picture")
     page = folder / "page" / "RESULTS.md"
     results_page.write_report(page, folder, "some/data")
@@ -126,7 +141,8 @@ def test_the_page_has_all_there_is_and_says_what_is_missing(folder):
     assert (page.parent / "figures" / "figure2.png").read_bytes() == b"picture"
     assert "(figures/figure2.png)" in text and "figure3.png" not in text
     assert "Not made yet: Figure 3, Figure 4." in text
-    assert text.count("What the numbers of preset") == 4 and "nan" not in text and "{" not in text
+    assert "above the untrained (+10.0 points)" in text and "not above the untrained (-10.0 points)" in text
+    assert text.count("What the numbers of preset") == 6 and "nan" not in text and "{" not in text
 
 
 def test_the_words_follow_the_numbers(tmp_path):

@@ -28,6 +28,7 @@ FOLDS = 10
 SPECTROGRAMS, LATENTS = "spectrograms", "predicted latents"
 CLIPPED_LATENTS = "predicted latents, clipped into the box"
 UNTRAINED_LATENTS = "answers of an untrained encoder"
+TAIL_LEVEL = "tail level"
 CONDITIONS = {
     "as_is": "as they are",
     "pcm16": "both rounded to 16 bit",
@@ -117,7 +118,7 @@ def features(
     seen, made = (spectrogram(tf.constant(x), front_end).numpy() for x in (audio, reconstruction))
     tail = audio[:, -max(1, audio.shape[1] // TAIL_SHARE) :]
     numbers = {
-        "tail level": _level_db(tail),
+        TAIL_LEVEL: _level_db(tail),
         "RMS level": _level_db(audio),
         "norm of z": np.linalg.norm(z, axis=1),
         "largest |z|": np.abs(z).max(axis=1),

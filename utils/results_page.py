@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from utils.detection import CONDITIONS, LATENTS, SPECTROGRAMS, TAIL_LEVEL, UNTRAINED_LATENTS
 from utils.evaluation import ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
 from utils.options import UserError
-from utils.runs import atomic_path
+from utils.runs import atomic_path, read_json
 from utils.tables import TITLES, parts_of, read_table, table_markdown, write_text
 
 FIGURES = {
@@ -73,6 +74,8 @@ make results GENERATOR=checkpoint/sc09 DATA={official} ENCODER=logs/encoder-sc09
 
 By the paper's own budget, for days: `calculate_metrics.py --all --preset paper`.
 """
+# Folders of Table 3 by preset.
+DETECTION = {"paper": "paper", "aligned": "."}
 OFFICIAL_DATA = "datasets/sc09"
 
 
@@ -81,7 +84,8 @@ def write_report(path: Path, folder: Path, data: str) -> None:
 
     Args:
         path: RESULTS.md.
-        folder: of `tableN.json`, `table3.md` and `figureN.png`; what is missing is left out and the page says so.
+        folder: of `tableN.json`, `figureN.png` and, for the presets of `DETECTION`, `table3.md` and `table3.json`; what
+            is missing is left out and the page says so.
         data: the real clips, as the commands name them.
 
     Raises:
@@ -97,10 +101,15 @@ def write_report(path: Path, folder: Path, data: str) -> None:
     parts = [INTRODUCTION.format(generator=generator, **facts)]
     for number, table in tables.items():
         parts += [f"## {TITLES[number]}\n", table_markdown(table), *_meaning(table)]
-    detection = folder / "table3.md"
-    if detection.exists():
-        lines = detection.read_text(encoding="utf-8").strip().splitlines()
-        parts += ["## Table 3. Detection\n", "\n".join(line for line in lines if not line.startswith("# ")) + "\n"]
+    detected = {
+        preset: folder / place for preset, place in DETECTION.items() if (folder / place / "table3.md").exists()
+    }
+    if detected:
+        parts += ["## Table 3. Detection\n"]
+    for preset, place in detected.items():
+        lines = (place / "table3.md").read_text(encoding="utf-8").strip().splitlines()
+        table = "\n".join(line for line in lines if not line.startswith("# ")).strip()
+        parts += [f"### Preset {preset}\n", table + "\n", _on_detection(preset, read_json(place / "table3.json"))]
     parts += ["## Figures\n"]
     for number, caption in FIGURES.items():
         picture = folder / f"figure{number}.png"
@@ -109,7 +118,7 @@ def write_report(path: Path, folder: Path, data: str) -> None:
             with atomic_path(copy) as temporary:
                 shutil.copyfile(picture, temporary)
             parts += [f"![{caption}](figures/{picture.name})\n\n{caption}\n"]
-    missing = [f"Table {n}" for n in TITLES if n not in tables] + ([] if detection.exists() else ["Table 3"])
+    missing = [f"Table {n}" for n in TITLES if n not in tables] + ([] if detected else ["Table 3"])
     missing += [f"Figure {n}" for n in FIGURES if not (folder / f"figure{n}.png").exists()]
     if missing:
         parts += [f"Not made yet: {', '.join(missing)}.\n"]
@@ -174,3 +183,24 @@ def _on_latents(found: Mapping[str, Any]) -> Iterator[str]:
     if errors:
         listed = ", ".join(f"{m} {error:.3f}" for m, error in errors.items())
         yield f"Latents: z-MSE is {listed}; always answering z = 0 scores 0.333 and a random answer 0.667."
+
+
+def _on_detection(preset: str, table: Mapping[str, Any]) -> str:
+    """The paragraph below Table 3: the latents beside what is as good without any training."""
+    accuracy = {
+        (cell["condition"], cell["feature"]): cell["accuracy"]
+        for cell in table["cells"]
+        if cell["classifier"] == "logistic regression" and cell["tested_on"] == "own"
+    }
+    names = {SPECTROGRAMS: SPECTROGRAMS, LATENTS: LATENTS, UNTRAINED_LATENTS: "an untrained encoder's answers"}
+    names |= {TAIL_LEVEL: "the level of the last moment alone"}
+    sentences = [f"What the numbers of preset {preset} mean. By logistic regression,"]
+    for condition, title in CONDITIONS.items():
+        found = [f"{name} {100 * accuracy[condition, feature]:.1f} %" for feature, name in names.items()]
+        sentences.append(f"clips {title}: {', '.join(found)};")
+    gain = accuracy["matched", LATENTS] - accuracy["matched", UNTRAINED_LATENTS]
+    relation = "above" if gain > 0 else "not above"
+    return (
+        " ".join(sentences).rstrip(";") + f". In the last, hardest condition the trained latents are {relation} the "
+        f"untrained ({100 * gain:+.1f} points): that difference, not their accuracy, is what inversion adds.\n"
+    )
