@@ -194,13 +194,13 @@ def _on_detection(preset: str, table: Mapping[str, Any]) -> str:
     }
     names = {SPECTROGRAMS: SPECTROGRAMS, LATENTS: LATENTS, UNTRAINED_LATENTS: "an untrained encoder's answers"}
     names |= {TAIL_LEVEL: "the level of the last moment alone"}
-    sentences = [f"What the numbers of preset {preset} mean. By logistic regression,"]
+    sentences = [f"What the numbers of preset {preset} mean. Accuracy by logistic regression:"]
     for condition, title in CONDITIONS.items():
         found = [f"{name} {100 * accuracy[condition, feature]:.1f} %" for feature, name in names.items()]
-        sentences.append(f"clips {title}: {', '.join(found)};")
+        sentences.append(f'of clips "{title}", {", ".join(found)};')
     gain = accuracy["matched", LATENTS] - accuracy["matched", UNTRAINED_LATENTS]
     relation = "above" if gain > 0 else "not above"
     return (
         " ".join(sentences).rstrip(";") + f". In the last, hardest condition the trained latents are {relation} the "
-        f"untrained ({100 * gain:+.1f} points): that difference, not their accuracy, is what inversion adds.\n"
+        f"untrained ({100 * gain:+.1f} points): that difference, not their accuracy, is what training to invert adds.\n"
     )
