@@ -267,12 +267,16 @@ class WaveGANGenerator:
             One tensor a layer, `[B, frames, channels]`, in the convolutions' dtype.
         """
         arch = self.architecture
-        kernels = self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
+        kernels = self._kernels()
         h, found = tf.nn.relu(self._first_frames(z)), []
         for i, (layer, (w, w_back)) in enumerate(zip(arch.upsamplings[:count], kernels, strict=False)):
             h = tf.nn.relu(layer(tf.cast(h, self.compute_dtype), w, w_back) + self._bias(i))
             found.append(h)
         return found
+
+    def _kernels(self):
+        """Each layer's polyphase kernel, and its `transposed_kernel` where that is a constant."""
+        return self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
 
     def _first_frames(self, z):
         h = tf.matmul(z, self.weights["G/z_project/dense/kernel"]) + self.weights["G/z_project/dense/bias"]
@@ -283,7 +287,7 @@ class WaveGANGenerator:
 
     def _forward(self, z, directions):
         arch = self.architecture
-        kernels = self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
+        kernels = self._kernels()
         h, k = self._first_frames(z), 0
         if directions is not None:
             k = directions.shape[1]

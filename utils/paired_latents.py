@@ -27,9 +27,7 @@ def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
     Returns:
         int32 `[B]` in `[0, num_classes)`. Under the prior every class is equally likely.
     """
-    width = z.shape[1] // num_classes
-    blocks = z[:, : num_classes * width].reshape(len(z), num_classes, width)
-    return blocks.sum(axis=2).argmax(axis=1).astype(np.int32)
+    return _blocks(z, num_classes).sum(axis=2).argmax(axis=1).astype(np.int32)
 
 
 def decided_latents(z: np.ndarray, num_classes: int, temperature: float) -> np.ndarray:
@@ -47,8 +45,8 @@ def decided_latents(z: np.ndarray, num_classes: int, temperature: float) -> np.n
     Returns:
         float32 `[B, L]`, each row of the same `class_code`.
     """
-    width = z.shape[1] // num_classes
-    blocks = z[:, : num_classes * width].reshape(len(z), num_classes, width)
+    blocks = _blocks(z, num_classes)
+    width = blocks.shape[2]
     code = blocks.sum(axis=2) / np.sqrt(width)
     usual = ndtri((num_classes - 0.375) / (num_classes + 0.25)) / np.sqrt(3)  # largest of K normals (Blom, 1958)
     high = 1.25 * usual
@@ -94,6 +92,12 @@ def paired_latents(
         code[wrong] = _class_codes(labels[wrong], num_classes, rng)
         z[wrong] = _squash(np.column_stack([code, rest])[wrong] @ basis)
     return z
+
+
+def _blocks(z: np.ndarray, num_classes: int) -> np.ndarray:
+    """The coordinates that hold the class code, `[B, num_classes, L // num_classes]`."""
+    width = z.shape[1] // num_classes
+    return z[:, : num_classes * width].reshape(len(z), num_classes, width)
 
 
 def _describe(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

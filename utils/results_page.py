@@ -192,8 +192,12 @@ def _on_detection(preset: str, table: Mapping[str, Any]) -> str:
         for cell in table["cells"]
         if cell["classifier"] == "logistic regression" and cell["tested_on"] == "own"
     }
-    names = {SPECTROGRAMS: SPECTROGRAMS, LATENTS: LATENTS, UNTRAINED_LATENTS: "an untrained encoder's answers"}
-    names |= {TAIL_LEVEL: "the level of the last moment alone"}
+    names = {
+        SPECTROGRAMS: SPECTROGRAMS,
+        LATENTS: LATENTS,
+        UNTRAINED_LATENTS: "an untrained encoder's answers",
+        TAIL_LEVEL: "the level of the last moment alone",
+    }
     sentences = [f"What the numbers of preset {preset} mean. Accuracy by logistic regression:"]
     for condition, title in CONDITIONS.items():
         found = [f"{name} {100 * accuracy[condition, feature]:.1f} %" for feature, name in names.items()]
