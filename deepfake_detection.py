@@ -219,16 +219,15 @@ def _choose(dataset: Dataset, n: int, rng: np.random.Generator) -> np.ndarray:
     return dataset.to_float(np.sort(rng.choice(len(dataset), n, replace=False)))
 
 
-def measure_all(args: argparse.Namespace, subjects: Subjects, settings: dict[str, Any], file: Path) -> Iterator[dict]:
+def measure_all(args: argparse.Namespace, extractor: Extractor, settings: dict[str, Any], file: Path) -> Iterator[dict]:
     """The records of every repeat, condition, feature and classifier; new ones are added to `file`.
 
     A record's `seconds` count from the one before, so that they add up to the wall time, drawing included.
     """
-    extractor = Extractor(args, subjects)
     known = {_key(r): r for r in runs.read_jsonl(file) if r.get("settings") == settings}
     names = list(dict.fromkeys(key[2] for key in known))
     environment = runs.environment()
-    classes = "real, synthetic" + (", foreign" if subjects.fakes else "")
+    classes = "real, synthetic" + (", foreign" if extractor.subjects.fakes else "")
     with tqdm(total=args.repeats * len(CONDITIONS), unit="table", desc=classes, disable=args.quiet) as bar:
         for seed in range(args.seed, args.seed + args.repeats):
             drawn, started = None, time.monotonic()
@@ -277,9 +276,8 @@ def by_test_set(records: list[dict[str, Any]], fakes: Path | None) -> list[dict[
     return [record | {"tested_on": label} | record[test] for test, label in tests.items() for record in records]
 
 
-def draw_figure(args: argparse.Namespace, subjects: Subjects) -> None:
+def draw_figure(args: argparse.Namespace, extractor: Extractor) -> None:
     """Figure 4, of the first repeat's clips."""
-    extractor = Extractor(args, subjects)
     groups = [extractor.features(detection.prepare(args.condition, *group)) for group in extractor.draw(args.seed)]
     classes = np.repeat(np.arange(len(groups)), [len(group[LATENTS]) for group in groups])
     titles = {f"{SPECTROGRAMS} ({args.front_end})": SPECTROGRAMS, LATENTS: LATENTS}
@@ -328,9 +326,10 @@ def main() -> None:
     subjects = load_subjects(args)
     args.output = runs.output_folder(args.output, Path("results"), "detection")
     settings, file = protocol(args, subjects), args.output / "table3.jsonl"
-    records = list(measure_all(args, subjects, settings, file))
+    extractor = Extractor(args, subjects)
+    records = list(measure_all(args, extractor, settings, file))
     summary = detection.summarise(by_test_set(records, args.fakes))
-    draw_figure(args, subjects)
+    draw_figure(args, extractor)
 
     environment, seconds = runs.environment(), sum(record["seconds"] for record in records)
     table = detection.to_markdown(summary)
