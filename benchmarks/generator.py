@@ -34,6 +34,7 @@ from utils.generator_statistics import jacobian_statistics
 from utils.options import UserError
 
 RANKS = (1, 25, 50, 75, 100)
+PRODUCT_SIZE = 2048
 
 
 def interleaved_medians(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -64,9 +65,9 @@ def multiply_adds(architecture: Architecture) -> float:
     return float(total)
 
 
-def matrix_product(dtype: tf.DType, size: int = 2048) -> Callable[[], object]:
-    """A product of two square matrices, of 2 * size^3 operations."""
-    a = tf.cast(tf.random.stateless_normal([size, size], [0, 0]), dtype)
+def matrix_product(dtype: tf.DType) -> Callable[[], object]:
+    """A product of two square matrices, of 2 * PRODUCT_SIZE^3 operations."""
+    a = tf.cast(tf.random.stateless_normal([PRODUCT_SIZE, PRODUCT_SIZE], [0, 0]), dtype)
     product = tf.function(lambda: tf.reduce_sum(tf.matmul(a, a)))
     return lambda: product().numpy()
 
@@ -101,8 +102,10 @@ def benchmark(folder: Path, batch_sizes: list[int], rounds: int) -> None:
     print(*native.notes, sep="\n")
     print(f"{giga:.2f} GFLOP a clip forward, twice that forward + backward in z\n")
     products = {"float32": matrix_product(tf.float32), "bfloat16": matrix_product(tf.bfloat16)}
-    peaks = {name: 2e-9 * 2048**3 / s for name, s in interleaved_medians(products, rounds).items()}
-    print("matrix product 2048^3: " + ", ".join(f"{name} {peak:.0f} GFLOP/s" for name, peak in peaks.items()))
+    peaks = {name: 2e-9 * PRODUCT_SIZE**3 / s for name, s in interleaved_medians(products, rounds).items()}
+    print(
+        f"matrix product {PRODUCT_SIZE}^3: " + ", ".join(f"{name} {peak:.0f} GFLOP/s" for name, peak in peaks.items())
+    )
     print("\n| variant | B | forward, ms a clip (GFLOP/s) | forward + backward, ms a clip (GFLOP/s) |")
     print("|---|---|---|---|")
     for batch in batch_sizes:

@@ -1,9 +1,12 @@
 """Clips a second of the encoder's training step, beside a plain published-style loop, and of the input pipeline alone.
 
 The plain loop is written from the paper's facts: a Python generator that reads, scales and resamples each clip anew
-(16000 -> 16384 Hz), the generator as its frozen TF1 graph, real and synthetic update in one `tf.function` with Keras's
-defaults, and Keras metrics updated eagerly after each step. Networks, batch and losses are the same on both sides, with
-random weights, since speed does not depend on them. The two are run in turn, so that a loaded machine slows both alike.
+(16000 -> 16384 Hz), the generator as its frozen TF1 graph, networks of Keras's own layers, real and synthetic update in
+one `tf.function` with Keras's defaults, and Keras metrics updated eagerly after each step. Shapes, batch and losses are
+the same on both sides, with random weights, since speed does not depend on them.
+
+The two are run in turn, so that a loaded machine slows both alike, beside a large matrix product: at its rate a step's
+operations would take the time of the last rows. That is the bound for any code that does the same operations.
 
 Examples:
 
@@ -18,11 +21,14 @@ Examples:
     python -m benchmarks.training --data ../shared/data/speech_commands_digits --rounds 0
 """
 
+import contextlib
 import itertools
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import utils  # noqa: F401  (before NumPy and TensorFlow)
 
@@ -33,7 +39,8 @@ import numpy as np
 import soundfile
 import tensorflow as tf
 
-from models import tf1
+from benchmarks.generator import PRODUCT_SIZE, interleaved_medians, matrix_product, multiply_adds
+from models import resnet, tf1
 from models.classifier import Classifier, classifier_features
 from models.encoder import Encoder
 from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches
@@ -45,16 +52,31 @@ from utils.datasets import DIGITS, Dataset, load_dataset
 PIPELINE_BATCHES = 50
 
 
-def networks(width: int, precision: str, generator: Generator) -> tuple[Encoder, Classifier]:
-    """The paper's two networks with random weights."""
-    keras.utils.set_random_seed(0)
-    encoder = Encoder(
-        latent_dim=generator.latent_dim, width=width, front_end="stft_real", box=False, precision=precision
-    )
-    classifier = Classifier(
-        architecture="resnet18", width=width, front_end="stft_real", class_names=DIGITS, precision=precision
-    )
+def networks(width: int, precision: str, generator: Generator, plain: bool = False) -> tuple[Encoder, Classifier]:
+    """The paper's two networks with random weights; where `plain`, of Keras's own layers in place of the project's."""
+    stock = {name: getattr(keras.layers, name) for name in ("Conv2D", "BatchNormalization")}
+    with mock.patch.multiple(resnet, **stock) if plain else contextlib.nullcontext():
+        encoder = Encoder(
+            latent_dim=generator.latent_dim, width=width, front_end="stft_real", box=False, precision=precision
+        )
+        classifier = Classifier(
+            architecture="resnet18", width=width, front_end="stft_real", class_names=DIGITS, precision=precision
+        )
     return encoder, classifier
+
+
+def step_operations(encoder: Encoder, architecture: Architecture, batch_size: int) -> float:
+    """Useful floating-point operations of a step's convolutions and matrix products, two a multiply-add.
+
+    Each of the two updates takes the encoder forward and backward to its weights and its input (3 passes), the
+    classifier, whose trunk is the encoder's, over target and reconstruction and back to its input (3), the generator
+    forward and back to z (2); the synthetic clips are one more generator pass.
+    """
+    trunk = 0
+    for layer in encoder.network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            trunk += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+    return 2 * batch_size * (12 * trunk + 5 * multiply_adds(architecture))
 
 
 # ---- the plain loop -----------------------------------------------------------------
@@ -133,18 +155,6 @@ def trainer_step(
     return lambda: {name: float(value) for name, value in trainer.train_function(iterator).items()}
 
 
-def seconds_in_turn(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each function over rounds; one round before them builds the graphs."""
-    seconds = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        for name, function in functions.items():
-            begun = time.perf_counter()
-            function()
-            if i:
-                seconds[name].append(time.perf_counter() - begun)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
-
-
 def pipeline_rate(batches: tf.data.Dataset, batch_size: int) -> float:
     """Real clips a second that a pipeline delivers (with the synthetic clips' z and noise), nothing else running."""
     iterator = iter(batches)
@@ -187,16 +197,24 @@ def main() -> None:
     if not args.rounds:
         return
     clips = plain_clips(dataset, args.data, args.batch_size)
-    encoder, classifier = networks(args.width, "float32", native)
+    keras.utils.set_random_seed(0)
+    encoder, classifier = networks(args.width, "float32", native, plain=True)
     functions = {"plain loop, float32": plain_step(encoder, frozen, classifier, clips)}
     encoder, classifier = networks(args.width, args.precision, native)
     functions[f"train.py, {args.precision}"] = trainer_step(encoder, native, classifier, batches(False))
-    seconds = seconds_in_turn(functions, args.rounds)
+    bounds = {"float32": tf.float32, "mixed_bfloat16": tf.bfloat16}
+    products = {f"matrix product, {name}": matrix_product(dtype) for name, dtype in bounds.items()}
+    seconds = interleaved_medians({**functions, **products}, args.rounds)
+
+    operations = step_operations(encoder, architecture, args.batch_size)
+    for name in products:  # as long as a step's operations take at the product's rate
+        seconds[name] *= operations / (2 * PRODUCT_SIZE**3)
     plain = next(iter(seconds.values()))
-    print(f"\n| step: {args.batch_size} real + {args.batch_size} synthetic clips | s a step | clips/s | x |")
-    print("|---|---|---|---|")
+    print(f"\n| step: {args.batch_size} real + {args.batch_size} synthetic clips | s a step | clips/s | GFLOP/s | x |")
+    print("|---|---|---|---|---|")
     for name, value in seconds.items():
-        print(f"| {name} | {value:.2f} | {2 * args.batch_size / value:.1f} | {plain / value:.2f} |")
+        rates = f"{2 * args.batch_size / value:.1f} | {1e-9 * operations / value:.0f}"
+        print(f"| {name} | {value:.2f} | {rates} | {plain / value:.2f} |")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models.classifier import Classifier, classifier_features, load_classifier
-from models.resnet import TAPS, BatchNormalization, Spectrogram, resnet18
+from models.resnet import TAPS, BatchNormalization, Conv2D, Spectrogram, resnet18
 from utils.options import UserError
 from utils.spectrograms import LOG_FLOOR, log_magnitude, stft_real
 
@@ -131,3 +131,29 @@ def test_fused_batch_normalization_is_keras_own(precision):
         np.testing.assert_allclose(*slopes, atol=tolerance)
     for mine, other in zip(fused.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-3)  # biased and unbiased variance
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "options", [{"kernel_size": 3}, {"kernel_size": (1, 5)}, {"kernel_size": 4}, {"kernel_size": 3, "strides": 2}]
+)
+def test_convolution_is_keras_own(options, precision):
+    own, reference = (layer(6, padding="same", dtype=precision, **options) for layer in (Conv2D, keras.layers.Conv2D))
+    image = tf.random.stateless_normal([4, 12, 13, 5], [1, 2])
+    reference(image)
+    own.build(image.shape)
+    own.set_weights(reference.get_weights())
+    outputs, slopes = [], []
+    for layer in (own, reference):
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            output = tf.cast(layer(image), tf.float32)
+            total = tf.reduce_sum(tf.sin(output))
+        outputs.append(output)
+        slopes.append(tape.gradient(total, [image, *layer.trainable_variables]))
+    tolerance = 1e-4 if precision == "float32" else 0.05
+    np.testing.assert_allclose(*outputs, atol=tolerance)
+    for mine, other in zip(*slopes, strict=True):
+        assert mine.dtype == other.dtype
+        scale = np.abs(other).max()
+        np.testing.assert_allclose(mine / scale, other / scale, atol=tolerance)
