@@ -5,8 +5,8 @@ The plain loop is written from the paper's facts: a Python generator that reads,
 one `tf.function` with Keras's defaults, and Keras metrics updated eagerly after each step. Shapes, batch and losses are
 the same on both sides, with random weights, since speed does not depend on them.
 
-The two are run in turn, so that a loaded machine slows both alike, beside a large matrix product: at its rate a step's
-operations would take the time of the last rows. That is the bound for any code that does the same operations.
+The two are run in turn, each in a process of its own, so that a loaded machine slows both alike, beside a large matrix
+product: at its rate a step's operations would take the time of the last rows, whatever the code.
 
 Examples:
 
@@ -21,12 +21,15 @@ Examples:
     python -m benchmarks.training --data ../shared/data/speech_commands_digits --rounds 0
 """
 
+import argparse
 import contextlib
 import itertools
 import math
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -155,6 +158,20 @@ def trainer_step(
     return lambda: {name: float(value) for name, value in trainer.train_function(iterator).items()}
 
 
+# ---- measuring -------------------------------------------------------------------------
+
+
+def random_generator(dim: int, precision: str) -> tuple[Generator, Callable[[tf.Tensor], tf.Tensor]]:
+    """A WaveGAN of random weights, natively and as its frozen TF1 graph."""
+    architecture = Architecture(dim=dim)
+    with tempfile.TemporaryDirectory() as folder:
+        tf1.write_tf1(Path(folder), initial_weights(architecture, 0), architecture)
+        native = load_generator(folder, precision)
+        graph_path, prefix = tf1.find_checkpoint(Path(folder))
+        frozen, _ = tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)
+    return native, frozen
+
+
 def pipeline_rate(batches: tf.data.Dataset, batch_size: int) -> float:
     """Real clips a second that a pipeline delivers (with the synthetic clips' z and noise), nothing else running."""
     iterator = iter(batches)
@@ -164,6 +181,43 @@ def pipeline_rate(batches: tf.data.Dataset, batch_size: int) -> float:
     for _ in range(PIPELINE_BATCHES):
         next(iterator)
     return PIPELINE_BATCHES * batch_size / (time.perf_counter() - begun)
+
+
+class Side:
+    """One of the two steps in a process of its own: what one leaves in memory does not slow the other.
+
+    Calling it runs a step.
+    """
+
+    def __init__(self, make: Callable[[argparse.Namespace], Callable[[], object]], args: argparse.Namespace):
+        spawn = multiprocessing.get_context("spawn")
+        self.process = ProcessPoolExecutor(1, mp_context=spawn, initializer=self.prepare, initargs=(make, args))
+
+    @classmethod
+    def prepare(cls, make: Callable[[argparse.Namespace], Callable[[], object]], args: argparse.Namespace) -> None:
+        keras.utils.set_random_seed(0)
+        cls.step = staticmethod(make(args))
+
+    @classmethod
+    def run(cls) -> None:
+        cls.step()
+
+    def __call__(self) -> None:
+        self.process.submit(self.run).result()
+
+
+def plain_side(args: argparse.Namespace) -> Callable[[], object]:
+    native, frozen = random_generator(args.dim, "float32")
+    clips = plain_clips(load_dataset(args.data, cache_dir=args.cache), args.data, args.batch_size)
+    encoder, classifier = networks(args.width, "float32", native, plain=True)
+    return plain_step(encoder, frozen, classifier, clips)
+
+
+def trainer_side(args: argparse.Namespace) -> Callable[[], object]:
+    native, _ = random_generator(args.dim, args.precision)
+    dataset = load_dataset(args.data, cache_dir=args.cache)
+    encoder, classifier = networks(args.width, args.precision, native)
+    return trainer_step(encoder, native, classifier, encoder_batches(dataset, native, args.batch_size, seed=0))
 
 
 def main() -> None:
@@ -177,39 +231,28 @@ def main() -> None:
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
     args = parser.parse_args()
 
-    architecture = Architecture(dim=args.dim)
-    with tempfile.TemporaryDirectory() as folder:
-        tf1.write_tf1(Path(folder), initial_weights(architecture, 0), architecture)
-        native = load_generator(folder, args.precision)
-        graph_path, prefix = tf1.find_checkpoint(Path(folder))
-        frozen, _ = tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)
-
+    native, _ = random_generator(args.dim, "float32")
     dataset = load_dataset(args.data, cache_dir=args.cache)
-
-    def batches(augmented: bool) -> tf.data.Dataset:
-        return encoder_batches(
-            dataset, native, args.batch_size, seed=0, augment_clips=augmented, augment_samples=augmented
-        )
-
     print("| input pipeline alone | clips/s |\n|---|---|")
     for title, augmented in (("paper: as they are", False), ("aligned: augmented, with noise", True)):
-        print(f"| {title} | {pipeline_rate(batches(augmented), args.batch_size):,.0f} |", flush=True)
+        batches = encoder_batches(
+            dataset, native, args.batch_size, seed=0, augment_clips=augmented, augment_samples=augmented
+        )
+        print(f"| {title} | {pipeline_rate(batches, args.batch_size):,.0f} |", flush=True)
     if not args.rounds:
         return
-    clips = plain_clips(dataset, args.data, args.batch_size)
-    keras.utils.set_random_seed(0)
-    encoder, classifier = networks(args.width, "float32", native, plain=True)
-    functions = {"plain loop, float32": plain_step(encoder, frozen, classifier, clips)}
-    encoder, classifier = networks(args.width, args.precision, native)
-    functions[f"train.py, {args.precision}"] = trainer_step(encoder, native, classifier, batches(False))
-    bounds = {"float32": tf.float32, "mixed_bfloat16": tf.bfloat16}
-    products = {f"matrix product, {name}": matrix_product(dtype) for name, dtype in bounds.items()}
-    seconds = interleaved_medians({**functions, **products}, args.rounds)
 
-    operations = step_operations(encoder, architecture, args.batch_size)
+    dtypes = {"float32": tf.float32, "mixed_bfloat16": tf.bfloat16}
+    products = {
+        f"matrix product, {name}": matrix_product(dtypes[name]) for name in dict.fromkeys(["float32", args.precision])
+    }
+    sides = {"plain loop, float32": Side(plain_side, args), f"train.py, {args.precision}": Side(trainer_side, args)}
+    seconds = interleaved_medians({**sides, **products}, args.rounds)
+    encoder, _ = networks(args.width, "float32", native)
+    operations = step_operations(encoder, native.network.architecture, args.batch_size)
     for name in products:  # as long as a step's operations take at the product's rate
         seconds[name] *= operations / (2 * PRODUCT_SIZE**3)
-    plain = next(iter(seconds.values()))
+    plain = seconds["plain loop, float32"]
     print(f"\n| step: {args.batch_size} real + {args.batch_size} synthetic clips | s a step | clips/s | GFLOP/s | x |")
     print("|---|---|---|---|---|")
     for name, value in seconds.items():

@@ -88,7 +88,7 @@ class Conv2D(layers.Conv2D):
 @tf.custom_gradient
 def _same_convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     def gradient(dy):
-        flipped = tf.transpose(kernel[::-1, ::-1], [0, 1, 3, 2])
+        flipped = tf.linalg.matrix_transpose(tf.reverse(kernel, [0, 1]))
         dkernel = tf.raw_ops.Conv2DBackpropFilter(
             input=x, filter_sizes=kernel.shape, out_backprop=dy, strides=[1, 1, 1, 1], padding="SAME"
         )
