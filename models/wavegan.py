@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.linalg
 import scipy.optimize
 import tensorflow as tf
 
@@ -352,6 +353,41 @@ def revive(architecture: Architecture, weights: Mapping[str, np.ndarray], seed: 
         revived[following][..., dead] = 0.1 * fresh[following][..., dead]
         h = tf.nn.relu(layer(h, layer.polyphase_kernel(tf.constant(kernel))) + bias)
     return revived
+
+
+def even_latents(
+    architecture: Architecture, weights: Mapping[str, np.ndarray], power: float, kept: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """Strengthen the directions of z that the audio hardly depends on.
+
+    The generator of the new weights is G(A z), where A stretches each principal direction of the mean of J^T J, with
+    J = dG/dz, by (largest eigenvalue / its own) ** (power / 2). At 1 all would matter alike if J were the same
+    everywhere; a trained generator's sound suffers long before that.
+
+    Args:
+        architecture: hyper-parameters.
+        weights: TF1 name to float32 array.
+        power: 0 (nothing happens) to 1.
+        kept: float `[K, latent_dim]`, orthonormal rows: directions in which A is the identity.
+        seed: of the 20 latents from U(-1, 1) over which the mean is taken.
+
+    Returns:
+        TF1 name to float32 array; only the dense kernel differs.
+    """
+    generator, latent_dim = WaveGANGenerator(architecture, weights), architecture.latent_dim
+    gram = np.zeros((latent_dim, latent_dim))
+    for z in np.random.default_rng(seed).uniform(-1, 1, (20, latent_dim)).astype(np.float32):
+        _, columns = generator.jacobian_product(tf.constant(z[None]), tf.eye(latent_dim)[None])
+        columns = np.asarray(columns, np.float64).reshape(latent_dim, -1)
+        gram += columns @ columns.T
+    others = scipy.linalg.null_space(kept) if len(kept) else np.eye(latent_dim)
+    eigenvalues, directions = np.linalg.eigh(others.T @ gram @ others)
+    floor = 1e-12 * eigenvalues[-1]  # of a direction that is quite dead
+    stretch = (eigenvalues[-1] / np.maximum(eigenvalues, floor)) ** (power / 2)
+    directions = others @ directions
+    a = kept.T @ kept + directions * stretch @ directions.T
+    name = "G/z_project/dense/kernel"
+    return {**weights, name: (a @ weights[name]).astype(np.float32)}
 
 
 def match_level(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from utils.paired_latents import class_code, decided_latents, paired_latents
+from utils.paired_latents import class_code, class_directions, decided_latents, paired_latents
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,13 @@ def test_a_low_temperature_gives_the_mean_code_of_a_class_enlarged():
     codes, expected = (np.sort(x.reshape(-1, 10, 10).sum(axis=2), axis=1).mean(axis=0) for x in (decided, z))
     assert codes[-1] == pytest.approx(1.25 * expected[-1], rel=0.03)
     np.testing.assert_allclose(codes[:-1], 1.25 * expected[:-1].mean(), atol=0.05)
+
+
+def test_class_directions_hold_the_code_and_nothing_else():
+    directions = class_directions(23, 4)
+    np.testing.assert_allclose(directions @ directions.T, np.eye(4), atol=1e-12)
+    z = np.random.default_rng(0).uniform(-1, 1, (50, 23))
+    alone = z @ directions.T @ directions
+    np.testing.assert_array_equal(class_code(alone, 4), class_code(z, 4))
+    decided = decided_latents(z.astype(np.float32), 4, 0.14)
+    np.testing.assert_allclose((decided - z) - (decided - z) @ directions.T @ directions, 0, atol=1e-6)

@@ -50,7 +50,7 @@ def test_goes_on_from_given_weights(run_script, sounds, tmp_path):
     architecture = Architecture(latent_dim=6, dim=1)
     write_tf1(tmp_path / "given", initial_weights(architecture, 0), architecture)
     flags = ("--steps", 3, "--critic_steps", 1, "--init_from", tmp_path / "given", "--output", tmp_path / "run")
-    done = run_script("train_wavegan.py", sounds, *TINY, *flags)
+    done = run_script("train_wavegan.py", sounds, *TINY, *flags, "--even_latents", 0.5)
     assert done.returncode == 0, done.stderr
     wrong = run_script("train_wavegan.py", sounds, *TINY, "--init_from", sounds / "0.wav")
     assert wrong.returncode == 2 and "--init_from" in wrong.stderr and "Traceback" not in wrong.stderr
@@ -95,6 +95,7 @@ def test_distilled_with_a_guide(run_script, digits, repo_root, tmp_path):
     architecture = Architecture(latent_dim=13, dim=1)
     write_tf1(tmp_path / "given", initial_weights(architecture, 0), architecture)
     flags = ("--preset", "distilled", "--init_from", tmp_path / "given", "--latent_dim", 13, "--steps", 4)
+    flags += ("--even_latents", 0.25)
     guide = ("--guide", repo_root / "classifier_checkpoint/classifier.keras", "--output", tmp_path / "run")
     done = run_script("train_wavegan.py", digits, *TINY[:2], *flags, *guide)
     assert done.returncode == 0, done.stderr
@@ -113,3 +114,8 @@ def test_an_option_of_another_preset_is_refused(run_script, sounds, repo_root):
     guide = repo_root / "classifier_checkpoint/classifier.keras"
     done = run_script("train_wavegan.py", sounds, *TINY, "--preset", "wgan_gp", "--guide", guide)
     assert done.returncode == 2 and "--guide" in done.stderr and "--preset guided" in done.stderr
+
+
+def test_even_latents_need_a_start(run_script, sounds):
+    done = run_script("train_wavegan.py", sounds, *TINY, "--even_latents", 0.5)
+    assert done.returncode == 2 and "--init_from" in done.stderr and "Traceback" not in done.stderr

@@ -30,6 +30,13 @@ def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
     return _blocks(z, num_classes).sum(axis=2).argmax(axis=1).astype(np.int32)
 
 
+def class_directions(latent_dim: int, num_classes: int) -> np.ndarray:
+    """The directions of z along which its class code changes: orthonormal rows, float64 `[num_classes, latent_dim]`."""
+    width = latent_dim // num_classes
+    blocks = np.eye(num_classes).repeat(width, axis=1) / np.sqrt(width)
+    return np.pad(blocks, [(0, 0), (0, latent_dim - num_classes * width)])
+
+
 def decided_latents(z: np.ndarray, num_classes: int, temperature: float) -> np.ndarray:
     """The same latents with their class code moved towards one class; everything else of them stays.
 
@@ -142,9 +149,6 @@ def _basis(latent_dim: int, num_classes: int, rng: np.random.Generator) -> np.nd
     """Orthonormal rows: first the indicator of each class's block, then a random basis of the rest."""
     start = rng.standard_normal((latent_dim, latent_dim))
     if num_classes:
-        width = latent_dim // num_classes
-        start[:num_classes] = 0
-        for k in range(num_classes):
-            start[k, k * width : (k + 1) * width] = 1
+        start[:num_classes] = class_directions(latent_dim, num_classes)
     q, r = np.linalg.qr(start.T)
     return (q * np.sign(np.diag(r))).T
