@@ -1,8 +1,9 @@
 """Audio, spectrograms, losses, solvers and reports: everything that needs no particular network.
 
 Importing this package first keeps SciPy's BLAS threads off TensorFlow's cores (15 to 20 ms an evaluation), lets
-TensorFlow keep the memory it frees instead of returning every tensor's pages to the system (a third of a training
-step's time on a CPU), and its start-up chatter off the terminal. The variables keep a value that the user has set.
+TensorFlow keep the memory it frees instead of returning every tensor's pages to the system (up to a third of a training
+step's time on a CPU), and keeps most of its start-up chatter off the terminal. The variables keep a value that the user
+has set.
 """
 
 import os
