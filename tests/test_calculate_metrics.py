@@ -184,7 +184,7 @@ def test_a_users_first_run(run_script, place, tmp_path):
 def test_clips_do_not_depend_on_n_and_other_clips_are_others():
     generator = load_generator(GENERATOR)
     few, many = (evaluation.synthetic_clips(generator, n, 3, batch_size=2) for n in (3, 7))
-    np.testing.assert_array_equal(few.audio, many.audio[:3])
+    np.testing.assert_allclose(few.audio, many.audio[:3], atol=1e-6)  # batches of other sizes round otherwise
     np.testing.assert_array_equal(few.z, many.z[:3])
     later = evaluation.synthetic_clips(generator, 3, 3, start=4)
     np.testing.assert_allclose(later.audio, many.audio[4:], atol=1e-6)
