@@ -199,6 +199,21 @@ def test_a_wrong_gradient_ends_as_a_failed_line_search():
     np.testing.assert_array_equal(uphill.x, np.ones((1, 3)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_that_differ_by_rounding_from_call_to_call():
+    """As those of a batch do when it shrinks: the same point may then be lower than itself."""
+    for seed in range(30):
+        problem, noise = mean_absolute_error(4, 12, noise=0.1, seed=seed), np.random.default_rng(seed)
+
+        def rounded(x, index, problem=problem, noise=noise):
+            value, gradient = problem(x)
+            return value + 1e-9 * noise.standard_normal(len(x)), gradient.astype(np.float32)
+
+        result = minimize(rounded, np.zeros((3, 4), np.float32), tol_grad=0, tol_change=0)
+        assert (result.fun < problem(np.zeros((1, 4)))[0]).all()
+        assert np.ptp(result.fun) < 0.01
+
+
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="x0 must be"):
         ours(rosenbrock, np.zeros(3))

@@ -81,7 +81,7 @@ class _Rows:
     y: np.ndarray  # [b, history, n] changes of the gradient along them
     pairs: np.ndarray  # how many were stored; the next one goes to pairs % history
     gamma: np.ndarray  # scale of the initial inverse Hessian
-    length: np.ndarray  # of the last step
+    length: np.ndarray  # of the last step that had one
     decrease: np.ndarray  # relative, by the last step
     evaluations: np.ndarray
     iterations: np.ndarray
@@ -353,7 +353,9 @@ def _move(rows: _Rows, which: np.ndarray, x: np.ndarray, f: np.ndarray, g: np.nd
     sy, yy = np.vecdot(s, y), np.vecdot(y, y)
     old, new = rows.f[which], f[which]
     rows.decrease[which] = (old - new) / np.maximum(np.maximum(np.abs(old), np.abs(new)), 1.0)
-    rows.length[which] = np.sqrt(np.vecdot(s, s))
+    length = np.sqrt(np.vecdot(s, s))
+    # 0 where a function gave the same point a lower value the second time.
+    rows.length[which] = np.where(length > 0, length, rows.length[which])
     rows.x[which], rows.f[which], rows.g[which] = x[which], new, g[which]
     rows.iterations[which] += 1
 
