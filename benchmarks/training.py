@@ -207,6 +207,7 @@ class Side:
 
 
 def plain_side(args: argparse.Namespace) -> Callable[[], object]:
+    """The plain loop's step at the sizes of the command line."""
     native, frozen = random_generator(args.dim, "float32")
     clips = plain_clips(load_dataset(args.data, cache_dir=args.cache), args.data, args.batch_size)
     encoder, classifier = networks(args.width, "float32", native, plain=True)
@@ -214,6 +215,7 @@ def plain_side(args: argparse.Namespace) -> Callable[[], object]:
 
 
 def trainer_side(args: argparse.Namespace) -> Callable[[], object]:
+    """The project's, on clips as they are."""
     native, _ = random_generator(args.dim, args.precision)
     dataset = load_dataset(args.data, cache_dir=args.cache)
     encoder, classifier = networks(args.width, args.precision, native)
