@@ -329,8 +329,7 @@ def make_trainer(architecture: Architecture, batches: Batches, args):
     if args.init_from:
         start = revive(architecture, read_weights(args.init_from, architecture), args.seed)
         if args.even_latents:
-            classes = batches.num_classes
-            kept = class_directions(args.latent_dim, classes) if classes else np.empty((0, args.latent_dim))
+            kept = class_directions(args.latent_dim, batches.num_classes)
             start = even_latents(architecture, start, args.even_latents, kept, args.seed)
         some = batches.dataset.to_float(slice(0, None, max(1, len(batches.dataset) // EVALUATED)))
         start = match_level(architecture, start, float(np.sqrt(np.mean(np.square(some)))), args.seed)

@@ -72,6 +72,12 @@ def matrix_product(dtype: tf.DType) -> Callable[[], object]:
     return lambda: product().numpy()
 
 
+def frozen_graph(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The generator of a TF1 folder as its frozen graph."""
+    graph_path, prefix = tf1.find_checkpoint(folder)
+    return tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)[0]
+
+
 def passes(function: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[Callable, Callable]:
     """Forward, and forward + backward in z of the mean absolute sample."""
     forward = tf.function(lambda z: function(z))
@@ -88,13 +94,11 @@ def passes(function: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[Ca
 
 def benchmark(folder: Path, batch_sizes: list[int], rounds: int) -> None:
     """Prints the table for a TF1 folder."""
-    graph_path, prefix = tf1.find_checkpoint(folder)
-    frozen, _ = tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)
     native = load_generator(folder)
     if native.network is None:
         raise UserError(f"--generator {folder}: {native.notes[0]}")
     variants = {
-        "frozen TF1 graph": frozen,
+        "frozen TF1 graph": frozen_graph(folder),
         "native float32": native,
         "native mixed_bfloat16": load_generator(folder, "mixed_bfloat16"),
     }

@@ -42,7 +42,7 @@ import numpy as np
 import soundfile
 import tensorflow as tf
 
-from benchmarks.generator import PRODUCT_SIZE, interleaved_medians, matrix_product, multiply_adds
+from benchmarks.generator import PRODUCT_SIZE, frozen_graph, interleaved_medians, matrix_product, multiply_adds
 from models import resnet, tf1
 from models.classifier import Classifier, classifier_features
 from models.encoder import Encoder
@@ -55,13 +55,11 @@ from utils.datasets import DIGITS, Dataset, load_dataset
 PIPELINE_BATCHES = 50
 
 
-def networks(width: int, precision: str, generator: Generator, plain: bool = False) -> tuple[Encoder, Classifier]:
+def networks(width: int, precision: str, latent_dim: int, plain: bool = False) -> tuple[Encoder, Classifier]:
     """The paper's two networks with random weights; where `plain`, of Keras's own layers in place of the project's."""
     stock = {name: getattr(keras.layers, name) for name in ("Conv2D", "BatchNormalization")}
     with mock.patch.multiple(resnet, **stock) if plain else contextlib.nullcontext():
-        encoder = Encoder(
-            latent_dim=generator.latent_dim, width=width, front_end="stft_real", box=False, precision=precision
-        )
+        encoder = Encoder(latent_dim=latent_dim, width=width, front_end="stft_real", box=False, precision=precision)
         classifier = Classifier(
             architecture="resnet18", width=width, front_end="stft_real", class_names=DIGITS, precision=precision
         )
@@ -161,15 +159,12 @@ def trainer_step(
 # ---- measuring -------------------------------------------------------------------------
 
 
-def random_generator(dim: int, precision: str) -> tuple[Generator, Callable[[tf.Tensor], tf.Tensor]]:
-    """A WaveGAN of random weights, natively and as its frozen TF1 graph."""
+def random_wavegan(dim: int, read: Callable[[Path], object]):
+    """What `read` makes of the TF1 folder of a WaveGAN with random weights."""
     architecture = Architecture(dim=dim)
     with tempfile.TemporaryDirectory() as folder:
         tf1.write_tf1(Path(folder), initial_weights(architecture, 0), architecture)
-        native = load_generator(folder, precision)
-        graph_path, prefix = tf1.find_checkpoint(Path(folder))
-        frozen, _ = tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)
-    return native, frozen
+        return read(Path(folder))
 
 
 def pipeline_rate(batches: tf.data.Dataset, batch_size: int) -> float:
@@ -208,17 +203,16 @@ class Side:
 
 def plain_side(args: argparse.Namespace) -> Callable[[], object]:
     """The plain loop's step at the sizes of the command line."""
-    native, frozen = random_generator(args.dim, "float32")
     clips = plain_clips(load_dataset(args.data, cache_dir=args.cache), args.data, args.batch_size)
-    encoder, classifier = networks(args.width, "float32", native, plain=True)
-    return plain_step(encoder, frozen, classifier, clips)
+    encoder, classifier = networks(args.width, "float32", Architecture().latent_dim, plain=True)
+    return plain_step(encoder, random_wavegan(args.dim, frozen_graph), classifier, clips)
 
 
 def trainer_side(args: argparse.Namespace) -> Callable[[], object]:
     """The project's, on clips as they are."""
-    native, _ = random_generator(args.dim, args.precision)
+    native = random_wavegan(args.dim, lambda folder: load_generator(folder, args.precision))
     dataset = load_dataset(args.data, cache_dir=args.cache)
-    encoder, classifier = networks(args.width, args.precision, native)
+    encoder, classifier = networks(args.width, args.precision, native.latent_dim)
     return trainer_step(encoder, native, classifier, encoder_batches(dataset, native, args.batch_size, seed=0))
 
 
@@ -233,7 +227,7 @@ def main() -> None:
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
     args = parser.parse_args()
 
-    native, _ = random_generator(args.dim, "float32")
+    native = random_wavegan(args.dim, load_generator)
     dataset = load_dataset(args.data, cache_dir=args.cache)
     print("| input pipeline alone | clips/s |\n|---|---|")
     for title, augmented in (("paper: as they are", False), ("aligned: augmented, with noise", True)):
@@ -250,7 +244,7 @@ def main() -> None:
     }
     sides = {"plain loop, float32": Side(plain_side, args), f"train.py, {args.precision}": Side(trainer_side, args)}
     seconds = interleaved_medians({**sides, **products}, args.rounds)
-    encoder, _ = networks(args.width, "float32", native)
+    encoder, _ = networks(args.width, "float32", native.latent_dim)
     operations = step_operations(encoder, native.network.architecture, args.batch_size)
     for name in products:  # as long as a step's operations take at the product's rate
         seconds[name] *= operations / (2 * PRODUCT_SIZE**3)

@@ -256,10 +256,14 @@ class WaveGANGenerator:
         """
         return self._forward(z, directions)
 
+    def jacobian(self, z: np.ndarray) -> np.ndarray:
+        """dG/dz at one z, float32 `[latent_dim]`, one row a latent direction: float64 `[latent_dim, T * C]`."""
+        _, rows = self.jacobian_product(tf.constant(z[None]), tf.eye(len(z))[None])
+        return np.asarray(rows, np.float64).reshape(len(z), -1)
+
     def singular_values(self, z: np.ndarray) -> np.ndarray:
         """Singular values of dG/dz at one z, float32 `[latent_dim]`, largest first; float64 `[latent_dim]`."""
-        _, columns = self.jacobian_product(tf.constant(z[None]), tf.eye(len(z))[None])
-        return np.linalg.svd(np.asarray(columns, np.float64).reshape(len(z), -1), compute_uv=False)
+        return np.linalg.svd(self.jacobian(z), compute_uv=False)
 
     def activations(self, z: tf.Tensor, count: int) -> list[tf.Tensor]:
         """What the first `count` upsampling layers give, after their ReLU, at z float32 `[B, latent_dim]`.
@@ -339,7 +343,7 @@ def revive(architecture: Architecture, weights: Mapping[str, np.ndarray], seed: 
         TF1 name to float32 array, a copy.
     """
     fresh, revived = initial_weights(architecture, seed), {name: np.array(w) for name, w in weights.items()}
-    z = np.random.default_rng(seed).uniform(-1, 1, (64, architecture.latent_dim)).astype(np.float32)
+    z = _prior(architecture, 64, seed)
     h = z @ weights["G/z_project/dense/kernel"] + weights["G/z_project/dense/bias"]
     h = tf.nn.relu(tf.reshape(h, [-1, FIRST_FRAMES, architecture.first_channels]))
     names, layers = architecture.layer_names, architecture.upsamplings
@@ -374,13 +378,10 @@ def even_latents(
     Returns:
         TF1 name to float32 array; only the dense kernel differs.
     """
-    generator, latent_dim = WaveGANGenerator(architecture, weights), architecture.latent_dim
-    gram = np.zeros((latent_dim, latent_dim))
-    for z in np.random.default_rng(seed).uniform(-1, 1, (20, latent_dim)).astype(np.float32):
-        _, columns = generator.jacobian_product(tf.constant(z[None]), tf.eye(latent_dim)[None])
-        columns = np.asarray(columns, np.float64).reshape(latent_dim, -1)
-        gram += columns @ columns.T
-    others = scipy.linalg.null_space(kept) if len(kept) else np.eye(latent_dim)
+    generator = WaveGANGenerator(architecture, weights)
+    jacobians = map(generator.jacobian, _prior(architecture, 20, seed))
+    gram = sum(jacobian @ jacobian.T for jacobian in jacobians)
+    others = scipy.linalg.null_space(kept)
     eigenvalues, directions = np.linalg.eigh(others.T @ gram @ others)
     floor = 1e-12 * eigenvalues[-1]  # of a direction that is quite dead
     stretch = (eigenvalues[-1] / np.maximum(eigenvalues, floor)) ** (power / 2)
@@ -404,13 +405,18 @@ def match_level(
     Returns:
         TF1 name to float32 array; only the last kernel and bias differ.
     """
-    z = np.random.default_rng(seed).uniform(-1, 1, (64, architecture.latent_dim)).astype(np.float32)
+    z = _prior(architecture, 64, seed)
     audio = WaveGANGenerator(architecture, weights)(tf.constant(z)).numpy()
     before_tanh = np.arctanh(np.clip(audio.astype(np.float64), -0.999999, 0.999999))
     gain = scipy.optimize.brentq(lambda g: np.sqrt(np.mean(np.tanh(g * before_tanh) ** 2)) - rms, 1e-3, 1e3)
     last = architecture.layer_names[-1]
     scaled = {f"{last}/{part}": weights[f"{last}/{part}"] * np.float32(gain) for part in ("kernel", "bias")}
     return {**weights, **scaled}
+
+
+def _prior(architecture: Architecture, count: int, seed: int) -> np.ndarray:
+    """Latents from U(-1, 1), float32 `[count, latent_dim]`."""
+    return np.random.default_rng(seed).uniform(-1, 1, (count, architecture.latent_dim)).astype(np.float32)
 
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:

@@ -31,8 +31,11 @@ def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def class_directions(latent_dim: int, num_classes: int) -> np.ndarray:
-    """The directions of z along which its class code changes: orthonormal rows, float64 `[num_classes, latent_dim]`."""
-    width = latent_dim // num_classes
+    """The directions of z along which its class code changes: orthonormal rows, float64 `[num_classes, latent_dim]`.
+
+    None, `[0, latent_dim]`, for unlabelled sound (`num_classes` 0).
+    """
+    width = latent_dim // max(num_classes, 1)
     blocks = np.eye(num_classes).repeat(width, axis=1) / np.sqrt(width)
     return np.pad(blocks, [(0, 0), (0, latent_dim - num_classes * width)])
 
@@ -148,7 +151,6 @@ def _class_codes(labels: np.ndarray, num_classes: int, rng: np.random.Generator)
 def _basis(latent_dim: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     """Orthonormal rows: first the indicator of each class's block, then a random basis of the rest."""
     start = rng.standard_normal((latent_dim, latent_dim))
-    if num_classes:
-        start[:num_classes] = class_directions(latent_dim, num_classes)
+    start[:num_classes] = class_directions(latent_dim, num_classes)
     q, r = np.linalg.qr(start.T)
     return (q * np.sign(np.diag(r))).T
