@@ -74,6 +74,7 @@ CHANGEABLE = (
     "judge",
     "evaluate_every",
     "save_minutes",
+    "export_dtype",
     "isotropy",
     "learning_rate",
 )
@@ -147,6 +148,12 @@ def parse_arguments():
     options.add_shared(output, "judge", "output", "dry_run", "quiet")
     output.add_argument(
         "--evaluate_every", type=options.positive_int, default=500, metavar="STEPS", help="statistics, audio, export"
+    )
+    output.add_argument(
+        "--export_dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="how the exported weights are stored; float16 takes half the space, the export still computes in float32",
     )
     output.add_argument(
         "--save_minutes", type=options.positive_float, default=4.0, metavar="M", help="between two checkpoints"
@@ -308,9 +315,10 @@ def main() -> int:
                 )
             run.count(losses)
             if run.done % args.evaluate_every == 0 or run.done == args.steps:
-                averaged = trainer.averaged_weights()
-                write_tf1(folder / "export", averaged, architecture, run.done, sample_rate=args.sample_rate)
-                run.publish(*evaluate(averaged, architecture, dataset, judge))
+                stored = {name: w.astype(args.export_dtype) for name, w in trainer.averaged_weights().items()}
+                write_tf1(folder / "export", stored, architecture, run.done, sample_rate=args.sample_rate)
+                exported = {name: w.astype(np.float32) for name, w in stored.items()}
+                run.publish(*evaluate(exported, architecture, dataset, judge))
             run.save_if_due()
         if run.done < args.steps:
             print(f"stopped at step {run.done}, saved; continue with: python {' '.join(sys.argv)} --output {folder}")

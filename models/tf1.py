@@ -168,11 +168,12 @@ def read_wavegan(prefix: Path, num_samples: int) -> tuple[Architecture, dict[str
 
     Batch norm is folded into the layer before it, as if it stood before the ReLU (in a graph where it stands
     elsewhere the result differs, which a comparison with the frozen graph shows). `zeros` and `nn` upsampling
-    are told apart by the variables' names; the length, which they do not tell, is `num_samples`.
+    are told apart by the variables' names; the length, which they do not tell, is `num_samples`. The weights are
+    float32 in whatever precision they are stored.
     """
     reader = tf.train.load_checkpoint(str(prefix))
     names = [name for name in reader.get_variable_to_shape_map() if name.startswith("G/")]
-    variables = {name: reader.get_tensor(name) for name in names}
+    variables = {name: reader.get_tensor(name).astype(np.float32) for name in names}
     upsample = "zeros" if "G/upconv_0/conv2d_transpose/kernel" in variables else "nn"
     first = "G/upconv_0/" + ("conv2d_transpose/kernel" if upsample == "zeros" else "conv1d/kernel")
     dense = variables.get("G/z_project/dense/kernel")
@@ -241,7 +242,8 @@ def write_tf1(
 
     Args:
         folder: made if need be; files of these names are replaced.
-        weights: TF1 name to float32 array, as for `WaveGANGenerator`.
+        weights: TF1 name to array, float32 as for `WaveGANGenerator`, or float16: stored so, in half the space; the
+            graph computes in float32.
         architecture: hyper-parameters.
         step: training step, saved as `global_step`.
         sample_rate: Hz.
@@ -251,15 +253,16 @@ def write_tf1(
     temporary_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".tmp-")
     with temporary_folder as temporary, tf.Graph().as_default(), _no_deprecation_warnings():
         variables = {
-            name: tf.compat.v1.get_variable(name, np.shape(value), tf.float32, use_resource=False)
+            name: tf.compat.v1.get_variable(name, value.shape, value.dtype, use_resource=False)
             for name, value in sorted(weights.items())
         }
         global_step = tf.compat.v1.train.get_or_create_global_step()
-        _build_inference(architecture, variables, prior)
+        computed = {name: tf.cast(variable, tf.float32) for name, variable in variables.items()}
+        _build_inference(architecture, computed, prior)
         saver = tf.compat.v1.train.Saver([*variables.values(), global_step])
         with tf.compat.v1.Session(config=tf.compat.v1.ConfigProto(device_count={"GPU": 0})) as session:
             for name, variable in variables.items():
-                variable.load(np.asarray(weights[name], np.float32), session)
+                variable.load(weights[name], session)
             global_step.load(step, session)
             saver.save(session, f"{temporary}/model.ckpt", write_meta_graph=False, write_state=False)
         tf.compat.v1.train.export_meta_graph(
@@ -273,7 +276,7 @@ def write_tf1(
     write_json(folder / DESCRIPTION, facts)
 
 
-def _build_inference(arch: Architecture, variables: Mapping[str, tf.Variable], prior: str) -> None:
+def _build_inference(arch: Architecture, weights: Mapping[str, tf.Tensor], prior: str) -> None:
     """The published inference graph, in the current graph."""
     v1 = tf.compat.v1
     count = v1.placeholder(tf.int32, [], name="samp_z_n")
@@ -283,12 +286,12 @@ def _build_inference(arch: Architecture, variables: Mapping[str, tf.Variable], p
     else:
         tf.identity(tf.random.normal(shape), name="samp_z")
     z = v1.placeholder(tf.float32, [None, arch.latent_dim], name="z")
-    x = tf.matmul(z, variables["G/z_project/dense/kernel"]) + variables["G/z_project/dense/bias"]
+    x = tf.matmul(z, weights["G/z_project/dense/kernel"]) + weights["G/z_project/dense/bias"]
     x = tf.reshape(x, [-1, FIRST_FRAMES, arch.first_channels])
     for name, layer in zip(arch.layer_names, arch.upsamplings, strict=True):
         x = tf.nn.relu(x)
         frames = x.shape[1] * layer.stride
-        kernel, bias = variables[f"{name}/kernel"], variables[f"{name}/bias"]
+        kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
         if layer.upsample == "zeros":
             output_shape = tf.stack([tf.shape(x)[0], 1, frames, layer.channels_out])
             strides = [1, 1, layer.stride, 1]
@@ -299,7 +302,7 @@ def _build_inference(arch: Architecture, variables: Mapping[str, tf.Variable], p
             x = tf.nn.conv1d(x, kernel, 1, "SAME")
         x = x + bias
     x = tf.tanh(x)
-    if POST_FILTER in variables:
-        x = tf.nn.conv1d(x, variables[POST_FILTER], 1, "SAME")
+    if POST_FILTER in weights:
+        x = tf.nn.conv1d(x, weights[POST_FILTER], 1, "SAME")
     audio = tf.identity(x, name="G_z")
     tf.cast(tf.clip_by_value(audio * 32767.0, -32767.0, 32767.0), tf.int16, name="G_z_int16")

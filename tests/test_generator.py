@@ -161,6 +161,22 @@ def test_written_folders_read_back_like_the_official_ones(tmp_path, options):
         assert graph.get_tensor_by_name("z:0").shape.as_list() == [None, 6]
 
 
+def test_weights_stored_in_half_precision(tmp_path):
+    architecture = Architecture(latent_dim=6, dim=2)
+    weights = {name: 3 * value.astype(np.float16) for name, value in initial_weights(architecture, 0).items()}
+    full = {name: value.astype(np.float32) for name, value in weights.items()}
+    tf1.write_tf1(tmp_path / "half", weights, architecture)
+    tf1.write_tf1(tmp_path / "full", full, architecture)
+    half_size, full_size = (
+        (tmp_path / name / "model.ckpt.data-00000-of-00001").stat().st_size for name in ("half", "full")
+    )
+    assert half_size < 0.51 * full_size
+    half = load_generator(tmp_path / "half")
+    z = half.sample_prior(0, 2)
+    np.testing.assert_array_equal(half(z), load_generator(tmp_path / "full")(z))
+    np.testing.assert_allclose(frozen(tmp_path / "half", 6)(tf.constant(z)), half(z), atol=1e-4)
+
+
 def test_frozen_graph_file(tmp_path, plain):
     graph_def = tf1.freeze(*tf1.find_checkpoint(plain))
     path = tmp_path / "g.pb"
