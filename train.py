@@ -46,7 +46,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from models.checkpoints import require_same_clips
+from models.checkpoints import require_same_clips, write_in_half_precision
 from models.classifier import Classifier, load_classifier
 from models.encoder import FILE_NAME, Encoder, load_encoder
 from models.encoder_training import EncoderTrainer, LossWeights, Measured, distribute, encoder_batches, measure
@@ -82,7 +82,18 @@ PRESETS = {
     },
 }
 # What a run may be continued with another value of; with a constant learning rate that holds for --epochs too.
-CHANGEABLE = ("output", "results", "export", "dry_run", "quiet", "preset", "cache", "judge", "save_minutes")
+CHANGEABLE = (
+    "output",
+    "results",
+    "export",
+    "export_dtype",
+    "dry_run",
+    "quiet",
+    "preset",
+    "cache",
+    "judge",
+    "save_minutes",
+)
 LATENT_PANEL = "z of samples: squared error"
 PANELS = {
     LATENT_PANEL: ["synthetic_latent"],
@@ -154,11 +165,15 @@ def parse_options() -> argparse.Namespace:
         help="save within an epoch after X minutes")  # fmt: skip
     add("--export", type=Path, metavar="FILE",
         help="write the encoder here too, at the end (default: only into the run's folder)")  # fmt: skip
+    add("--export_dtype", choices=("float32", "float16"), default="float32",
+        help="precision of the weights in --export; float16 takes little more than half the space")  # fmt: skip
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where the final measures go")
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     if args.export and args.export.suffix != ".keras":
         parser.error(f"--export: must end in .keras. Received: {args.export}")
+    if "export_dtype" in parser.explicit and not args.export:
+        parser.error("--export_dtype: goes with --export")
     if args.distribute == "multi_worker" and args.output is None:
         parser.error("--distribute multi_worker: needs an --output that all workers share")
     if not _loss_weights(args).synthetic:
@@ -596,8 +611,11 @@ def report(args: argparse.Namespace, folder: Path, generator: Generator, clips: 
     """Export, and leave the last epoch's measures where people look for them."""
     encoder = folder / FILE_NAME
     if args.export:
-        with runs.atomic_path(args.export) as temporary:
-            temporary.write_bytes(encoder.read_bytes())
+        if args.export_dtype == "float16":
+            write_in_half_precision(load_encoder(encoder), args.export)
+        else:
+            with runs.atomic_path(args.export) as temporary:
+                temporary.write_bytes(encoder.read_bytes())
         encoder = args.export
     epochs = runs.read_jsonl(folder / "epochs.jsonl")
     always_zero = {"uniform": 1 / 3, "normal": 1.0}[generator.prior]

@@ -246,10 +246,16 @@ def test_what_a_run_leaves(whole, place):
 
 def test_begins_with_a_given_encoder(whole, call, tmp_path):
     given = ("--init_from", whole / "my.keras")
-    assert call(tmp_path, *given, "--learning_rate", 1e-9, "--epochs", 1, "--steps_per_epoch", 1) == options.EXIT_OK
+    half = ("--export", tmp_path / "half.keras", "--export_dtype", "float16")
+    short = ("--learning_rate", 1e-9, "--epochs", 1, "--steps_per_epoch", 1)
+    assert call(tmp_path, *given, *short, *half) == options.EXIT_OK
     begun, after = load_encoder(whole / "my.keras"), load_encoder(tmp_path / "run")
     for one, other in zip(begun.trainable_variables, after.trainable_variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
+    for one, other in zip(after.weights, load_encoder(tmp_path / "half.keras").weights, strict=True):
+        np.testing.assert_array_equal(np.float16(one), other)
+    sizes = [(tmp_path / name).stat().st_size for name in ("run/encoder.keras", "half.keras")]
+    assert sizes[1] < 0.7 * sizes[0]
     with pytest.raises(options.UserError, match="--init_from .*width 8. Received: 4"):
         call(tmp_path / "wide", *given, "--width", 8)
 
@@ -352,6 +358,7 @@ def test_mistakes_are_told_in_a_line(call, place, tmp_path, capsys):
         (("--latent_weight", -1), "at least 0"),
         (("--latent_weight", 0, "--synthetic_audio_weight", 0), "--latent_weight"),
         (("--export", "encoder.h5"), "must end in .keras"),
+        (("--export_dtype", "float16"), "goes with --export"),
     ):
         with pytest.raises(SystemExit) as end:
             call(tmp_path, *more)
