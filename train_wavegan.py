@@ -172,12 +172,14 @@ def parse_arguments():
 
 
 class Batches:
-    """What step t is trained on: a function of the seed and t alone."""
+    """What step t is trained on, a function of the seed and t alone; and the clips' level, `rms`."""
 
     def __init__(self, dataset: Dataset, latent_dim: int, batch_size: int, seed: int, paired: bool):
         self.dataset, self.batch_size, self.seed, self.latent_dim = dataset, batch_size, seed, latent_dim
         self.num_classes = len(dataset.class_names)
         self.classes = np.maximum(dataset.labels, 0).astype(np.int32)
+        some = dataset.to_float(slice(0, None, max(1, len(dataset) // EVALUATED)))
+        self.rms = float(np.sqrt(np.mean(np.square(some))))
         self.paired = None
         if paired:
             self.paired = paired_latents(
@@ -315,7 +317,10 @@ def main() -> int:
                 )
             run.count(losses)
             if run.done % args.evaluate_every == 0 or run.done == args.steps:
-                stored = {name: w.astype(args.export_dtype) for name, w in trainer.averaged_weights().items()}
+                averaged = trainer.averaged_weights()
+                if args.preset == "distilled":  # decided samples are louder
+                    averaged = match_level(architecture, averaged, batches.rms, args.seed)
+                stored = {name: w.astype(args.export_dtype) for name, w in averaged.items()}
                 write_tf1(folder / "export", stored, architecture, run.done, sample_rate=args.sample_rate)
                 exported = {name: w.astype(np.float32) for name, w in stored.items()}
                 run.publish(*evaluate(exported, architecture, dataset, judge))
@@ -335,8 +340,7 @@ def make_trainer(architecture: Architecture, batches: Batches, args):
         if args.even_latents:
             kept = class_directions(args.latent_dim, batches.num_classes)
             start = even_latents(architecture, start, args.even_latents, kept, args.seed)
-        some = batches.dataset.to_float(slice(0, None, max(1, len(batches.dataset) // EVALUATED)))
-        start = match_level(architecture, start, float(np.sqrt(np.mean(np.square(some)))), args.seed)
+        start = match_level(architecture, start, batches.rms, args.seed)
     rate, seed, precision = args.learning_rate, args.seed, args.precision
     if args.preset == "distilled":
         if not batches.num_classes:

@@ -100,6 +100,7 @@ def test_distilled(run_script, digits, tmp_path):
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run/statistics.jsonl").read_text())
     assert {"layer_0", "layer_2"} <= set(record["losses"])
+    assert abs(record["rms_db"]) < 1
     assert load_generator(tmp_path / "run/export").latent_dim == 13
 
 
