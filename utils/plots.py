@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 
 from utils.runs import atomic_path
 
@@ -12,11 +13,16 @@ TRAINED, HELD_OUT, ALONE = "#0072B2", "#D55E00", "#666666"  # Okabe and Ito's pa
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes `path` with the suffixes .png (200 dots an inch) and .svg, atomically; equal figures give equal bytes."""
+    """Writes `path` with the suffixes .png (200 dots an inch, 256 colours) and .svg, atomically.
+
+    Equal figures give equal bytes. With a palette spectrograms take half the space.
+    """
     with matplotlib.rc_context({"svg.hashsalt": "figure", "svg.fonttype": "none"}):
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
             with atomic_path(path.with_suffix(suffix)) as temporary:
                 figure.savefig(temporary, dpi=200, metadata=metadata)
+                if suffix == ".png":
+                    Image.open(temporary).convert("RGB").quantize(256).save(temporary, optimize=True)
 
 
 def training_figure(
