@@ -7,7 +7,7 @@ Presets:
             ignores cannot be recovered.
   distilled the generator of --init_from learns to answer every latent as it answered the one whose class code is moved
             towards one class: fewer samples lie between two digits. Only its first layers change, and no clip is heard.
-            A quarter of an hour on two CPU cores.
+            Twenty minutes on two CPU cores.
   wgan_gp   the published recipe: waveform critic with phase shuffle, gradient penalty, five critic updates per
             generator update, batch 64. For a GPU and days.
 
@@ -38,6 +38,7 @@ Examples:
 import utils  # noqa: F401  first: it sets what NumPy and TensorFlow read when imported
 
 # isort: split
+import functools
 import signal
 import sys
 import time
@@ -172,19 +173,23 @@ def parse_arguments():
 
 
 class Batches:
-    """What step t is trained on, a function of the seed and t alone; and the clips' level, `rms`."""
+    """What step t is trained on: a function of the seed and t alone."""
 
     def __init__(self, dataset: Dataset, latent_dim: int, batch_size: int, seed: int, paired: bool):
         self.dataset, self.batch_size, self.seed, self.latent_dim = dataset, batch_size, seed, latent_dim
         self.num_classes = len(dataset.class_names)
         self.classes = np.maximum(dataset.labels, 0).astype(np.int32)
-        some = dataset.to_float(slice(0, None, max(1, len(dataset) // EVALUATED)))
-        self.rms = float(np.sqrt(np.mean(np.square(some))))
         self.paired = None
         if paired:
             self.paired = paired_latents(
                 dataset.audio, self.classes, latent_dim, self.num_classes, dataset.sample_rate, seed
             )
+
+    @functools.cached_property
+    def rms(self) -> float:
+        """The clips' level: root mean square over some 500 of them."""
+        some = self.dataset.to_float(slice(0, None, max(1, len(self.dataset) // EVALUATED)))
+        return float(np.sqrt(np.mean(np.square(some))))
 
     def clips(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """(indices `[B]`, clips float32 `[B, T, C]`) of a step."""
