@@ -14,8 +14,8 @@ import tensorflow as tf
 from models.gan_training import TrainerBase
 from models.wavegan import Architecture, WaveGANGenerator
 
-# The third layer's activations are what the sound is made of. Compared there alone, the first layer's die out: on the
-# bundled generator 85 of 16384 were left, and with them most directions of dG/dz.
+# The third layer's activations are what the sound is made of. Compared there alone, the first layer's die out: 85 of
+# 16384 were left of a generator like the bundled one, and with them went most directions of dG/dz.
 COMPARED = (0, 2)
 
 
