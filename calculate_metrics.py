@@ -43,10 +43,11 @@ from models.checkpoints import require_same_clips
 from models.classifier import Classifier, classifier_features, find_classifier, load_classifier, middle_features
 from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
-from utils import evaluation, losses, metrics, options, recovery, results_page, runs, tables
-from utils.audio import ALIGNMENTS, file_sha256
-from utils.datasets import DIGITS, SPLITS, UNLABELLED, load_dataset
-from utils.evaluation import (
+from utils import losses, metrics, options
+from utils.audio.datasets import DIGITS, SPLITS, UNLABELLED, load_dataset
+from utils.audio.files import ALIGNMENTS
+from utils.evaluation import rows as evaluation
+from utils.evaluation.rows import (
     CLIPS,
     ENCODER,
     GRADIENT,
@@ -60,9 +61,14 @@ from utils.evaluation import (
     Heard,
     Reconstruction,
 )
+from utils.inversion import invert as recovery
 from utils.options import UserError
-from utils.plots import save_figure
-from utils.reconstruction_figure import reconstruction_figure
+from utils.report.figures import reconstruction_figure, save_figure
+from utils.report.page import results_md as results_page
+from utils.report.page import tables
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, file_sha256
+from utils.runs.folders import output_folder
 
 PRESETS = {
     "aligned": {},
@@ -239,7 +245,7 @@ def main() -> None:
         return None
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # the same seed gives the same result there too
-    runs.output_folder(args.output, Path("results"), "tables")
+    output_folder(args.output, Path("results"), "tables")
     bench = Workbench(args)
     if args.reconstructions:
         rows = [foreign_row(bench)]
@@ -347,9 +353,9 @@ def make_row(
         "evaluations_a_clip": found.evaluations,
         "seconds_to_score": time.monotonic() - begun,
         "protocol": protocol(bench, method, clips),
-        "environment": runs.environment(),
+        "environment": describe_environment(),
     }
-    runs.append_jsonl(args.output / "metrics.jsonl", row)
+    append_jsonl(args.output / "metrics.jsonl", row)
     print_row(row)
     if args.keep:
         folder = args.output / "kept" / f"{clips.kind}-{args.preset}"

@@ -48,10 +48,10 @@ from tqdm import tqdm
 
 from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
-from utils import detection, options, recovery, runs
-from utils.audio import ALIGNMENTS, file_sha256
-from utils.datasets import SPLITS, Dataset, load_dataset
-from utils.detection import (
+from utils import options
+from utils.audio.datasets import SPLITS, Dataset, load_dataset
+from utils.audio.files import ALIGNMENTS
+from utils.evaluation.detection import (
     CLASSIFIERS,
     CONDITIONS,
     FOLDS,
@@ -61,9 +61,13 @@ from utils.detection import (
     SYNTHETIC,
     UNTRAINED_LATENTS,
 )
-from utils.embedding_figure import embedding_figure, tsne
+from utils.evaluation.rows import detection
+from utils.inversion import invert as recovery
 from utils.options import LARGEST_SEED, UserError
-from utils.plots import save_figure
+from utils.report.figures import embedding_figure, save_figure, tsne
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path, file_sha256, read_jsonl, write_json
+from utils.runs.folders import output_folder
 from utils.spectrograms import KINDS
 
 PRESETS = {
@@ -193,7 +197,7 @@ class Extractor:
         return self.subjects.generator.sample_prior(seed, n)
 
     def features(self, clips: np.ndarray) -> dict[str, np.ndarray]:
-        """`utils.detection.features` of clips `[B, T, C]`, and an untrained encoder's answers."""
+        """`utils.evaluation.detection.features` of clips `[B, T, C]`, and an untrained encoder's answers."""
         args, generator = self.args, self.subjects.generator
         z = self._batches(lambda x: recovery.from_encoder(generator, self._encode, x, box=False)[:, 0], clips)
         reconstruction = self._batches(self._generate, z)
@@ -224,9 +228,9 @@ def measure_all(args: argparse.Namespace, extractor: Extractor, settings: dict[s
 
     A record's `seconds` count from the one before, so that they add up to the wall time, drawing included.
     """
-    known = {_key(r): r for r in runs.read_jsonl(file) if r.get("settings") == settings}
+    known = {_key(r): r for r in read_jsonl(file) if r.get("settings") == settings}
     names = list(dict.fromkeys(key[2] for key in known))
-    environment = runs.environment()
+    environment = describe_environment()
     classes = "real, synthetic" + (", foreign" if extractor.subjects.fakes else "")
     with tqdm(total=args.repeats * len(CONDITIONS), unit="table", desc=classes, disable=args.quiet) as bar:
         for seed in range(args.seed, args.seed + args.repeats):
@@ -244,7 +248,7 @@ def measure_all(args: argparse.Namespace, extractor: Extractor, settings: dict[s
                                 record = measure_one(key, [group[name] for group in groups])
                                 record["seconds"] = round(time.monotonic() - started, 3)
                                 known[key] = record | {"settings": settings, **environment}
-                                runs.append_jsonl(file, known[key])
+                                append_jsonl(file, known[key])
                                 started = time.monotonic()
                 bar.update()
                 for name in names:
@@ -271,7 +275,7 @@ def measure_one(key: tuple, groups: list[np.ndarray]) -> dict[str, Any]:
 
 
 def by_test_set(records: list[dict[str, Any]], fakes: Path | None) -> list[dict[str, Any]]:
-    """Records as `utils.detection.summarise` takes them, first those of the own test clips, then the foreign."""
+    """Records as `detection.summarise` takes them, first those of the own test clips, then the foreign."""
     tests = {"own": "own"} | ({"foreign": str(fakes)} if fakes else {})
     return [record | {"tested_on": label} | record[test] for test, label in tests.items() for record in records]
 
@@ -312,7 +316,7 @@ def notes(args: argparse.Namespace, subjects: Subjects, environment: dict[str, A
 
 
 def write_text(path: Path, text: str) -> None:
-    with runs.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -324,20 +328,20 @@ def main() -> None:
         print(f"Would write table3.md, .csv, .json and .jsonl, figure4.png and .svg into {args.output}")
         return
     subjects = load_subjects(args)
-    args.output = runs.output_folder(args.output, Path("results"), "detection")
+    args.output = output_folder(args.output, Path("results"), "detection")
     settings, file = protocol(args, subjects), args.output / "table3.jsonl"
     extractor = Extractor(args, subjects)
     records = list(measure_all(args, extractor, settings, file))
     summary = detection.summarise(by_test_set(records, args.fakes))
     draw_figure(args, extractor)
 
-    environment, seconds = runs.environment(), sum(record["seconds"] for record in records)
+    environment, seconds = describe_environment(), sum(record["seconds"] for record in records)
     table = detection.to_markdown(summary)
     write_text(args.output / "table3.md", "# Table 3\n\n" + table + "\n" + notes(args, subjects, environment, seconds))
     write_text(args.output / "table3.csv", detection.to_csv(summary))
     seeds = list(range(args.seed, args.seed + args.repeats))
     whole = {"cells": summary, "seeds": seeds, "seconds": seconds, "settings": settings, "options": vars(args)}
-    runs.write_json(args.output / "table3.json", whole | environment)
+    write_json(args.output / "table3.json", whole | environment)
     if not args.quiet:
         print(table)
     print(f"Written: {args.output / 'table3.md'}, {args.output / 'figure4.png'}")

@@ -28,9 +28,10 @@ from pathlib import Path, PurePosixPath
 import utils  # noqa: F401  (before NumPy and TensorFlow)
 
 # isort: split
-from utils import options, runs
-from utils.downloads import SUMS, Download, install
+from utils import options
 from utils.options import UserError
+from utils.runs.downloads import SUMS, Download, install
+from utils.runs.files import to_json
 
 # As utils.datasets has it; importing that imports TensorFlow, which takes seconds.
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -173,7 +174,7 @@ def main() -> int:
         download = replace(item.download, keep=lambda path: True, required=required)
         items["speech-commands"] = replace(item, download=download)
     if args.dry_run:
-        print(runs.to_json(vars(args), indent=2))
+        print(to_json(vars(args), indent=2))
 
     failed = 0
     for name, item in items.items():

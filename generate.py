@@ -36,10 +36,12 @@ from tqdm import tqdm
 
 from models.generator import PRIORS, Generator, load_generator
 from models.tf1 import AUDIO_TENSOR, Z_TENSOR
-from utils import options, runs
-from utils.audio import join_windows, write_wav
-from utils.latents import Latents, save_latents
+from utils import options
+from utils.audio.files import join_windows, write_wav
+from utils.inversion.latents import Latents, save_latents
 from utils.options import LARGEST_SEED, UserError
+from utils.runs.files import to_json, write_json
+from utils.runs.folders import output_folder
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -60,7 +62,7 @@ def read_latents(path: Path, generator: Generator) -> tuple[np.ndarray, dict]:
     """An npz file's `z` (`[W, latent_dim]` or `[latent_dim]`), and its `provenance` if it has one.
 
     Returns:
-        z float32 `[W, latent_dim]`; a dict, empty or as in `utils.audio.Clip`.
+        z float32 `[W, latent_dim]`; a dict, empty or as in `utils.audio.files.Clip`.
 
     Raises:
         UserError: when the file or its z does not fit the generator.
@@ -187,7 +189,7 @@ def main() -> None:
         raise UserError(f"--steps: must be at least 2. Received: {args.steps}")
     record = vars(args)
     if args.dry_run:
-        print(runs.to_json(record, indent=2))
+        print(to_json(record, indent=2))
         print(f"would write WAVs and latents.npz into {args.output or 'a new folder of waves/'}")
         return
 
@@ -203,8 +205,8 @@ def main() -> None:
         print(note)
     pieces = resolve_pieces(args, generator)
     z = np.concatenate([piece.z for piece in pieces])
-    output = runs.output_folder(args.output, Path("waves"), "generate")
-    runs.write_json(output / "options.json", record)
+    output = output_folder(args.output, Path("waves"), "generate")
+    write_json(output / "options.json", record)
     method = "replay" if args.latents else "interpolation" if args.interpolate else "prior"
     latents = Latents(z=z, generator=generator.fingerprint, method=method, seed=args.seed, options=record)
     save_latents(output / "latents.npz", latents)

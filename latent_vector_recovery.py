@@ -47,8 +47,14 @@ from models.checkpoints import require_same_clips
 from models.classifier import find_classifier, load_classifier, middle_features
 from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
-from utils import audio, latents, losses, metrics, options, recovery, report, runs
+from utils import losses, metrics, options
+from utils.audio import files as audio
+from utils.inversion import invert as recovery
+from utils.inversion import latents
 from utils.options import UserError
+from utils.report import page as report
+from utils.runs.files import append_jsonl, atomic_path, file_sha256, read_json, remove_torn, to_json, write_json
+from utils.runs.folders import keep_options, output_folder, tee_log
 
 PRESETS = {
     "aligned": {},
@@ -133,7 +139,7 @@ class Run:
 
     def fail(self, source: str, reason: str) -> None:
         self.failures += 1
-        runs.append_jsonl(self.output / "failures.jsonl", {"source": source, "reason": reason})
+        append_jsonl(self.output / "failures.jsonl", {"source": source, "reason": reason})
         tqdm.write(f"failed: {source}: {reason}", file=sys.stderr)
 
 
@@ -162,15 +168,15 @@ def main() -> int:
     begun = vars(args) | {
         "input": args.input.resolve(),
         "generator_sha256": generator.fingerprint,
-        "encoder_sha256": encoder and audio.file_sha256(find_encoder(args.encoder)),
-        "classifier_sha256": features and audio.file_sha256(find_classifier(args.classifier)),
+        "encoder_sha256": encoder and file_sha256(find_encoder(args.encoder)),
+        "classifier_sha256": features and file_sha256(find_classifier(args.classifier)),
     }
-    output = runs.output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
-    runs.keep_options(output, begun, changeable=CHANGEABLE, positional=["input"])
+    output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
+    keep_options(output, begun, changeable=CHANGEABLE, positional=["input"])
     settings = {name: value for name, value in begun.items() if name not in CHANGEABLE}
     run = Run(output, methods, settings, args, generator, encoder, inverter)
     signal.signal(signal.SIGINT, run.interrupt)
-    with runs.tee_log(output / "log.txt"):
+    with tee_log(output / "log.txt"):
         for note in search.notes:
             say(args, note)
         try:
@@ -305,7 +311,7 @@ def is_done(run: Run, clip: Input) -> bool:
         return False
     if clip.path is not None:
         try:
-            if runs.read_json(record)["sha256"] == audio.file_sha256(clip.path):
+            if read_json(record)["sha256"] == file_sha256(clip.path):
                 return True
         except UserError:
             pass
@@ -390,7 +396,7 @@ def write_clip(run: Run, clip: Input, source: audio.Clip, found: dict[str, tuple
         return
     folder, rate = run.output / clip.folder, source.provenance["resampled_to"]
     folder.mkdir(parents=True, exist_ok=True)
-    runs.remove_torn(folder)
+    remove_torn(folder)
     original = audio.join_windows(source.windows, source.provenance)
     audio.write_wav(folder / "original.wav", original, rate)
     z_true, results = true_latent(run, clip), []
@@ -434,28 +440,28 @@ def write_clip(run: Run, clip: Input, source: audio.Clip, found: dict[str, tuple
             "status": end.status[0] if len(set(end.status)) == 1 else "mixed",
         })  # fmt: skip
     record = {"sha256": source.provenance["sha256"], "provenance": source.provenance, "results": results}
-    runs.write_json(folder / RECORD, record)
+    write_json(folder / RECORD, record)
 
 
 def read_results(run: Run, clips: Iterable[Input]) -> Iterator[dict[str, Any]]:
     for clip in clips:
         record = run.output / clip.folder / RECORD
         if record.exists():
-            yield from runs.read_json(record)["results"]
+            yield from read_json(record)["results"]
 
 
 def write_reports(run: Run, clips: list[Input]) -> list[dict[str, Any]]:
     """results.jsonl, summary.csv and index.html from the clips' records; returns the results."""
     results = list(read_results(run, clips))
-    with runs.atomic_path(run.output / "results.jsonl") as temporary:
-        lines = [runs.to_json(result) + "\n" for result in results]
+    with atomic_path(run.output / "results.jsonl") as temporary:
+        lines = [to_json(result) + "\n" for result in results]
         temporary.write_text("".join(lines), encoding="utf-8")
-    with runs.atomic_path(run.output / "summary.csv") as temporary:
+    with atomic_path(run.output / "summary.csv") as temporary:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(results[0]) if results else ["source"])
             writer.writeheader()
             writer.writerows(results)
-    environment = runs.read_json(run.output / "options.json")["environment"]
+    environment = read_json(run.output / "options.json")["environment"]
     networks = {
         name: f"{getattr(run.args, name)} ({run.settings[f'{name}_sha256'][:12]})"
         for name in ("generator", "encoder", "classifier")

@@ -51,13 +51,16 @@ from models.classifier import Classifier, load_classifier
 from models.encoder import FILE_NAME, Encoder, load_encoder
 from models.encoder_training import EncoderTrainer, LossWeights, Measured, distribute, encoder_batches, measure
 from models.generator import Generator, load_generator
-from utils import options, runs
-from utils.audio import ALIGNMENTS, write_wav
-from utils.datasets import Dataset, batch_indices, load_dataset
-from utils.feature_loss import DISTANCES
-from utils.figures import spectrogram_db, spectrogram_png
+from utils import options
+from utils.audio.datasets import Dataset, batch_indices, load_dataset
+from utils.audio.files import ALIGNMENTS, write_wav
+from utils.losses import DISTANCES
 from utils.options import UserError
-from utils.plots import save_figure, training_figure
+from utils.report.figures import save_figure, training_figure
+from utils.report.thumbnails import spectrogram_db, spectrogram_png
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path, read_jsonl
+from utils.runs.folders import keep_options, output_folder, tee_log
 from utils.spectrograms import KINDS
 
 PRESETS = {
@@ -227,11 +230,11 @@ def main() -> int:
     is_chief = _is_chief(strategy)
     folder = args.output
     if is_chief:  # the other workers write nothing
-        folder = runs.output_folder(args.output, Path("logs"), f"encoder-{args.data.resolve().name}")
+        folder = output_folder(args.output, Path("logs"), f"encoder-{args.data.resolve().name}")
     changeable = (*CHANGEABLE, "epochs") if args.schedule == "constant" else CHANGEABLE
     begun = vars(args) | {"generator_sha256": generator.fingerprint}
-    runs.keep_options(folder, begun, changeable=changeable, write=is_chief)
-    with runs.tee_log(folder / "log.txt") if is_chief else contextlib.nullcontext():
+    keep_options(folder, begun, changeable=changeable, write=is_chief)
+    with tee_log(folder / "log.txt") if is_chief else contextlib.nullcontext():
         if not args.quiet:
             print(folder, *generator.notes, clips.describe(), validation_clips.describe(), sep="\n")
         with strategy.scope():
@@ -448,7 +451,7 @@ class Losses(keras.callbacks.Callback):
                 f"--learning_rate in another --output. The real clips of this batch: {names}"
             )
         if self.is_chief:
-            runs.append_jsonl(self.folder / "steps.jsonl", {"step": self.step, **losses})
+            append_jsonl(self.folder / "steps.jsonl", {"step": self.step, **losses})
         self.of_epoch.append(losses)
         self.times.append(time.monotonic())
         self.step += 1
@@ -468,7 +471,7 @@ class Losses(keras.callbacks.Callback):
 
 def losses_by_step(folder: Path) -> dict[int, dict[str, float]]:
     """What a run's steps.jsonl says of each step; of one that was repeated after a resume, the later."""
-    rows = runs.read_jsonl(folder / "steps.jsonl")
+    rows = read_jsonl(folder / "steps.jsonl")
     return {row["step"]: {name: value for name, value in row.items() if name != "step"} for row in rows}
 
 
@@ -567,7 +570,7 @@ class Saving(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         args, losses = self.args, self.losses
-        runs.append_jsonl(self.folder / "epochs.jsonl", {"epoch": epoch + 1, "step": losses.step, **logs})
+        append_jsonl(self.folder / "epochs.jsonl", {"epoch": epoch + 1, "step": losses.step, **logs})
         self.save()
         steps_left = args.epochs * losses.epoch_steps - losses.step
         if not args.quiet:
@@ -583,9 +586,9 @@ class Saving(keras.callbacks.Callback):
         encoder = self.model.encoder
         self.export = self.export or encoder.with_precision("float32")
         self.export.set_weights(encoder.get_weights())
-        with runs.atomic_path(self.folder / FILE_NAME) as temporary:
+        with atomic_path(self.folder / FILE_NAME) as temporary:
             self.export.save(temporary)
-        with runs.atomic_path(self.folder / "last.keras") as temporary:
+        with atomic_path(self.folder / "last.keras") as temporary:
             encoder.save(temporary)
         self.saved = time.monotonic()
 
@@ -614,16 +617,16 @@ def report(args: argparse.Namespace, folder: Path, generator: Generator, clips: 
         if args.export_dtype == "float16":
             write_in_half_precision(load_encoder(encoder), args.export)
         else:
-            with runs.atomic_path(args.export) as temporary:
+            with atomic_path(args.export) as temporary:
                 temporary.write_bytes(encoder.read_bytes())
         encoder = args.export
-    epochs = runs.read_jsonl(folder / "epochs.jsonl")
+    epochs = read_jsonl(folder / "epochs.jsonl")
     always_zero = {"uniform": 1 / 3, "normal": 1.0}[generator.prior]
     curves = training_figure(epochs, PANELS, {LATENT_PANEL: (always_zero, "always answering 0")})
     save_figure(curves, folder / "losses")
     last = epochs[-1]
     measures = {name.removeprefix("val_"): value for name, value in last.items() if name.startswith("val_")}
-    runs.append_jsonl(
+    append_jsonl(
         args.results / "encoder.jsonl",
         {
             "run": folder.name,
@@ -636,7 +639,7 @@ def report(args: argparse.Namespace, folder: Path, generator: Generator, clips: 
             "measures": measures,
             "generator_sha256": generator.fingerprint,
             "options": vars(args),
-            "environment": runs.environment(),
+            "environment": describe_environment(),
         },
     )
     for name, value in measures.items():

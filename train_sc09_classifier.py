@@ -36,10 +36,14 @@ import numpy as np
 import tensorflow as tf
 
 from models.classifier import ARCHITECTURES, Classifier
-from utils import options, runs
-from utils.audio import ALIGNMENTS
-from utils.datasets import Dataset, augment, evaluation_batches, load_dataset, training_batches
+from utils import options
+from utils.audio.augment import augment
+from utils.audio.datasets import Dataset, evaluation_batches, load_dataset, training_batches
+from utils.audio.files import ALIGNMENTS
 from utils.options import UserError
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path, read_jsonl
+from utils.runs.folders import keep_options, output_folder, tee_log
 from utils.spectrograms import KINDS
 
 PRESETS = {
@@ -169,9 +173,9 @@ def main() -> None:
     )
     if not train_clips.class_names:
         raise UserError(f"--data {args.data}: no digit labels; SC09 has zero/ ... nine/ or train/Zero_*.wav")
-    folder = runs.output_folder(args.output, Path("logs"), f"classifier-{args.architecture}")
-    runs.keep_options(folder, vars(args), changeable=CHANGEABLE)
-    with runs.tee_log(folder / "log.txt"):
+    folder = output_folder(args.output, Path("logs"), f"classifier-{args.architecture}")
+    keep_options(folder, vars(args), changeable=CHANGEABLE)
+    with tee_log(folder / "log.txt"):
         if not args.quiet:
             print(f"{folder}\n{train_clips.describe()}\n{validation_clips.describe()}")
         train(args, folder, train_clips, validation_clips)
@@ -227,7 +231,7 @@ def report(args: argparse.Namespace, folder: Path, validation_clips: Dataset) ->
     model = keras.saving.load_model(folder / "best.keras", compile=False).with_precision("float32")
     exports = [folder / "classifier.keras"] + ([args.export] if args.export else [])
     for path in exports:
-        with runs.atomic_path(path) as temporary:
+        with atomic_path(path) as temporary:
             model.save(temporary)
 
     batches = evaluation_batches(validation_clips, args.batch_size)
@@ -242,16 +246,16 @@ def report(args: argparse.Namespace, folder: Path, validation_clips: Dataset) ->
 
     stem = args.results / f"{folder.name}-confusion"
     args.results.mkdir(parents=True, exist_ok=True)
-    with runs.atomic_path(stem.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
+    with atomic_path(stem.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["said \\ heard", *names])
         writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
     figure = confusion_figure(confusion, names, f"{correct / n:.2%} of {n:,} clips")
-    with runs.atomic_path(stem.with_suffix(".png")) as temporary:
+    with atomic_path(stem.with_suffix(".png")) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)
     _to_tensorboard(folder, stem.with_suffix(".png"), validation_clips, probabilities)
-    runs.append_jsonl(
+    append_jsonl(
         args.results / "classifier.jsonl",
         {
             "run": folder.name,
@@ -262,7 +266,7 @@ def report(args: argparse.Namespace, folder: Path, validation_clips: Dataset) ->
             "protocol": "validation split, epoch chosen on the same clips",
             "last_epoch_accuracy": epochs[-1]["val_accuracy"],
             "options": vars(args),
-            "environment": runs.environment(),
+            "environment": describe_environment(),
         },
     )
     print(f"accuracy {correct / n:.2%} ({correct:,} of {n:,}; 95 % interval {low:.2%} to {high:.2%})")
@@ -325,7 +329,7 @@ class _Epochs(keras.callbacks.Callback):
         if better:
             self.best = logs["val_accuracy"]
             self._save("best.keras")
-        runs.append_jsonl(self.folder / "epochs.jsonl", {"epoch": epoch + 1, **logs})
+        append_jsonl(self.folder / "epochs.jsonl", {"epoch": epoch + 1, **logs})
         self._save("last.keras")
         if not self.quiet:
             remaining = (time.monotonic() - self.began) / (epoch + 1 - self.first_epoch) * (self.epochs - epoch - 1)
@@ -339,7 +343,7 @@ class _Epochs(keras.callbacks.Callback):
             )
 
     def _save(self, name: str) -> None:
-        with runs.atomic_path(self.folder / name) as temporary:
+        with atomic_path(self.folder / name) as temporary:
             self.model.save(temporary)
 
 
@@ -368,7 +372,7 @@ def _new_model(args: argparse.Namespace, clips: Dataset, steps_per_epoch: int) -
 
 def _epochs_so_far(folder: Path) -> list[dict]:
     """One record an epoch, in order; of an epoch that was repeated, the latest."""
-    by_epoch = {record["epoch"]: record for record in runs.read_jsonl(folder / "epochs.jsonl")}
+    by_epoch = {record["epoch"]: record for record in read_jsonl(folder / "epochs.jsonl")}
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 

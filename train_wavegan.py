@@ -53,11 +53,13 @@ from models.gan_training import GuidedOptions, GuidedTrainer, WassersteinTrainer
 from models.self_distillation import SelfDistillationTrainer
 from models.tf1 import find_checkpoint, read_wavegan, write_tf1
 from models.wavegan import Architecture, WaveGANGenerator, even_latents, match_level, revive
-from utils import options, runs
-from utils.audio import write_wav
-from utils.datasets import Dataset, batch_indices, load_dataset
-from utils.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from utils import options
+from utils.audio.datasets import Dataset, batch_indices, load_dataset
+from utils.audio.files import write_wav
+from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
 from utils.paired_latents import class_code, class_directions, decided_latents, paired_latents
+from utils.runs.files import append_jsonl, to_json
+from utils.runs.folders import keep_options, output_folder, tee_log
 
 PRESETS = {
     "guided": {},
@@ -286,7 +288,7 @@ def evaluate(weights, architecture: Architecture, dataset: Dataset, judge) -> tu
 def main() -> int:
     args = parse_arguments()
     if args.dry_run:
-        print(runs.to_json(vars(args), indent=2))
+        print(to_json(vars(args), indent=2))
         return options.EXIT_OK
     dataset = load_dataset(args.data, args.num_samples, args.num_channels, args.sample_rate, quiet=args.quiet)
     if len(dataset) <= args.latent_dim:
@@ -300,10 +302,10 @@ def main() -> int:
     architecture = Architecture(
         args.latent_dim, args.dim, num_samples=args.num_samples, num_channels=args.num_channels, upsample=args.upsample
     )
-    folder = runs.output_folder(args.output, Path("logs"), f"wavegan-{args.preset}-{args.data.resolve().name}")
-    runs.keep_options(folder, vars(args), changeable=CHANGEABLE)
+    folder = output_folder(args.output, Path("logs"), f"wavegan-{args.preset}-{args.data.resolve().name}")
+    keep_options(folder, vars(args), changeable=CHANGEABLE)
 
-    with runs.tee_log(folder / "log.txt"):
+    with tee_log(folder / "log.txt"):
         print(dataset.describe())
         batches = Batches(
             dataset, args.latent_dim, args.batch_size, args.seed, paired=args.preset == "guided" and not args.init_from
@@ -443,7 +445,7 @@ class Run:
         """Statistics of samples to the terminal, `statistics.jsonl` and TensorBoard; 20 samples to `waves/`."""
         hours, rate = float(self.seconds) / 3600, self.args.sample_rate
         record = {"step": self.done, "hours": hours, **facts, "losses": self.losses}
-        runs.append_jsonl(self.folder / "statistics.jsonl", record)
+        append_jsonl(self.folder / "statistics.jsonl", record)
         write_wav(self.folder / "waves" / f"{self.done:07d}.wav", audio[:20].reshape(-1, audio.shape[2]), rate)
         self._scalars("samples", facts)
         with self.board.as_default(step=self.done):

@@ -30,7 +30,7 @@ from models import tf1
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
 from utils import options
-from utils.generator_statistics import jacobian_statistics
+from utils.evaluation.generator_statistics import jacobian_statistics
 from utils.options import UserError
 
 RANKS = (1, 25, 50, 75, 100)

@@ -11,7 +11,7 @@ import utils  # noqa: F401  (its environment variables must stand before NumPy i
 
 import numpy as np  # isort: skip
 
-from utils.lbfgs import minimize
+from utils.inversion.lbfgs import minimize
 
 CURVATURES = np.geomspace(1, 1e3, 100)
 

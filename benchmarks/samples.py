@@ -20,9 +20,11 @@ import tensorflow as tf
 from benchmarks.generator import singular_values
 from models.classifier import load_classifier
 from models.generator import load_generator
-from utils import options, runs
-from utils.datasets import load_dataset
-from utils.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from utils import options
+from utils.audio.datasets import load_dataset
+from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl
 
 BATCH = 50
 JACOBIANS = 25
@@ -52,7 +54,7 @@ def main() -> None:
     for name, facts in rows.items():
         print(f"{name:8}" + "  ".join(f"{key} {value:.4g}" for key, value in facts.items()))
         record = {"benchmark": "samples", "set": name, **facts, "seed": args.seed, "generator": generator.fingerprint}
-        runs.append_jsonl(args.results / "samples.jsonl", record | {"judge": str(args.judge), **runs.environment()})
+        append_jsonl(args.results / "samples.jsonl", record | {"judge": str(args.judge), **describe_environment()})
 
 
 def describe(audio: np.ndarray, judge) -> dict[str, float]:

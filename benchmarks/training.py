@@ -50,7 +50,7 @@ from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
 from utils import options
-from utils.datasets import DIGITS, Dataset, load_dataset
+from utils.audio.datasets import DIGITS, Dataset, load_dataset
 
 PIPELINE_BATCHES = 50
 

@@ -31,10 +31,13 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import QuantileTransformer
 from tqdm import tqdm
 
-from utils import losses, options, runs
-from utils.audio import write_wav
-from utils.datasets import batch_indices, load_dataset
+from utils import losses, options
+from utils.audio.datasets import batch_indices, load_dataset
+from utils.audio.files import write_wav
 from utils.options import UserError
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path, read_json, write_json
+from utils.runs.folders import output_folder
 from utils.spectrograms import magnitude, stft
 
 SAMPLE_RATE, NUM_SAMPLES, LATENT_DIM = 22050, 8192, 16
@@ -212,7 +215,7 @@ def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: i
         done.assign(number + 1)
         if (number + 1) % SAVE_EVERY == 0 or number + 1 == last:
             manager.save()
-            runs.append_jsonl(folder / "losses.jsonl", {"step": number + 1, **terms})
+            append_jsonl(folder / "losses.jsonl", {"step": number + 1, **terms})
     trainer.generator_adam.finalize_variable_values(trainer.generator.trainable_variables)
     return trainer.generator
 
@@ -230,12 +233,12 @@ def main() -> None:
     options.add_shared(group, "output", "batch_size", "seed", "quiet", output=Path("results/drums"), batch_size=32)
     args = parser.parse_args()
     started = time.monotonic()
-    folder = runs.output_folder(args.output, Path("results"), "drums")
+    folder = output_folder(args.output, Path("results"), "drums")
     settings = {name: getattr(args, name) for name in ("n", "warm_steps", "steps", "batch_size", "seed")}
     begun = folder / "options.json"
-    if begun.exists() and (before := runs.read_json(begun)) != settings:
+    if begun.exists() and (before := read_json(begun)) != settings:
         raise UserError(f"--output {folder}: was begun with {before}. Received: {settings}. Give the same, or another")
-    runs.write_json(begun, settings)
+    write_json(begun, settings)
     write_sounds(folder / "sounds", args.n, args.seed, stream=0)
     write_sounds(folder / "fresh", FRESH, args.seed, stream=1)
     print(f"{args.n * len(KINDS)} sounds to train on, {FRESH * len(KINDS)} others: {folder}/sounds, {folder}/fresh")
@@ -250,10 +253,10 @@ def main() -> None:
         quiet=args.quiet,
     )
     # What a .keras file does not tell of itself stands beside it, in NAME.json.
-    with runs.atomic_path(folder / "drums.keras") as temporary:
+    with atomic_path(folder / "drums.keras") as temporary:
         generator.save(temporary)
-    made = {"by": "examples/drums.py", "licence": "MIT", **settings, "environment": runs.environment()}
-    runs.write_json(folder / "drums.json", {"sample_rate": SAMPLE_RATE, "prior": "normal", "made": made})
+    made = {"by": "examples/drums.py", "licence": "MIT", **settings, "environment": describe_environment()}
+    write_json(folder / "drums.json", {"sample_rate": SAMPLE_RATE, "prior": "normal", "made": made})
     print(f"{folder}/drums.keras: {generator.count_params():,} weights, {time.monotonic() - started:.0f} s")
 
 

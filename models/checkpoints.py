@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from utils.options import UserError, one_line
-from utils.runs import atomic_path
+from utils.runs.files import atomic_path
 
 
 def load_keras(file: Path, kind: str, remedy: str) -> keras.Model:

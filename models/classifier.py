@@ -35,7 +35,7 @@ class Classifier(keras.Model):
         num_channels: C.
         sample_rate: in Hz.
         class_names: the names of the classes, in order.
-        alignment: the name in `utils.audio.ALIGNMENTS` with which its training clips were read.
+        alignment: the name in `utils.audio.files.ALIGNMENTS` with which its training clips were read.
         precision: "float32" or "mixed_bfloat16"; the probabilities are float32 in either.
 
     Attributes:

@@ -26,7 +26,7 @@ class Encoder(keras.Model):
         num_samples: T.
         num_channels: C.
         sample_rate: in Hz.
-        alignment: the name in `utils.audio.ALIGNMENTS` with which its training clips were read.
+        alignment: the name in `utils.audio.files.ALIGNMENTS` with which its training clips were read.
         generator: fingerprint of the generator that it inverts.
         precision: "float32" or "mixed_bfloat16"; z is float32 in either.
     """

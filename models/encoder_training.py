@@ -18,8 +18,9 @@ from models.classifier import Classifier, classifier_features
 from models.encoder import Encoder
 from models.generator import Generator
 from utils import metrics
-from utils.datasets import Dataset, augment, training_batches
-from utils.feature_loss import feature_distance
+from utils.audio.augment import augment
+from utils.audio.datasets import Dataset, training_batches
+from utils.losses import feature_distance
 from utils.spectrograms import log_magnitude
 
 # What a real clip may be turned into and still be one: moved, louder or softer, with a little noise.
@@ -37,7 +38,7 @@ class LossWeights:
 
     Attributes:
         latent: of the mean squared error of z; synthetic clips only.
-        feature: of `utils.feature_loss.feature_distance`; 0 needs no classifier.
+        feature: of `utils.losses.feature_distance`; 0 needs no classifier.
         spectral: of the mean absolute difference of the log-magnitude spectrograms.
         synthetic_audio: factor on `feature` and `spectral` for synthetic clips (1: the paper; 0: z alone).
         feature_distance: "mse" or "mae".

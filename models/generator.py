@@ -17,7 +17,7 @@ import tensorflow as tf
 from models import tf1
 from models.wavegan import WaveGANGenerator
 from utils.options import UserError, one_line
-from utils.runs import read_json
+from utils.runs.files import read_json
 
 PRIORS = ("uniform", "normal")
 LARGEST_DIFFERENCE = 1e-4  # between the native network and the frozen graph, on samples in [-1, 1]

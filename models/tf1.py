@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from models.wavegan import FIRST_FRAMES, POST_FILTER, Architecture
 from utils.options import UserError, one_line
-from utils.runs import atomic_path, write_json
+from utils.runs.files import atomic_path, write_json
 
 Z_TENSOR, AUDIO_TENSOR = "z:0", "G_z:0"
 DESCRIPTION = "generator.json"

@@ -15,7 +15,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.audio import ALIGNMENTS, Alignment, find_audio, join_windows, load_clip, write_wav
+from utils.audio.files import ALIGNMENTS, Alignment, find_audio, join_windows, load_clip, write_wav
 from utils.options import UserError
 
 DEMO = Path(__file__).parent.parent / "datasets" / "demo"
@@ -200,7 +200,7 @@ def test_long_files_in_bounded_memory(tmp_path):
             file.write(second // (1 if i == 100 else 4))
     code = f"""
 import resource
-from utils.audio import load_clip
+from utils.audio.files import load_clip
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for window, windows in (("start", 1), ("loudest", 1), ("all", 176)):
     clip = load_clip({str(path)!r}, 16384, 1, 16000, window=window)

@@ -14,10 +14,11 @@ import tensorflow as tf
 from models.classifier import Classifier
 from models.encoder import Encoder
 from models.generator import load_generator
-from utils import evaluation, tables
-from utils.datasets import DIGITS
+from utils.audio.datasets import DIGITS
+from utils.evaluation import rows as evaluation
 from utils.options import EXIT_OK, EXIT_USAGE
-from utils.runs import read_jsonl
+from utils.report.page import tables
+from utils.runs.files import read_jsonl
 
 calculate_metrics = importlib.import_module("calculate_metrics")
 

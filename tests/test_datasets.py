@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from utils.datasets import (
+from utils.audio.datasets import (
     DIGITS,
     augment,
     batch_indices,

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from models.encoder import Encoder
-from utils.audio import write_wav
-from utils.detection import CONDITIONS, LATENTS, UNTRAINED_LATENTS
+from utils.audio.files import write_wav
+from utils.evaluation.detection import CONDITIONS, LATENTS, UNTRAINED_LATENTS
 from utils.options import EXIT_USAGE
-from utils.runs import read_json, read_jsonl
+from utils.runs.files import read_json, read_jsonl
 
 detection_script = importlib.import_module("deepfake_detection")
 CELLS_A_REPEAT = len(CONDITIONS) * 9 * 2

@@ -14,8 +14,7 @@ from sklearn.metrics import det_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils import detection
-from utils.detection import (
+from utils.evaluation.detection import (
     CLASSIFIERS,
     LATENTS,
     SHORTEST_SILENCE,
@@ -28,6 +27,7 @@ from utils.detection import (
     match_silence_and_level,
     measure,
 )
+from utils.evaluation.rows import detection
 
 LABELS = np.repeat([0, 1], 50)
 

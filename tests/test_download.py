@@ -18,8 +18,8 @@ import pytest
 import soundfile
 
 import download
-from utils.downloads import RECORD, SUMS, extract, install, read_sums
 from utils.options import UserError
+from utils.runs.downloads import RECORD, SUMS, extract, install, read_sums
 
 ARCHIVE = "speech_commands_v0.01.tar.gz"
 
@@ -153,7 +153,7 @@ def test_speech_commands_is_unpacked_verified_and_left_alone(site, get, tmp_path
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=target, check=True)
 
-    from utils.datasets import DIGITS, load_dataset
+    from utils.audio.datasets import DIGITS, load_dataset
 
     assert download.DIGITS == DIGITS
     data = load_dataset(target, split="validation", cache_dir=tmp_path / "cache", quiet=True)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import signal
 
-from utils.figures import data_uri, spectrogram_db, spectrogram_png, waveform_svg
+from utils.report.thumbnails import data_uri, spectrogram_db, spectrogram_png, waveform_svg
 
 RATE = 16000
 

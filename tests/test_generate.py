@@ -9,7 +9,7 @@ import soundfile
 from wavegan_checkpoints import build
 
 from models.generator import load_generator
-from utils.latents import Latents, load_latents, save_latents
+from utils.inversion.latents import Latents, load_latents, save_latents
 from utils.options import EXIT_USAGE
 
 generate = importlib.import_module("generate")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from utils.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
 
 
 @given(st.integers(0, 2**31))

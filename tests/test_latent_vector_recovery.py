@@ -17,9 +17,9 @@ import soundfile
 import latent_vector_recovery
 from models.classifier import Classifier
 from tests.tiny import Tiny
-from utils.latents import load_latents
+from utils.inversion.latents import load_latents
 from utils.options import UserError
-from utils.runs import read_json, read_jsonl
+from utils.runs.files import read_json, read_jsonl
 
 JUDGE = str(Path(__file__).parents[1] / "classifier_checkpoint" / "judge.keras")  # of other clips
 TINY = ("--generator", "tests.tiny:generator")

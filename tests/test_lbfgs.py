@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.lbfgs import Status, minimize
+from utils.inversion.lbfgs import Status, minimize
 
 # Each problem is a function from points [b, n] to values [b] and gradients [b, n].
 

@@ -14,8 +14,8 @@ from keras import layers
 from examples import drums
 from models.encoder import load_encoder
 from models.generator import load_generator
-from utils.latents import load_latents
-from utils.runs import read_jsonl
+from utils.inversion.latents import load_latents
+from utils.runs.files import read_jsonl
 
 SHAPE, RATE, LATENT_DIM = (1000, 2), 11025, 5
 OWN, FILES = 3, 2

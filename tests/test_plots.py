@@ -1,6 +1,6 @@
 import numpy as np
 
-from utils.plots import save_figure, training_figure
+from utils.report.figures import save_figure, training_figure
 
 EPOCHS = [{"epoch": e, "latent": 1 / e, "val_latent": 1.5 / e, "val_right": e / 4, "odd": 7.0} for e in (1, 2, 3)]
 PANELS = {"z": ["latent"], "heard": ["right", "unheard"], "nothing": ["odd"]}

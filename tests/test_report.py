@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils.report import DASH, audio_url, format_number, write_page
+from utils.report.page import DASH, audio_url, format_number, write_page
 
 RATE = 16000
 NAMES = [

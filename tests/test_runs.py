@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils import runs
 from utils.options import UserError
+from utils.runs import environment
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path, read_json, read_jsonl, write_json
+from utils.runs.folders import keep_options, new_run, output_folder, tee_log
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -26,18 +29,18 @@ records = st.dictionaries(st.text(), json_values, max_size=4)
 
 def make_runs(parent: Path, description: str, count: int) -> None:
     for _ in range(count):
-        runs.new_run(parent, description)
+        new_run(parent, description)
 
 
 def test_runs_are_numbered_and_named(tmp_path):
     parent = tmp_path / "logs"
-    assert runs.new_run(parent, "encoder").name == "00000-encoder"
-    assert runs.new_run(parent, "sc09 / dim=64").name == "00001-sc09_dim=64"
+    assert new_run(parent, "encoder").name == "00000-encoder"
+    assert new_run(parent, "sc09 / dim=64").name == "00001-sc09_dim=64"
     (parent / "00041-old").mkdir()
     (parent / "notes").mkdir()
-    assert runs.new_run(parent, "x" * 500).name == "00042-" + "x" * 60
+    assert new_run(parent, "x" * 500).name == "00042-" + "x" * 60
     (parent / "100000-many").mkdir()
-    assert runs.new_run(parent, "next").name == "100001-next"
+    assert new_run(parent, "next").name == "100001-next"
 
 
 def test_concurrent_runs_never_share_a_number(tmp_path):
@@ -55,29 +58,29 @@ def test_concurrent_runs_never_share_a_number(tmp_path):
 
 def test_output_folder(tmp_path):
     chosen = tmp_path / "a" / "b"
-    assert runs.output_folder(chosen, tmp_path, "x") == chosen == runs.output_folder(chosen, tmp_path, "x")
+    assert output_folder(chosen, tmp_path, "x") == chosen == output_folder(chosen, tmp_path, "x")
     assert chosen.is_dir()
-    assert runs.output_folder(None, tmp_path / "results", "demo") == tmp_path / "results" / "00000-demo"
+    assert output_folder(None, tmp_path / "results", "demo") == tmp_path / "results" / "00000-demo"
     (tmp_path / "file").write_text("")
     for blocked in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UserError, match="--output .*file"):
-            runs.output_folder(blocked, tmp_path, "x")
+            output_folder(blocked, tmp_path, "x")
     with pytest.raises(UserError, match="--output .*file"):
-        runs.output_folder(None, tmp_path / "file", "x")
+        output_folder(None, tmp_path / "file", "x")
 
 
 def test_atomic_path_replaces_on_success_only(tmp_path):
     path = tmp_path / "new" / "clip.wav"
-    with runs.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         assert temporary.parent == path.parent and temporary.suffix == ".wav"
         temporary.write_bytes(b"old")
         assert not path.exists()
     assert path.read_bytes() == b"old"
-    with pytest.raises(RuntimeError), runs.atomic_path(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
         temporary.write_bytes(b"half of the ne")
         raise RuntimeError
     assert path.read_bytes() == b"old"
-    with runs.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(b"new")
     assert path.read_bytes() == b"new"
     assert [p.name for p in path.parent.iterdir()] == ["clip.wav"]
@@ -85,7 +88,7 @@ def test_atomic_path_replaces_on_success_only(tmp_path):
 
 def test_atomic_path_takes_the_longest_file_name(tmp_path):
     path = tmp_path / ("x" * 251 + ".wav")
-    with runs.atomic_path(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(b"1")
     assert path.read_bytes() == b"1"
 
@@ -93,17 +96,17 @@ def test_atomic_path_takes_the_longest_file_name(tmp_path):
 @given(json_values)
 def test_json_round_trip(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "value.json"
-    runs.write_json(path, value)
-    assert runs.read_json(path) == value
+    write_json(path, value)
+    assert read_json(path) == value
 
 
 def test_a_run_is_continued_with_the_options_it_began_with(tmp_path):
     begun = {"data": Path("a"), "seed": np.int64(3), "shape": (1, 2), "epochs": 5, "encoder_sha256": None}
-    runs.keep_options(tmp_path, begun)
-    written = runs.read_json(tmp_path / "options.json")
+    keep_options(tmp_path, begun)
+    written = read_json(tmp_path / "options.json")
     assert written["data"] == "a" and written["shape"] == [1, 2] and "commit" in written["environment"]
-    runs.keep_options(tmp_path, begun | {"epochs": 9, "patience": None}, changeable=["epochs"])
-    assert runs.read_json(tmp_path / "options.json") == written
+    keep_options(tmp_path, begun | {"epochs": 9, "patience": None}, changeable=["epochs"])
+    assert read_json(tmp_path / "options.json") == written
     for change, said in [
         ({"seed": 4}, "--seed: .* began with 3. Received: 4. Give the same, or another --output"),
         ({"data": Path("b")}, "DATA: .* began with a. Received: b"),
@@ -111,38 +114,38 @@ def test_a_run_is_continued_with_the_options_it_began_with(tmp_path):
         ({"patience": 2}, "--patience: .* began with None. Received: 2"),
     ]:
         with pytest.raises(UserError, match=said):
-            runs.keep_options(tmp_path, begun | change, positional=["data"])
+            keep_options(tmp_path, begun | change, positional=["data"])
 
 
 def test_a_folder_of_something_else_is_no_run(tmp_path):
     (tmp_path / ".tmp-12.json").write_text("half")
-    runs.keep_options(tmp_path, {"seed": 1}, write=False)
+    keep_options(tmp_path, {"seed": 1}, write=False)
     assert not (tmp_path / "options.json").exists()
-    runs.keep_options(tmp_path, {"seed": 1})
+    keep_options(tmp_path, {"seed": 1})
     (tmp_path / "options.json").rename(tmp_path / "other.json")
     with pytest.raises(UserError, match="--output .* neither empty"):
-        runs.keep_options(tmp_path, {"seed": 1})
+        keep_options(tmp_path, {"seed": 1})
 
 
 def test_json_takes_paths_and_numpy(tmp_path):
     path = tmp_path / "options.json"
     written = {"output": Path("a/b"), "mse": np.float32(0.5), "n": np.int64(3), "z": np.arange(2)}
-    runs.write_json(path, written)
-    assert runs.read_json(path) == {"output": "a/b", "mse": 0.5, "n": 3, "z": [0, 1]}
+    write_json(path, written)
+    assert read_json(path) == {"output": "a/b", "mse": 0.5, "n": 3, "z": [0, 1]}
     with pytest.raises(TypeError, match="Received: set"):
-        runs.write_json(path, {"bad": {1}})
+        write_json(path, {"bad": {1}})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("nan"), np.float64("-inf"), np.array([1.0, np.nan])])
 def test_not_a_number_is_refused_and_the_old_file_stays(tmp_path, value):
     path, lines = tmp_path / "a.json", tmp_path / "a.jsonl"
-    runs.write_json(path, {"loss": 1})
-    runs.append_jsonl(lines, {"loss": 1})
+    write_json(path, {"loss": 1})
+    append_jsonl(lines, {"loss": 1})
     with pytest.raises(ValueError):
-        runs.write_json(path, {"loss": value})
+        write_json(path, {"loss": value})
     with pytest.raises(ValueError):
-        runs.append_jsonl(lines, {"loss": value})
-    assert runs.read_json(path) == {"loss": 1} and runs.read_jsonl(lines) == [{"loss": 1}]
+        append_jsonl(lines, {"loss": value})
+    assert read_json(path) == {"loss": 1} and read_jsonl(lines) == [{"loss": 1}]
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -151,29 +154,29 @@ def test_a_damaged_json_file_is_the_users_to_mend(tmp_path):
     for text in ("", "{", '{"a": NaN}', "\x80"):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(UserError, match="options.json"):
-            runs.read_json(path)
+            read_json(path)
     with pytest.raises(UserError, match="absent.json"):
-        runs.read_json(tmp_path / "absent.json")
+        read_json(tmp_path / "absent.json")
 
 
 @given(st.lists(records, max_size=4), st.data())
 def test_jsonl_survives_being_cut_anywhere(tmp_path_factory, written, data):
     path = tmp_path_factory.getbasetemp() / "results.jsonl"
     path.unlink(missing_ok=True)
-    assert runs.read_jsonl(path) == []
+    assert read_jsonl(path) == []
     ends = []
     for record in written:
-        runs.append_jsonl(path, record)
+        append_jsonl(path, record)
         ends.append(path.stat().st_size)
-    assert runs.read_jsonl(path) == written
+    assert read_jsonl(path) == written
     cut = data.draw(st.integers(0, ends[-1] if ends else 0))
     if ends:
         os.truncate(path, cut)
     # A line is whole also where only its newline was cut off.
     whole = [record for record, end in zip(written, ends, strict=True) if end - 1 <= cut]
-    assert runs.read_jsonl(path) == whole
-    runs.append_jsonl(path, {"after": "the cut"})
-    assert runs.read_jsonl(path) == [*whole, {"after": "the cut"}]
+    assert read_jsonl(path) == whole
+    append_jsonl(path, {"after": "the cut"})
+    assert read_jsonl(path) == [*whole, {"after": "the cut"}]
     assert path.read_bytes().count(b"\n") == len(whole) + 1
 
 
@@ -181,18 +184,18 @@ def test_jsonl_damage_in_the_middle_is_reported(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"a": 1}\n{"b": \n{"c": 3}\n')
     with pytest.raises(UserError, match="results.jsonl, line 2"):
-        runs.read_jsonl(path)
+        read_jsonl(path)
 
 
 def test_undecodable_file_names_round_trip(tmp_path):
     name = os.fsdecode(b"caf\xe9.wav")
-    runs.append_jsonl(tmp_path / "a.jsonl", {"source": name})
-    assert runs.read_jsonl(tmp_path / "a.jsonl") == [{"source": name}]
+    append_jsonl(tmp_path / "a.jsonl", {"source": name})
+    assert read_jsonl(tmp_path / "a.jsonl") == [{"source": name}]
 
 
 def test_environment_is_complete_and_imports_nothing_heavy(repo_root):
     script = (
-        "import json, sys; from utils import runs; print(json.dumps(runs.environment()));"
+        "import json, sys; from utils import runs; print(json.dumps(describe_environment()));"
         "assert not {'tensorflow', 'numpy'} & set(sys.modules)"
     )
     found = json.loads(subprocess.check_output([sys.executable, "-c", script], cwd=repo_root))
@@ -211,22 +214,22 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_commit_is_the_checkouts_own(tmp_path):
     root = tmp_path.resolve()
-    assert runs._commit(root) == (None, None)
+    assert environment._commit(root) == (None, None)
     git(root, "init", "-q")
     (root / "file").write_text("1")
     git(root, "add", "file")
     git(root, "commit", "-q", "-m", "first")
     head = git(root, "rev-parse", "HEAD")
-    assert runs._commit(root) == (head, False)
+    assert environment._commit(root) == (head, False)
     (root / "file").write_text("2")
-    assert runs._commit(root) == (head, True)
+    assert environment._commit(root) == (head, True)
     (root / "unpacked").mkdir()
-    assert runs._commit(root / "unpacked") == (None, None)
+    assert environment._commit(root / "unpacked") == (None, None)
 
 
 def test_environment_without_git_or_driver(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = runs.environment()
+    found = describe_environment()
     assert (found["commit"], found["dirty"], found["hardware"]["gpus"]) == (None, None, [])
 
 
@@ -234,7 +237,7 @@ def test_tee_log_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(sys, "stdout", terminal)
     path = tmp_path / "run" / "log.txt"
-    with runs.tee_log(path):
+    with tee_log(path):
         print("first", end="")
         print(" line\r\nsecond")
         for percent in range(0, 101, 50):
@@ -248,11 +251,11 @@ def test_tee_log_keeps_the_last_state_of_a_progress_bar(tmp_path, monkeypatch):
 
 def test_tee_log_appends_both_streams_and_the_traceback(tmp_path, capsys):
     path = tmp_path / "log.txt"
-    with runs.tee_log(path):
+    with tee_log(path):
         print("out")
         print("err", file=sys.stderr)
         kept = sys.stderr
-    with pytest.raises(ZeroDivisionError), runs.tee_log(path):
+    with pytest.raises(ZeroDivisionError), tee_log(path):
         print("again")
         1 / 0  # noqa: B018
     kept.write("late\n")

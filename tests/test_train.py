@@ -22,10 +22,11 @@ from models.encoder import Encoder, load_encoder
 from models.encoder_training import EncoderTrainer, LossWeights, degrade, encoder_batches, measure
 from models.generator import load_generator
 from tests.tiny import Tiny
-from utils import metrics, options, runs
-from utils.datasets import DIGITS, batch_indices, load_dataset
-from utils.feature_loss import feature_distance
+from utils import metrics, options
+from utils.audio.datasets import DIGITS, batch_indices, load_dataset
+from utils.losses import feature_distance
 from utils.options import UserError
+from utils.runs.files import read_jsonl
 from utils.spectrograms import log_magnitude
 
 ROOT = Path(__file__).parents[1]
@@ -218,7 +219,7 @@ def test_what_a_run_leaves(whole, place):
     assert {"options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras"} <= {
         path.name for path in folder.iterdir()
     }
-    epochs = runs.read_jsonl(folder / "epochs.jsonl")
+    epochs = read_jsonl(folder / "epochs.jsonl")
     assert [row["step"] for row in epochs] == [STEPS, 2 * STEPS]
     steps = train.losses_by_step(folder)
     assert epochs[1]["real_feature"] == pytest.approx(np.mean([steps[t]["real_feature"] for t in range(4, 8)]))
@@ -233,7 +234,7 @@ def test_what_a_run_leaves(whole, place):
     latent = metrics.latent_mse(encoder(generator(z), training=False).numpy(), z)
     assert epochs[1]["val_synthetic_latent"] == pytest.approx(latent, rel=1e-4)
     assert (whole / "my.keras").read_bytes() == (folder / "encoder.keras").read_bytes()
-    (line,) = runs.read_jsonl(whole / "results" / "encoder.jsonl")
+    (line,) = read_jsonl(whole / "results" / "encoder.jsonl")
     assert line["n"] == {"real": 6, "synthetic": 6} and line["measures"]["synthetic_latent"] == pytest.approx(latent)
 
     wave, rate = soundfile.read(folder / "waves" / "synthetic_0005_epoch_0002.wav")
@@ -295,7 +296,7 @@ def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, 
     assert call(tmp_path) == options.EXIT_OK
     assert f"resumed at step {at_step}" in capsys.readouterr().out
     same_training(tmp_path, whole)
-    ends = [runs.read_jsonl(folder / "run" / "epochs.jsonl") for folder in (tmp_path, whole)]
+    ends = [read_jsonl(folder / "run" / "epochs.jsonl") for folder in (tmp_path, whole)]
     assert [row["epoch"] for row in ends[0]] == [1, 2]
     assert ends[0][0]["real_feature"] == pytest.approx(ends[1][0]["real_feature"], rel=2e-3)
     with pytest.raises(UserError, match="--seed: .* began with 0"):
@@ -341,7 +342,7 @@ def test_other_sounds_without_labels_or_a_classifier(place, call, tmp_path):
     assert call(tmp_path, *sounds, *losses, "--epochs", 1, "--steps_per_epoch", 1) == options.EXIT_OK
     encoder = load_encoder(tmp_path / "run")
     assert not encoder.options["box"] and encoder.num_channels == 2  # a normal prior has no box
-    (epoch,) = runs.read_jsonl(tmp_path / "run" / "epochs.jsonl")
+    (epoch,) = read_jsonl(tmp_path / "run" / "epochs.jsonl")
     assert "val_real_spectral" in epoch and not [name for name in epoch if "accuracy" in name or "feature" in name]
 
 

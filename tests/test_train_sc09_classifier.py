@@ -13,8 +13,8 @@ import soundfile
 
 from models.classifier import load_classifier
 from train_sc09_classifier import wilson_interval
-from utils import runs
-from utils.datasets import DIGITS
+from utils.audio.datasets import DIGITS
+from utils.runs.files import read_jsonl
 
 ROOT = Path(__file__).parents[1]
 CLIPS_A_DIGIT = 6
@@ -65,7 +65,7 @@ def test_one_epoch(data, tmp_path):
         path.name for path in folder.iterdir()
     }
     assert list(folder.glob("tensorboard/**/events*"))
-    (line,) = runs.read_jsonl(results / "classifier.jsonl")
+    (line,) = read_jsonl(results / "classifier.jsonl")
     rows = list(csv.reader(open(results / "run-confusion.csv")))
     confusion = np.array([row[1:] for row in rows[1:]], int)
     assert rows[0][1:] == list(DIGITS) and confusion.sum(axis=1).tolist() == [2] * 10

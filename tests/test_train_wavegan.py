@@ -6,8 +6,8 @@ import pytest
 from models.generator import load_generator
 from models.tf1 import write_tf1
 from models.wavegan import Architecture, initial_weights
-from utils.audio import write_wav
-from utils.datasets import DIGITS
+from utils.audio.datasets import DIGITS
+from utils.audio.files import write_wav
 
 TINY = ("--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--warm_steps", 1, "--evaluate_every", 3)
 

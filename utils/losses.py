@@ -5,19 +5,19 @@ that needs a network takes it from a field of `Point`, where the objective's cal
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from utils import spectrograms
-from utils.feature_loss import feature_distance
 from utils.options import UserError
 
 PUBLISHED = "stft_real=1,waveform=1,feature=1"  # as in the paper's inversion script
 # On real speech the published terms alone are smallest near silence; mr_stft also finds own samples more often.
 DEFAULT = "stft_real=1,waveform=1,mr_stft=0.1"
+DISTANCES = {"mse": tf.square, "mae": tf.abs}
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
 
 
@@ -157,3 +157,30 @@ def _stft_distance(audio: tf.Tensor, target: tf.Tensor, frame_length: int) -> tf
     # The floor in the magnitudes keeps the denominator above 0, the epsilon keeps the root's gradient finite.
     convergence = tf.sqrt(_mean(tf.square(a - b)) + 1e-20) / tf.sqrt(_mean(tf.square(b)))
     return convergence + _mean(tf.abs(tf.math.log(a) - tf.math.log(b)))
+
+
+def feature_distance(
+    features: Mapping[str, tf.Tensor], target: Mapping[str, tf.Tensor], taps: Iterable[str], distance: str = "mse"
+) -> tf.Tensor:
+    """Mean over taps of the mean squared (the paper) or absolute (its supplement) difference of activations.
+
+    Args:
+        features: activations by tap, each float `[B, ...]`, such as `models.classifier.classifier_features` gives.
+        target: the same of the other clips.
+        taps: which of them count, each as much as any other whatever its size.
+        distance: "mse" or "mae".
+
+    Returns:
+        float32 `[B]`.
+
+    Raises:
+        ValueError: for another distance.
+    """
+    if distance not in DISTANCES:
+        raise ValueError(f"distance must be one of {', '.join(DISTANCES)}. Received: {distance!r}")
+    per_tap = []
+    for tap in taps:
+        difference = tf.cast(features[tap], tf.float32) - tf.cast(target[tap], tf.float32)
+        axes = list(range(1, difference.shape.rank))
+        per_tap.append(tf.reduce_mean(DISTANCES[distance](difference), axis=axes))
+    return tf.add_n(per_tap) / len(per_tap)

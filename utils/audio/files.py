@@ -4,7 +4,6 @@ Everything that happens to a clip on the way in (channel mapping, resampling, ga
 recorded in `Clip.provenance`, so that a latent can always be traced back to the samples it stands for.
 """
 
-import hashlib
 import math
 import os
 import re
@@ -20,7 +19,7 @@ import soxr
 from scipy.io import wavfile
 
 from utils.options import WINDOWS, UserError
-from utils.runs import atomic_path
+from utils.runs.files import atomic_path, file_sha256
 
 SUFFIXES = frozenset(".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split())
 BLOCK_VALUES = 2**17  # sample values held at once while a file is read
@@ -253,19 +252,6 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
         raise ValueError(f"audio for {path} must be finite")
     with atomic_path(path) as temporary:
         wavfile.write(temporary, sample_rate, audio)
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal.
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _identity(folder: Path) -> tuple[int, int]:

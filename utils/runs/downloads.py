@@ -21,7 +21,7 @@ import requests
 from tqdm import tqdm
 
 from utils.options import UserError
-from utils.runs import atomic_path
+from utils.runs.files import atomic_path
 
 SUMS = "SHA256SUMS"
 RECORD = "downloads.sha256"

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from utils.datasets import to_float, to_int16
+from utils.audio.datasets import to_float, to_int16
 from utils.spectrograms import spectrogram
 
 REAL, SYNTHETIC = 0, 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.options import UserError
-from utils.runs import atomic_path, to_json
+from utils.runs.files import atomic_path, to_json
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Latents:
         source: path of the audio file, empty for a sample.
         source_sha256: of the file, empty for a sample.
         options: the run's, JSON-able.
-        provenance: what was done to the audio (`utils.audio.Clip`), JSON-able.
+        provenance: what was done to the audio (`utils.audio.files.Clip`), JSON-able.
         objective: float64 `[W]`, at z.
         evaluations: int64 `[W]`.
         status: `[W]` texts, why the search ended.

@@ -16,12 +16,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from utils import audio as audio_files
-from utils import metrics, recovery
-from utils.datasets import DIGITS, UNLABELLED, Dataset
+from utils import metrics
+from utils.audio import files as audio_files
+from utils.audio.datasets import DIGITS, UNLABELLED, Dataset
+from utils.inversion import invert as recovery
 from utils.metrics import Estimate, Row
 from utils.options import UserError
-from utils.runs import atomic_path, to_json
+from utils.runs.files import atomic_path, to_json
 
 ENCODER, GRADIENT, HYBRID = "encoder", "gradient", "hybrid"
 RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from utils import lbfgs
+from utils.inversion import lbfgs
 from utils.losses import Objective, Point
 from utils.options import SOLVERS, UserError
 
@@ -35,7 +35,7 @@ class Recovered:
     audio: `[B, T, C]` float32, the generator's output at z, in float32 arithmetic.
     objective: `[B]` float64, at z; not finite where the generator or the objective was not.
     evaluations: `[B]` int, of the generator, over all starts of the clip.
-    status: `[B]` names, why the search ended (`utils.lbfgs.Status`).
+    status: `[B]` names, why the search ended (`utils.inversion.lbfgs.Status`).
     curve: B arrays: the best objective so far after each evaluation from the start that won.
     """
 
@@ -102,7 +102,7 @@ class Inverter:
     Args:
         generator: searched with.
         objective: one value per clip, see `utils.losses`.
-        solver: `batched` (`utils.lbfgs`, all rows at once) or `scipy` (L-BFGS-B, one row after another: the
+        solver: `batched` (`utils.inversion.lbfgs`, all rows at once) or `scipy` (L-BFGS-B, one row after another: the
             paper's, which besides `max_iter` keeps SciPy's limit of 15,000 evaluations).
         box: keep z in the prior's box [-1, 1]. Without effect for a normal prior, which has none.
         polish: the same generator in float32, where `generator` computes in less: a search ends with a short
@@ -288,7 +288,7 @@ def _minimize_batched(value_and_gradient, rows, lower, upper, max_iter, progress
 
 
 def _minimize_scipy(value_and_gradient, rows, lower, upper, max_iter, progress) -> lbfgs.Result:
-    """SciPy's L-BFGS-B, row after row, with the result of `utils.lbfgs.minimize`."""
+    """SciPy's L-BFGS-B, row after row, with the result of `utils.inversion.lbfgs.minimize`."""
     ends = []
     for row, start in enumerate(rows):
         ends.append(_minimize_one(value_and_gradient, row, start, lower, upper, max_iter))

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.evaluation import CLIPS, ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
+from utils.evaluation.rows import CLIPS, ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
 from utils.options import PRESETS
-from utils.runs import atomic_path, read_json, write_json
+from utils.runs.files import read_json, write_json, write_text
 
 TITLES = {1: "Table 1. Synthetic clips", 2: "Table 2. Real clips"}
 ROWS = {
@@ -242,9 +242,3 @@ def _paper_text(found: tuple[float, ...] | None, form: str) -> str:
     if form == "%":
         return f"{100 * found[0]:.2f} %"
     return " ± ".join(f"{value:.5f}".rstrip("0") for value in found)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.detection import CONDITIONS, LATENTS, SPECTROGRAMS, TAIL_LEVEL, UNTRAINED_LATENTS
-from utils.evaluation import ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
+from utils.evaluation.detection import CONDITIONS, LATENTS, SPECTROGRAMS, TAIL_LEVEL, UNTRAINED_LATENTS
+from utils.evaluation.rows import ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
 from utils.options import UserError
-from utils.runs import atomic_path, read_json
-from utils.tables import TITLES, parts_of, read_table, table_markdown, write_text
+from utils.report.tables import TITLES, parts_of, read_table, table_markdown
+from utils.runs.files import atomic_path, read_json, write_text
 
 FIGURES = {
     2: "Figure 2. Synthetic clips of two digits and what each method makes of them.",

@@ -5,7 +5,7 @@ Layouts, recognised in this order:
     Donahue's SC09    root[/sc09]/{train,valid,test}/Zero_*.wav
     unlabelled        any other folder, walked recursively
 
-Every clip is decoded once, by `utils.audio.load_clip`, into a cache that later runs map into memory.
+Every clip is decoded once, by `utils.audio.files.load_clip`, into a cache that later runs map into memory.
 """
 
 import functools
@@ -26,8 +26,7 @@ import soxr
 import tensorflow as tf
 from tqdm import tqdm
 
-from utils import audio as audio_module
-from utils.audio import ALIGNMENTS, find_audio, load_clip
+from utils.audio.files import ALIGNMENTS, find_audio, load_clip
 from utils.options import UserError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -39,7 +38,7 @@ _DONAHUE_FOLDERS = {"train": "train", "valid": "validation", "test": "test"}
 _LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
 _VALIDATION_PERCENT = 10
 _DECODE_CHUNK = 256
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2  # counts up whenever the same files begin to be decoded to other samples
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,9 @@ def load_dataset(
         num_channels: C.
         sample_rate: in Hz; other rates are resampled.
         split: "train", "validation", "test" or "all".
-        alignment: a name in `utils.audio.ALIGNMENTS`.
+        alignment: a name in `utils.audio.files.ALIGNMENTS`.
         cache_dir: where decoded clips are kept. The key covers the files' names, sizes and times, every
-            option here, the decoding code and its libraries; one entry per split.
+            option here, the format of the cache and the libraries that decode; one entry per split.
         window: "start" or "loudest" (one clip a file), or "all" (a long file gives several).
         quiet: no progress bar.
 
@@ -264,70 +263,6 @@ def evaluation_batches(dataset: Dataset, batch_size: int) -> tf.data.Dataset:
     return stream.apply(tf.data.experimental.assert_cardinality(-(-len(dataset) // batch_size))).prefetch(2)
 
 
-def augment(
-    audio: tf.Tensor,
-    seed: tf.Tensor,
-    *,
-    max_shift: int = 1600,
-    gain_db: tuple[float, float] = (-12.0, 6.0),
-    snr_db: tuple[float, float] = (10.0, 50.0),
-    max_time_mask: float = 0.12,
-    max_band_mask: float = 0.12,
-) -> tf.Tensor:
-    """Random time shift, SpecAugment-like masks, noise and gain, all functions of `seed` alone.
-
-    The masks (a silent stretch; a mel-spaced band removed) are made on the waveform, so that every front
-    end sees them. Park et al. 2019, "SpecAugment".
-
-    Args:
-        audio: float32 `[B, T, C]` in [-1, 1].
-        seed: int32 `[2]`.
-        max_shift: samples by which a clip moves at most, to either side; zeros come in.
-        gain_db: range of the gain.
-        snr_db: range of the signal-to-noise ratio of the white noise.
-        max_time_mask: longest silenced stretch, as a share of T.
-        max_band_mask: widest removed band, as a share of the mel axis.
-
-    Returns:
-        float32 `[B, T, C]` in [-1, 1].
-    """
-    batch, length = tf.shape(audio)[0], tf.shape(audio)[1]
-    seeds = tf.unstack(tf.random.split(seed, 8))
-
-    def uniform(index: int, low: float = 0.0, high: float = 1.0) -> tf.Tensor:
-        return tf.random.stateless_uniform([batch, 1, 1], seeds[index], low, high)
-
-    shift = tf.random.stateless_uniform([batch, 1], seeds[0], -max_shift, max_shift + 1, tf.int32)
-    source = tf.range(length)[tf.newaxis] - shift
-    inside = tf.cast((source >= 0) & (source < length), tf.float32)[..., tf.newaxis]
-    audio = tf.gather(audio, tf.clip_by_value(source, 0, length - 1), axis=1, batch_dims=1) * inside
-
-    # From 0 Hz (0) to the Nyquist frequency (1), on the HTK mel scale of a 16 kHz signal.
-    bins = length // 2 + 1
-    mel = tf.math.log1p(tf.linspace(0.0, 1.0, bins) * 8000.0 / 700.0) / np.log1p(8000.0 / 700.0)
-    width = uniform(1, 0.0, max_band_mask)
-    start = uniform(2) * (1.0 - width)
-    mel = mel[tf.newaxis, tf.newaxis]
-    keep = tf.cast((mel < start) | (mel >= start + width), tf.complex64)  # [B, 1, bins]
-    spectrum = tf.signal.rfft(tf.transpose(audio, [0, 2, 1])) * keep
-    audio = tf.transpose(tf.signal.irfft(spectrum, [length]), [0, 2, 1])
-
-    level = tf.sqrt(tf.reduce_mean(tf.square(audio), axis=[1, 2], keepdims=True))
-    noise = tf.random.stateless_uniform(tf.shape(audio), seeds[3], -(3.0**0.5), 3.0**0.5)
-    audio += noise * level * tf.pow(10.0, -uniform(4, *snr_db) / 20.0)
-
-    time = tf.range(length, dtype=tf.float32)[tf.newaxis, :, tf.newaxis] / tf.cast(length, tf.float32)
-    width = uniform(5, 0.0, max_time_mask)
-    start = uniform(6) * (1.0 - width)
-    audio *= tf.cast((time < start) | (time >= start + width), tf.float32)
-
-    audio *= tf.pow(10.0, uniform(7, *gain_db) / 20.0)
-    return tf.clip_by_value(audio, -1.0, 1.0)
-
-
-# ---- layouts --------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Entry:
     path: Path
@@ -405,10 +340,8 @@ def _relative(problems: list[tuple[Path, str]], root: Path) -> list[tuple[str, s
 
 def _cache_key(root: Path, files: list[Path], options: list) -> str:
     """16 hex digits over everything that changes the decoded samples."""
-    code = Path(audio_module.__file__).read_bytes()
-    digest = hashlib.sha256(code)
     libraries = [soundfile.__libsndfile_version__, soxr.__version__]
-    digest.update(json.dumps([_CACHE_FORMAT, str(root.resolve()), options, libraries]).encode())
+    digest = hashlib.sha256(json.dumps([_CACHE_FORMAT, str(root.resolve()), options, libraries]).encode())
     for path in files:
         stat = path.stat()
         digest.update(f"{os.path.relpath(path, root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())

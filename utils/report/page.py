@@ -1,6 +1,6 @@
 """The page to listen to: one `index.html` beside a run's audio files, readable offline and without a server.
 
-The look and the behaviour (sorting, filters, keys) are in `report.html`; here its parts are filled in.
+The look and the behaviour (sorting, filters, keys) are in `page.html`; here its parts are filled in.
 """
 
 import html
@@ -16,10 +16,10 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from utils.figures import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
-from utils.runs import atomic_path, read_jsonl
+from utils.report.thumbnails import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
+from utils.runs.files import atomic_path, read_jsonl
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 METHODS = ("gradient", "encoder", "hybrid")  # the columns' order in the paper's Figures 2 and 3
 RECOVERED_Z_MSE = 1e-3
 Sound = tuple[np.ndarray, int]  # audio [T, C] and its rate in Hz

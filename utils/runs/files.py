@@ -1,0 +1,159 @@
+"""Files that are whole or absent: atomic writing, JSON, JSON lines, SHA-256."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.options import UserError
+
+TEMPORARY = ".tmp-"
+
+
+def remove_torn(folder: Path) -> None:
+    """Removes what a killed process left half-written in a folder (`atomic_path`), not below it."""
+    for torn in folder.glob(f"{TEMPORARY}*"):
+        torn.unlink()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Gives a temporary file name beside `path`, with its suffix; on success the file becomes `path`.
+
+    A reader sees the old file or the whole new one, also after a power cut. When the block raises, the
+    temporary file is removed and `path` stays as it was. Missing parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(obj: Any, indent: int | None = None) -> str:
+    """JSON text of plain values, paths (as text) and NumPy scalars and arrays (as numbers and lists).
+
+    Raises:
+        ValueError: for NaN and infinities, which are not JSON.
+        TypeError: for any other type.
+    """
+    return json.dumps(obj, indent=indent, allow_nan=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"cannot be written as JSON. Received: {type(value).__name__}")
+
+
+def _parse(text: bytes) -> Any:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes `obj` to `path` atomically, indented. Values and errors as in `to_json`."""
+    text = to_json(obj, indent=2) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: when it is missing, unreadable or not JSON.
+    """
+    try:
+        return _parse(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a valid JSON file: {error}") from error
+
+
+def append_jsonl(path: Path, obj: dict[str, Any]) -> None:
+    """Adds one object as one line and waits until it is on the disk. Values and errors as in `to_json`.
+
+    A line that a killed process left half-written is removed first. Missing parent folders are made.
+    """
+    line = to_json(obj).encode() + b"\n"
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab+") as file:
+        _mend_last_line(file)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _mend_last_line(file) -> None:
+    """Brings an open JSON-lines file to end in a whole line."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    tail = file.read().rpartition(b"\n")[2]
+    try:
+        _parse(tail)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(size - len(tail))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file, in order; none when there is no such file.
+
+    A half-written last line, left by a killed process, is not read.
+
+    Raises:
+        UserError: when another line is not JSON.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    *lines, tail = path.read_bytes().split(b"\n")
+    objects = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            objects.append(_parse(line))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON: {error}") from error
+    with contextlib.suppress(ValueError):
+        objects.append(_parse(tail))
+    return objects
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
