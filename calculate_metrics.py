@@ -40,7 +40,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.checkpoints import require_same_clips
-from models.classifier import Classifier, classifier_features, find_classifier, load_classifier, middle_features
+from models.classifier import Classifier, classifier_features, find_classifier, load_classifier, middle_block_features
 from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils import losses, metrics, options
@@ -76,7 +76,7 @@ PRESETS = {
         "alignment": "paper",
         "objective": "stft_real=1,waveform=1,feature=0.002",  # the weight of the published metric script
         "solver": "scipy",
-        "box": False,
+        "clip_to_prior": False,
         "max_iter": 50_000,
     },
 }
@@ -100,14 +100,23 @@ def parse_arguments() -> argparse.Namespace:
     what.add_argument("--all", action="store_true", help="both tables")
     what.add_argument("--figure", type=int, choices=(2, 3), help="Figure 2 (synthetic) or 3 (real)")
     what.add_argument("--report", type=Path, metavar="FILE", help="write RESULTS.md from what --output holds")
-    group.add_argument("--reconstructions", type=Path, metavar="DIR",
-                       help="score this folder's clips, another method's, in place of ours; with --table they become "
-                            "a row of it, named after the folder")  # fmt: skip
+    group.add_argument(
+        "--reconstructions",
+        type=Path,
+        metavar="DIR",
+        help="score this folder's clips, another method's, in place of ours; with --table they become "
+        "a row of it, named after the folder",
+    )
     group.add_argument("--originals", type=Path, metavar="DIR", help="what they are reconstructions of, by file name")
 
     group = parser.add_argument_group("clips")
-    group.add_argument("--data", type=Path, default=Path("datasets/sc09"), metavar="DIR",
-                       help="real clips: SC09 in either published layout, or any folder of audio")  # fmt: skip
+    group.add_argument(
+        "--data",
+        type=Path,
+        default=Path("datasets/sc09"),
+        metavar="DIR",
+        help="real clips: SC09 in either published layout, or any folder of audio",
+    )
     group.add_argument("--split", choices=SPLITS, default="validation", help="which of them")
     group.add_argument("--n", type=options.positive_int, default=501, metavar="N", help="clips of a row, at least 2")
     group.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
@@ -115,26 +124,54 @@ def parse_arguments() -> argparse.Namespace:
 
     group = parser.add_argument_group("model")
     options.add_shared(group, "generator", "encoder", "precision")
-    group.add_argument("--classifier", default="classifier_checkpoint/", metavar="PATH",
-                       help="the paper's classifier, for the term feature and for scores; or none")  # fmt: skip
-    group.add_argument("--judge", default="classifier_checkpoint/judge.keras", metavar="PATH",
-                       help="an independent classifier, that took part in no loss; or none")  # fmt: skip
+    group.add_argument(
+        "--classifier",
+        default="classifier_checkpoint/",
+        metavar="PATH",
+        help="the paper's classifier, for the term feature and for scores; or none",
+    )
+    group.add_argument(
+        "--judge",
+        default="classifier_checkpoint/judge.keras",
+        metavar="PATH",
+        help="an independent classifier, that took part in no loss; or none",
+    )
 
     group = parser.add_argument_group("recovery")
-    options.add_shared(group, "preset", "solver", "max_iter", "restarts", "objective", "box",
-                       max_iter=400, objective=losses.DEFAULT)  # fmt: skip
-    group.add_argument("--hybrid_max_iter", type=options.positive_int, default=200, metavar="N",
-                       help="most iterations from the encoder's answer, at least 1")  # fmt: skip
+    options.add_shared(
+        group,
+        "preset",
+        "solver",
+        "max_iter",
+        "restarts",
+        "objective",
+        "clip_to_prior",
+        max_iter=400,
+        objective=losses.DEFAULT,
+    )
+    group.add_argument(
+        "--hybrid_max_iter",
+        type=options.positive_int,
+        default=200,
+        metavar="N",
+        help="most iterations from the encoder's answer, at least 1",
+    )
 
     group = parser.add_argument_group("scores")
-    group.add_argument("--splits", type=options.positive_int, default=2, metavar="N",
-                       help="groups of the inception score; the paper's 2")  # fmt: skip
+    group.add_argument(
+        "--splits",
+        type=options.positive_int,
+        default=2,
+        metavar="N",
+        help="groups of the inception score; the paper's 2",
+    )
     group.add_argument("--resamples", type=options.positive_int, default=200, metavar="N", help="of the bootstrap")
 
     group = parser.add_argument_group("run")
     group.add_argument("--output", type=Path, default=Path("results"), metavar="DIR", help="folder of all results")
-    group.add_argument("--keep", action=switch, default=False,
-                       help="also write clips and reconstructions as WAV, into --output/kept")  # fmt: skip
+    group.add_argument(
+        "--keep", action=switch, default=False, help="also write clips and reconstructions as WAV, into --output/kept"
+    )
     options.add_shared(group, "batch_size", "seed", "dry_run", "quiet", batch_size=32)
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
@@ -189,18 +226,23 @@ class Workbench:
         objective = losses.parse_objective(args.objective)
         features, classifier = None, None
         if objective.needs_features and "classifier" in self.classifiers:
-            features, classifier = middle_features(self.classifiers["classifier"]), sha256(args.classifier)
-        settings = {name: getattr(args, name) for name in ("objective", "solver", "box", "precision")}
+            features, classifier = middle_block_features(self.classifiers["classifier"]), sha256(args.classifier)
+        settings = {name: getattr(args, name) for name in ("objective", "solver", "clip_to_prior", "precision")}
         return evaluation.Recovery(
             generator=self.generator,
             inverter=recovery.Inverter(
-                search, objective, solver=args.solver, box=args.box, polish=polish, features=features
+                search,
+                objective,
+                solver=args.solver,
+                clip_to_prior=args.clip_to_prior,
+                polish=polish,
+                features=features,
             ),
             encoder=self.encoder,
             encoder_sha256=self.encoder_sha256,
             max_iter={GRADIENT: args.max_iter, HYBRID: args.hybrid_max_iter},
             restarts=args.restarts,
-            box=args.box,
+            clip_to_prior=args.clip_to_prior,
             batch_size=args.batch_size,
             seed=args.seed,
             settings=settings | {"generator": self.generator.fingerprint, "classifier": classifier},
@@ -339,7 +381,7 @@ def make_row(
         found,
         {name: (heard_clips[name], heard[name]) for name in heard},
         z_reference=z_reference,
-        box=1.0 if bench.generator.prior == "uniform" else None,
+        bound=1.0 if bench.generator.prior == "uniform" else None,
         splits=args.splits,
         resamples=args.resamples,
         seed=args.seed,
@@ -375,7 +417,7 @@ def protocol(bench: Workbench, method: str, clips: Clips) -> dict[str, Any]:
         facts[f"{name}_sha256"] = sha256(getattr(args, name))
     if args.reconstructions:
         return facts | {"originals": args.originals, "reconstructions": args.reconstructions}
-    names = ("objective", "solver", "box", "max_iter", "hybrid_max_iter", "restarts", "precision")
+    names = ("objective", "solver", "clip_to_prior", "max_iter", "hybrid_max_iter", "restarts", "precision")
     facts |= {name: getattr(args, name) for name in names} | {"encoder_sha256": bench.encoder_sha256}
     if clips.kind == REAL:
         facts |= {name: getattr(args, name) for name in ("data", "split", "alignment")}

@@ -81,15 +81,29 @@ def parse_options() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     group = parser.add_argument_group("clips")
     add = group.add_argument
-    add("--data", type=Path, default=Path("datasets/sc09"), metavar="DIR",
-        help="real clips: SC09 in either published layout, or any folder of audio")  # fmt: skip
+    add(
+        "--data",
+        type=Path,
+        default=Path("datasets/sc09"),
+        metavar="DIR",
+        help="real clips: SC09 in either published layout, or any folder of audio",
+    )
     add("--split", choices=SPLITS, default="validation", help="which of them; encoder and generator saw train")
-    add("--n", type=options.positive_int, default=100, metavar="N",
-        help=f"clips of each class and repeat, at least {FOLDS}")  # fmt: skip
+    add(
+        "--n",
+        type=options.positive_int,
+        default=100,
+        metavar="N",
+        help=f"clips of each class and repeat, at least {FOLDS}",
+    )
     add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the real clips")
-    add("--fakes", type=Path, metavar="DIR",
+    add(
+        "--fakes",
+        type=Path,
+        metavar="DIR",
         help=f"clips of a foreign generator, at least {FOLDS}, at most N a repeat are taken: for testing only "
-             "(default: none)")  # fmt: skip
+        "(default: none)",
+    )
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model")
@@ -97,17 +111,23 @@ def parse_options() -> argparse.Namespace:
 
     group = parser.add_argument_group("detection")
     add = group.add_argument
-    add("--front_end", choices=KINDS, default="log_magnitude",
-        help="the spectrograms; the paper's are stft_real")  # fmt: skip
-    add("--repeats", type=options.positive_int, default=10, metavar="K",
-        help="times all is done, with other clips and folds: seeds SEED to SEED + K - 1")  # fmt: skip
-    add("--condition", choices=CONDITIONS, default="matched",
-        help="condition of the clips in Figure 4; Table 3 has all")  # fmt: skip
+    add("--front_end", choices=KINDS, default="log_magnitude", help="the spectrograms; the paper's are stft_real")
+    add(
+        "--repeats",
+        type=options.positive_int,
+        default=10,
+        metavar="K",
+        help="times all is done, with other clips and folds: seeds SEED to SEED + K - 1",
+    )
+    add(
+        "--condition", choices=CONDITIONS, default="matched", help="condition of the clips in Figure 4; Table 3 has all"
+    )
     options.add_shared(group, "seed")
 
     group = parser.add_argument_group("output")
-    group.add_argument("--output", type=Path, default=Path("results"), metavar="DIR",
-                       help="folder of the table and the figure")  # fmt: skip
+    group.add_argument(
+        "--output", type=Path, default=Path("results"), metavar="DIR", help="folder of the table and the figure"
+    )
     options.add_shared(group, "dry_run", "quiet")
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
@@ -199,13 +219,13 @@ class Extractor:
     def features(self, clips: np.ndarray) -> dict[str, np.ndarray]:
         """`utils.evaluation.detection.features` of clips `[B, T, C]`, and an untrained encoder's answers."""
         args, generator = self.args, self.subjects.generator
-        z = self._batches(lambda x: recovery.from_encoder(generator, self._encode, x, box=False)[:, 0], clips)
+        z = self._batches(lambda x: recovery.from_encoder(generator, self._encode, x, clip_to_prior=False)[:, 0], clips)
         reconstruction = self._batches(self._generate, z)
         for option, values in (("encoder", z), ("generator", reconstruction)):
             if not np.isfinite(values).all():
                 raise UserError(f"--{option} {getattr(args, option)}: gives NaN or infinite values for these clips")
-        box = generator.prior == "uniform"
-        found = detection.features(clips, z, reconstruction, front_end=args.front_end, box=box)
+        clip_to_prior = generator.prior == "uniform"
+        found = detection.features(clips, z, reconstruction, front_end=args.front_end, clip_to_prior=clip_to_prior)
         return found | {UNTRAINED_LATENTS: self._batches(self._encode_untrained, clips)}
 
     def _batches(self, function, inputs: np.ndarray) -> np.ndarray:
@@ -298,7 +318,7 @@ def notes(args: argparse.Namespace, subjects: Subjects, environment: dict[str, A
     last = args.seed + args.repeats - 1
     commit = f"{environment['commit'] or 'none'}"[:12] + (", changed" if environment["dirty"] else "")
     encoder = subjects.encoder
-    box = isinstance(encoder, Encoder) and encoder.options["box"]
+    bounded = isinstance(encoder, Encoder) and encoder.options["bounded"]
     lines = [
         f"{args.n} real clips ({args.data.name}, {args.split} split of {len(subjects.real)}, {args.alignment}) and "
         f"{args.n} synthetic ones, drawn anew for each of {args.repeats} seeds ({args.seed} to {last}); {FOLDS}-fold "
@@ -307,7 +327,7 @@ def notes(args: argparse.Namespace, subjects: Subjects, environment: dict[str, A
         f"Spectrograms: {args.front_end}. Reconstruction error: mean absolute difference of these. Tail: the last "
         f"1/{detection.TAIL_SHARE} of a clip. Levels in dB.",
         f"Generator {args.generator} ({subjects.generator.fingerprint[:12]}), encoder {args.encoder} "
-        f"({args.precision}{', ends in tanh: clipping changes nothing' if box else ''}). "
+        f"({args.precision}{', ends in tanh: clipping changes nothing' if bounded else ''}). "
         "The paper's numbers are of the official WaveGAN, its own encoder and one draw of SC09.",
         f"Preset {args.preset}; {PROTOCOL}; commit {commit}; {environment['hardware']['cpu']}, "
         f"{environment['hardware']['cores']} cores; {seconds:.0f} s.",

@@ -44,7 +44,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from models.checkpoints import require_same_clips
-from models.classifier import find_classifier, load_classifier, middle_features
+from models.classifier import find_classifier, load_classifier, middle_block_features
 from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils import losses, metrics, options
@@ -62,7 +62,7 @@ PRESETS = {
         "solver": "scipy",
         "max_iter": 50_000,
         "objective": losses.PUBLISHED,
-        "box": False,
+        "clip_to_prior": False,
         "gain": audio.ALIGNMENTS["paper"].gain,
         "treat_as_rate": audio.ALIGNMENTS["paper"].treat_as_rate,
     },
@@ -80,19 +80,48 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(model, "generator", "encoder", "classifier", "precision")
     clips = parser.add_argument_group("clips")
     options.add_shared(clips, "limit", "window")
-    clips.add_argument("--gain", type=options.positive_float, default=1.0, metavar="X",
-                       help="factor on the clips' samples (paper: 1.414)")  # fmt: skip
-    clips.add_argument("--treat_as_rate", type=options.positive_int, metavar="HZ",
-                       help="resample clips to this rate as if the generator ran at it (paper: 16384; "
-                            "default: the generator's own rate)")  # fmt: skip
-    clips.add_argument("--own_samples", type=options.non_negative_int, default=8, metavar="N",
-                       help="also invert N of the generator's own samples, which it can reproduce exactly, "
-                            "to tell a poor search from a target out of reach; 0 for none")  # fmt: skip
+    clips.add_argument(
+        "--gain",
+        type=options.positive_float,
+        default=1.0,
+        metavar="X",
+        help="factor on the clips' samples (paper: 1.414)",
+    )
+    clips.add_argument(
+        "--treat_as_rate",
+        type=options.positive_int,
+        metavar="HZ",
+        help="resample clips to this rate as if the generator ran at it (paper: 16384; "
+        "default: the generator's own rate)",
+    )
+    clips.add_argument(
+        "--own_samples",
+        type=options.non_negative_int,
+        default=8,
+        metavar="N",
+        help="also invert N of the generator's own samples, which it can reproduce exactly, "
+        "to tell a poor search from a target out of reach; 0 for none",
+    )
     search = parser.add_argument_group("recovery")
-    options.add_shared(search, "preset", "method", "solver", "max_iter", "restarts", "objective", "box",
-                       max_iter=400, objective=losses.DEFAULT)  # fmt: skip
-    search.add_argument("--hybrid_max_iter", type=options.positive_int, default=200, metavar="N",
-                        help="most iterations from the encoder's answer (hybrid), at least 1")  # fmt: skip
+    options.add_shared(
+        search,
+        "preset",
+        "method",
+        "solver",
+        "max_iter",
+        "restarts",
+        "objective",
+        "clip_to_prior",
+        max_iter=400,
+        objective=losses.DEFAULT,
+    )
+    search.add_argument(
+        "--hybrid_max_iter",
+        type=options.positive_int,
+        default=200,
+        metavar="N",
+        help="most iterations from the encoder's answer (hybrid), at least 1",
+    )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
@@ -161,7 +190,7 @@ def main() -> int:
         search,
         objective,
         solver=args.solver,
-        box=args.box,
+        clip_to_prior=args.clip_to_prior,
         polish=None if search is generator else generator,
         features=features,
     )
@@ -234,7 +263,7 @@ def usable_features(path: str, generator: Generator) -> recovery.Features:
     """What the term `feature` compares, by the classifier that `--classifier` names, in float32."""
     classifier = load_classifier(path).with_precision("float32")
     require_same_clips(f"--classifier {path}", classifier, generator, "an --objective without feature needs none")
-    return middle_features(classifier)
+    return middle_block_features(classifier)
 
 
 def say(args: argparse.Namespace, *lines: str) -> None:
@@ -294,8 +323,11 @@ def recover_group(run: Run, group: list[Input], bar: tqdm) -> None:
         except (UserError, OSError) as error:
             run.fail(clip.source, str(error).removeprefix(f"{clip.path}: "))
     if loaded:
-        clips = {clip: loaded[clip] if clip in loaded else load(run, clip)
-                 for clip in group if clip in loaded or clip not in pending}  # fmt: skip
+        clips = {
+            clip: loaded[clip] if clip in loaded else load(run, clip)
+            for clip in group
+            if clip in loaded or clip not in pending
+        }
         found = {method: invert(run, method, list(clips.values()), bar) for method in run.methods}
         for position, clip in enumerate(clips):
             if clip in loaded:
@@ -375,7 +407,7 @@ def invert(run: Run, method: str, clips: list[audio.Clip], bar: tqdm) -> list[tu
             encoder=run.encoder,
             max_iter={"gradient": args.max_iter, "hybrid": args.hybrid_max_iter},
             restarts=args.restarts,
-            box=args.box,
+            clip_to_prior=args.clip_to_prior,
             seed=args.seed,
             progress=None if bar.disable else show,
         )
@@ -421,24 +453,26 @@ def write_clip(run: Run, clip: Input, source: audio.Clip, found: dict[str, tuple
                 curve=latents.stack_curves(end.curve),
             ),
         )
-        results.append({
-            "source": clip.source,
-            "method": method,
-            "kind": clip.kind,
-            "original": f"{clip.folder}/original.wav",
-            "reconstruction": f"{clip.folder}/{method}.wav",
-            "latents": f"{clip.folder}/{method}.npz",
-            "windows": len(end.z),
-            "sample_rate": rate,
-            "objective": float(end.objective.mean()),
-            "waveform_mse": metrics.waveform_mse(original, reconstruction),
-            "ssim": metrics.ssim(original, reconstruction),
-            "snr_db": metrics.snr_db(original, reconstruction),
-            "z_mse": None if z_true is None else metrics.latent_mse(end.z, z_true),
-            "evaluations": int(end.evaluations.sum()),
-            "seconds": round(seconds, 3),
-            "status": end.status[0] if len(set(end.status)) == 1 else "mixed",
-        })  # fmt: skip
+        results.append(
+            {
+                "source": clip.source,
+                "method": method,
+                "kind": clip.kind,
+                "original": f"{clip.folder}/original.wav",
+                "reconstruction": f"{clip.folder}/{method}.wav",
+                "latents": f"{clip.folder}/{method}.npz",
+                "windows": len(end.z),
+                "sample_rate": rate,
+                "objective": float(end.objective.mean()),
+                "waveform_mse": metrics.waveform_mse(original, reconstruction),
+                "ssim": metrics.ssim(original, reconstruction),
+                "snr_db": metrics.snr_db(original, reconstruction),
+                "z_mse": None if z_true is None else metrics.latent_mse(end.z, z_true),
+                "evaluations": int(end.evaluations.sum()),
+                "seconds": round(seconds, 3),
+                "status": end.status[0] if len(set(end.status)) == 1 else "mixed",
+            }
+        )
     record = {"sha256": source.provenance["sha256"], "provenance": source.provenance, "results": results}
     write_json(folder / RECORD, record)
 
@@ -487,8 +521,10 @@ def write_reports(run: Run, clips: list[Input]) -> list[dict[str, Any]]:
 def print_medians(results: list[dict[str, Any]]) -> None:
     for method in dict.fromkeys(result["method"] for result in results):
         parts = []
-        for kind, phrase in (("own sample", "on its own samples the generator is recovered to"),
-                             ("file", "on your files to")):  # fmt: skip
+        for kind, phrase in (
+            ("own sample", "on its own samples the generator is recovered to"),
+            ("file", "on your files to"),
+        ):
             some = [r for r in results if r["method"] == method and r["kind"] == kind]
             if some:
                 numbers = f"median SNR {middle(some, 'snr_db', '.1f')} dB, SSIM {middle(some, 'ssim', '.3f')}"

@@ -68,7 +68,7 @@ PRESETS = {
     "paper": {
         "width": 64,
         "front_end": "stft_real",
-        "box": False,
+        "clip_to_prior": False,
         "alignment": "paper",
         "augment_real": False,
         "augment_synthetic": False,
@@ -112,64 +112,139 @@ def parse_options() -> argparse.Namespace:
 
     data = parser.add_argument_group("data")
     add = data.add_argument
-    add("--data", type=Path, default=Path("datasets/sc09"), metavar="DIR",
-        help="SC09 in either published layout, or any folder of audio")  # fmt: skip
+    add(
+        "--data",
+        type=Path,
+        default=Path("datasets/sc09"),
+        metavar="DIR",
+        help="SC09 in either published layout, or any folder of audio",
+    )
     add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
-    add("--augment_real", action=argparse.BooleanOptionalAction, default=True,
-        help="move real clips in time, change their level, add a little noise")  # fmt: skip
-    add("--augment_synthetic", action=argparse.BooleanOptionalAction, default=True,
-        help="let the encoder hear samples with what real clips have: noise, and an end of zeros")  # fmt: skip
+    add(
+        "--augment_real",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="move real clips in time, change their level, add a little noise",
+    )
+    add(
+        "--augment_synthetic",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let the encoder hear samples with what real clips have: noise, and an end of zeros",
+    )
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
     model = parser.add_argument_group("model")
     add = model.add_argument
-    options.add_shared(model, "preset", "generator", "classifier", "judge", "precision", "box")
-    add("--width", type=options.positive_int, default=32, metavar="N",
-        help="channels of the encoder's first stage; the paper's ResNet-18 has 64")  # fmt: skip
+    options.add_shared(model, "preset", "generator", "classifier", "judge", "precision", "clip_to_prior")
+    add(
+        "--width",
+        type=options.positive_int,
+        default=32,
+        metavar="N",
+        help="channels of the encoder's first stage; the paper's ResNet-18 has 64",
+    )
     add("--front_end", choices=KINDS, default="log_magnitude", help="what the encoder sees of a clip")
-    add("--init_from", type=Path, metavar="FILE",
+    add(
+        "--init_from",
+        type=Path,
+        metavar="FILE",
         help="begin with the weights of this encoder, a .keras file or its folder, of the same --width and --front_end "
-             "(default: random ones)")  # fmt: skip
+        "(default: random ones)",
+    )
 
     losses = parser.add_argument_group("losses")
     add = losses.add_argument
-    add("--latent_weight", type=_weight, default=1.0, metavar="X",
-        help="of the squared error of z (synthetic clips)")  # fmt: skip
-    add("--feature_weight", type=_weight, default=1.0, metavar="X",
-        help="of the difference of the classifier's activations; 0 needs no classifier")  # fmt: skip
-    add("--feature_distance", choices=DISTANCES, default="mse",
-        help="squared (the paper) or absolute (its supplement)")  # fmt: skip
-    add("--spectral_weight", type=_weight, default=0.1, metavar="X",
-        help="of the absolute difference of log-magnitude spectrograms")  # fmt: skip
-    add("--synthetic_audio_weight", type=_weight, default=1.0, metavar="X",
-        help="factor on the other terms of synthetic clips; 0 leaves the error of z, at half the cost")  # fmt: skip
+    add("--latent_weight", type=_weight, default=1.0, metavar="X", help="of the squared error of z (synthetic clips)")
+    add(
+        "--feature_weight",
+        type=_weight,
+        default=1.0,
+        metavar="X",
+        help="of the difference of the classifier's activations; 0 needs no classifier",
+    )
+    add("--feature_distance", choices=DISTANCES, default="mse", help="squared (the paper) or absolute (its supplement)")
+    add(
+        "--spectral_weight",
+        type=_weight,
+        default=0.1,
+        metavar="X",
+        help="of the absolute difference of log-magnitude spectrograms",
+    )
+    add(
+        "--synthetic_audio_weight",
+        type=_weight,
+        default=1.0,
+        metavar="X",
+        help="factor on the other terms of synthetic clips; 0 leaves the error of z, at half the cost",
+    )
 
     optimisation = parser.add_argument_group("optimisation")
     add = optimisation.add_argument
-    add("--epochs", type=options.positive_int, default=60, metavar="N",
-        help="stretches of training, each followed by validation")  # fmt: skip
-    add("--steps_per_epoch", type=options.positive_int, metavar="N",
-        help="real batches an epoch (default: once over the training clips)")  # fmt: skip
-    add("--synthetic_steps", type=options.positive_int, default=2, metavar="N",
-        help="updates on synthetic batches after each on a real one")  # fmt: skip
+    add(
+        "--epochs",
+        type=options.positive_int,
+        default=60,
+        metavar="N",
+        help="stretches of training, each followed by validation",
+    )
+    add(
+        "--steps_per_epoch",
+        type=options.positive_int,
+        metavar="N",
+        help="real batches an epoch (default: once over the training clips)",
+    )
+    add(
+        "--synthetic_steps",
+        type=options.positive_int,
+        default=2,
+        metavar="N",
+        help="updates on synthetic batches after each on a real one",
+    )
     options.add_shared(optimisation, "batch_size", "seed", batch_size=64)
     add("--learning_rate", type=options.positive_float, default=1e-3, metavar="X", help="of Adam, at the start")
-    add("--schedule", choices=("cosine", "constant"), default="cosine",
-        help="of the learning rate; cosine reaches 0 at the last step")  # fmt: skip
-    add("--distribute", choices=("none", "mirrored", "multi_worker"), default="none",
-        help="over all devices of this machine, or of the machines in TF_CONFIG; batches are divided")  # fmt: skip
+    add(
+        "--schedule",
+        choices=("cosine", "constant"),
+        default="cosine",
+        help="of the learning rate; cosine reaches 0 at the last step",
+    )
+    add(
+        "--distribute",
+        choices=("none", "mirrored", "multi_worker"),
+        default="none",
+        help="over all devices of this machine, or of the machines in TF_CONFIG; batches are divided",
+    )
 
     output = parser.add_argument_group("output")
     add = output.add_argument
     options.add_shared(output, "output", "dry_run", "quiet")
-    add("--validation_clips", type=options.positive_int, default=500, metavar="N",
-        help="real clips, spread over the validation split, and samples to measure on after each epoch")  # fmt: skip
-    add("--save_minutes", type=options.positive_float, default=10.0, metavar="X",
-        help="save within an epoch after X minutes")  # fmt: skip
-    add("--export", type=Path, metavar="FILE",
-        help="write the encoder here too, at the end (default: only into the run's folder)")  # fmt: skip
-    add("--export_dtype", choices=("float32", "float16"), default="float32",
-        help="precision of the weights in --export; float16 takes little more than half the space")  # fmt: skip
+    add(
+        "--validation_clips",
+        type=options.positive_int,
+        default=500,
+        metavar="N",
+        help="real clips, spread over the validation split, and samples to measure on after each epoch",
+    )
+    add(
+        "--save_minutes",
+        type=options.positive_float,
+        default=10.0,
+        metavar="X",
+        help="save within an epoch after X minutes",
+    )
+    add(
+        "--export",
+        type=Path,
+        metavar="FILE",
+        help="write the encoder here too, at the end (default: only into the run's folder)",
+    )
+    add(
+        "--export_dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="precision of the weights in --export; float16 takes little more than half the space",
+    )
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where the final measures go")
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
@@ -302,7 +377,7 @@ def new_encoder(args: argparse.Namespace, generator: Generator, clips: Dataset) 
         latent_dim=generator.latent_dim,
         width=args.width,
         front_end=args.front_end,
-        box=args.box and generator.prior == "uniform",
+        bounded=args.clip_to_prior and generator.prior == "uniform",
         num_samples=generator.num_samples,
         num_channels=generator.num_channels,
         sample_rate=generator.sample_rate,
@@ -327,7 +402,7 @@ def first_weights(path: Path, encoder: Encoder) -> list[np.ndarray]:
     given = load_encoder(path)
     if not isinstance(given, Encoder):
         raise UserError(f"--init_from {path}: must be an encoder of train.py. Received: a {type(given).__name__}")
-    for option in ("latent_dim", "width", "front_end", "box", "num_samples", "num_channels", "sample_rate"):
+    for option in ("latent_dim", "width", "front_end", "bounded", "num_samples", "num_channels", "sample_rate"):
         theirs, ours = given.options[option], encoder.options[option]
         if theirs != ours:
             raise UserError(f"--init_from {path}: must have {option} {ours}. Received: {theirs}")

@@ -168,7 +168,7 @@ def main() -> None:
             args.alignment,
             args.cache,
             quiet=args.quiet,
-        )  # fmt: skip
+        )
         for split in ("train", "validation")
     )
     if not train_clips.class_names:

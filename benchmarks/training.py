@@ -59,7 +59,7 @@ def networks(width: int, precision: str, latent_dim: int, plain: bool = False) -
     """The paper's two networks with random weights; where `plain`, of Keras's own layers in place of the project's."""
     stock = {name: getattr(keras.layers, name) for name in ("Conv2D", "BatchNormalization")}
     with mock.patch.multiple(resnet, **stock) if plain else contextlib.nullcontext():
-        encoder = Encoder(latent_dim=latent_dim, width=width, front_end="stft_real", box=False, precision=precision)
+        encoder = Encoder(latent_dim=latent_dim, width=width, front_end="stft_real", bounded=False, precision=precision)
         classifier = Classifier(
             architecture="resnet18", width=width, front_end="stft_real", class_names=DIGITS, precision=precision
         )
@@ -110,7 +110,7 @@ def plain_step(
 
     def feature_loss(audio: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
         a, b = classifier_features(classifier, audio), classifier_features(classifier, reconstruction)
-        losses = [tf.reduce_mean(tf.square(tf.cast(a[tap] - b[tap], tf.float32))) for tap in classifier.taps]
+        losses = [tf.reduce_mean(tf.square(tf.cast(a[tap] - b[tap], tf.float32))) for tap in classifier.block_names]
         return tf.add_n(losses) / len(losses)
 
     def apply(tape: tf.GradientTape, loss: tf.Tensor) -> None:

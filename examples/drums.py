@@ -93,14 +93,21 @@ def make_generator() -> keras.Model:
     return keras.Sequential(
         [
             keras.Input([LATENT_DIM]),
-            layers.Dense(8 * 96), relu(), layers.Reshape([8, 96]),
-            layers.UpSampling1D(2), layers.Conv1D(96, 5, padding="same"), relu(),  # [16, 96]
-            layers.UpSampling1D(2), layers.Conv1D(96, 5, padding="same"), relu(),  # [32, 96]
-            layers.Conv1D(128, 1), relu(),  # [32, 128]: how much of each entry of the dictionary
+            layers.Dense(8 * 96),
+            relu(),
+            layers.Reshape([8, 96]),
+            layers.UpSampling1D(2),
+            layers.Conv1D(96, 5, padding="same"),
+            relu(),  # [16, 96]
+            layers.UpSampling1D(2),
+            layers.Conv1D(96, 5, padding="same"),
+            relu(),  # [32, 96]
+            layers.Conv1D(128, 1),
+            relu(),  # [32, 128]: how much of each entry of the dictionary
             layers.Conv1DTranspose(1, FRAME, HOP, padding="same", activation="tanh"),  # [8192, 1]
         ],
         name="drums",
-    )  # fmt: skip
+    )
 
 
 def make_critic() -> keras.Model:
@@ -224,10 +231,20 @@ def main() -> None:
     parser = options.make_parser(__doc__)
     add = parser.add_argument_group("training").add_argument
     add("--n", type=options.positive_int, default=700, metavar="N", help="sounds of each kind to train on")
-    add("--warm_steps", type=options.non_negative_int, default=2500, metavar="N",
-        help="updates of the generator as a decoder of the sounds' principal components")  # fmt: skip
-    add("--steps", type=options.non_negative_int, default=750, metavar="N",
-        help="updates of generator and critic after that")  # fmt: skip
+    add(
+        "--warm_steps",
+        type=options.non_negative_int,
+        default=2500,
+        metavar="N",
+        help="updates of the generator as a decoder of the sounds' principal components",
+    )
+    add(
+        "--steps",
+        type=options.non_negative_int,
+        default=750,
+        metavar="N",
+        help="updates of generator and critic after that",
+    )
     add("--sounds_only", action=argparse.BooleanOptionalAction, default=False, help="write the sounds, then stop")
     group = parser.add_argument_group("run")
     options.add_shared(group, "output", "batch_size", "seed", "quiet", output=Path("results/drums"), batch_size=32)

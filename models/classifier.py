@@ -14,13 +14,13 @@ import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import load_keras
-from models.resnet import TAPS, Spectrogram, resnet18
+from models.resnet import BLOCK_NAMES, Spectrogram, resnet18
 from utils.options import UserError
 from utils.spectrograms import magnitude, stft
 
 FILE_NAME = "classifier.keras"
 ARCHITECTURES = ("resnet18", "mel_cnn")
-MEL_CNN_TAPS = ("stem", "block1", "block2", "block3")
+MEL_CNN_BLOCK_NAMES = ("stem", "block1", "block2", "block3")
 
 
 @keras.saving.register_keras_serializable("audio_gan_inversion")
@@ -39,7 +39,7 @@ class Classifier(keras.Model):
         precision: "float32" or "mixed_bfloat16"; the probabilities are float32 in either.
 
     Attributes:
-        taps: names of the block activations that `classifier_features` gives.
+        block_names: names of the block activations that `classifier_features` gives.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Classifier(keras.Model):
             "alignment": alignment,
             "precision": precision,
         }
-        self.taps = TAPS if architecture == "resnet18" else MEL_CNN_TAPS
+        self.block_names = BLOCK_NAMES if architecture == "resnet18" else MEL_CNN_BLOCK_NAMES
         self.num_samples, self.num_channels, self.sample_rate = num_samples, num_channels, sample_rate
         self.class_names = tuple(class_names)
         self.alignment = alignment
@@ -112,19 +112,19 @@ def classifier_features(model: Classifier, audio: tf.Tensor) -> dict[str, tf.Ten
         audio: float32 `[B, T, C]` in [-1, 1].
 
     Returns:
-        Each tap in `model.taps` float `[B, H, W, channels]`, "pooled" `[B, D]`, "logits" and "probabilities"
+        Each block in `model.block_names` float `[B, H, W, channels]`, "pooled" `[B, D]`, "logits" and "probabilities"
         `[B, classes]`; the last three float32.
     """
     return model.network(audio, training=False)
 
 
-def middle_features(model: Classifier) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def middle_block_features(model: Classifier) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """`classifier_features`, but of the middle block alone: what the paper's recovery loss compares.
 
     In a `tf.function` nothing behind that block is computed.
     """
-    tap = model.taps[(len(model.taps) - 1) // 2]
-    return lambda audio: {tap: classifier_features(model, audio)[tap]}
+    block = model.block_names[(len(model.block_names) - 1) // 2]
+    return lambda audio: {block: classifier_features(model, audio)[block]}
 
 
 def find_classifier(path: str | Path) -> Path:

@@ -45,7 +45,7 @@ class Guide:
 
     def __init__(self, classifier: Classifier, clips: np.ndarray):
         self._classifier = classifier
-        self._taps = classifier.taps[1::2]
+        self._taps = classifier.block_names[1::2]
         features = classifier.network.predict(clips, batch_size=50, verbose=0)
         powers = [np.mean(np.square(features[tap], dtype=np.float64), axis=(0, 1, 2)) for tap in self._taps]
         self._scales = [(1 / np.sqrt(power + 0.01 * power.mean())).astype(np.float32) for power in powers]

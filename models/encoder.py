@@ -22,7 +22,7 @@ class Encoder(keras.Model):
         latent_dim: size of z.
         width: channels of the first stage; the paper's ResNet-18 has 64.
         front_end: "log_magnitude", or "stft_real" (the paper's, stacked to three channels).
-        box: end in tanh, which keeps z in the box (-1, 1) of a uniform prior. The paper's output is linear.
+        bounded: end in tanh, which keeps z in the box (-1, 1) of a uniform prior. The paper's output is linear.
         num_samples: T.
         num_channels: C.
         sample_rate: in Hz.
@@ -37,7 +37,7 @@ class Encoder(keras.Model):
         latent_dim: int,
         width: int = 64,
         front_end: str = "log_magnitude",
-        box: bool = True,
+        bounded: bool = True,
         num_samples: int = 16384,
         num_channels: int = 1,
         sample_rate: int = 16000,
@@ -51,7 +51,7 @@ class Encoder(keras.Model):
             "latent_dim": latent_dim,
             "width": width,
             "front_end": front_end,
-            "box": box,
+            "bounded": bounded,
             "num_samples": num_samples,
             "num_channels": num_channels,
             "sample_rate": sample_rate,
@@ -68,7 +68,7 @@ class Encoder(keras.Model):
             audio = keras.Input((num_samples, num_channels), name="audio", dtype="float32")
             image = Spectrogram(front_end, stack=front_end == "stft_real", name="spectrogram")(audio)
             pooled = resnet18(image, width)["pooled"]
-            activation = "tanh" if box else "linear"
+            activation = "tanh" if bounded else "linear"
             z = layers.Dense(latent_dim, activation, name="latent", dtype="float32")(pooled)
             self.network = keras.Model(audio, z, name="resnet18")
         finally:
@@ -80,6 +80,13 @@ class Encoder(keras.Model):
 
     def get_config(self) -> dict:
         return {"name": self.name, **self.options}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Encoder":
+        config = dict(config)
+        if "box" in config:  # what `bounded` was called in files written before it had that name
+            config["bounded"] = config.pop("box")
+        return cls(**config)
 
     def with_precision(self, precision: str) -> "Encoder":
         """The same network and weights, uncompiled, in another precision."""

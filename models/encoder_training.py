@@ -190,7 +190,7 @@ class EncoderTrainer(keras.Model):
         # As functions, so that Keras does not take the classifier for a part of what is trained.
         self._features = None if classifier is None else functools.partial(classifier_features, classifier)
         self._feature_distance = functools.partial(
-            feature_distance, taps=classifier.taps if classifier else (), distance=weights.feature_distance
+            feature_distance, blocks=classifier.block_names if classifier else (), distance=weights.feature_distance
         )
         self.built = True
         if self.distribute_strategy.num_replicas_in_sync > 1:

@@ -14,7 +14,7 @@ from keras import layers
 from utils.spectrograms import KINDS, LOG_FLOOR, spectrogram
 
 BLOCKS_PER_STAGE = (2, 2, 2, 2)
-TAPS = tuple(f"stage{s}_block{b}" for s, n in enumerate(BLOCKS_PER_STAGE, 1) for b in range(1, n + 1))
+BLOCK_NAMES = tuple(f"stage{s}_block{b}" for s, n in enumerate(BLOCKS_PER_STAGE, 1) for b in range(1, n + 1))
 
 
 @keras.saving.register_keras_serializable("audio_gan_inversion")
@@ -105,7 +105,7 @@ def resnet18(image: keras.KerasTensor, width: int = 64) -> dict[str, keras.Keras
         width: channels of the first stage, doubled in each of the next three (64 = the paper).
 
     Returns:
-        The activations of every residual block under the names in `TAPS`, and "pooled": their global average
+        The activations of every residual block under the names in `BLOCK_NAMES`, and "pooled": their global average
         `[B, 8 * width]`. For a `[B, 128, 129, C]` image stage 1 is `[B, 32, 33, width]`, stage 2
         `[B, 16, 17, 2 * width]`, stage 3 `[B, 8, 9, 4 * width]`, stage 4 `[B, 4, 5, 8 * width]`.
     """

@@ -147,7 +147,7 @@ def test_the_paper_preset_reads_clips_and_searches_as_published(call, whole):
     assert code == EXIT_OK, errors
     protocol = read_jsonl(whole / "metrics.jsonl")[-1]["protocol"]
     assert protocol["objective"] == "stft_real=1,waveform=1,feature=0.002"
-    assert (protocol["alignment"], protocol["solver"], protocol["box"]) == ("paper", "scipy", False)
+    assert (protocol["alignment"], protocol["solver"], protocol["clip_to_prior"]) == ("paper", "scipy", False)
     assert (protocol["max_iter"], protocol["n"]) == (3, 2)  # given on the command line
     code, printed, _ = call(whole, "--dry_run", "--all", "--preset", "paper")
     assert code == EXIT_OK and "Would make 13 row(s)" in printed

@@ -27,7 +27,7 @@ def home(tmp_path_factory):
         for i in range(clips):
             write_wav(home / folder / f"{i}.wav", rng.normal(0, level, (length, 1)).clip(-1, 1), 8000)
     keras.utils.set_random_seed(0)
-    Encoder(latent_dim=6, width=4, num_samples=1024, sample_rate=8000, box=False).save(home / "encoder.keras")
+    Encoder(latent_dim=6, width=4, num_samples=1024, sample_rate=8000, bounded=False).save(home / "encoder.keras")
     return home
 
 
@@ -143,8 +143,8 @@ def test_the_papers_preset(home, monkeypatch):
 )
 def test_mistakes_end_in_one_line(home, monkeypatch, capsys, more, message):
     if not (home / "wide.keras").exists():
-        Encoder(latent_dim=7, width=4, num_samples=1024, box=False).save(home / "wide.keras")
-        broken = Encoder(latent_dim=6, width=4, num_samples=1024, box=False)
+        Encoder(latent_dim=7, width=4, num_samples=1024, bounded=False).save(home / "wide.keras")
+        broken = Encoder(latent_dim=6, width=4, num_samples=1024, bounded=False)
         broken.network.get_layer("latent").bias.assign(np.full(6, np.nan))
         broken.save(home / "nan.keras")
     more = [part.format(home=home) if isinstance(part, str) else part for part in more]

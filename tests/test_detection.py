@@ -182,7 +182,7 @@ def test_conditions_take_one_giveaway_each():
     def accuracy(condition, name):
         groups = [(real, donors), (synthetic, None)]
         clips = np.concatenate([detection.prepare(condition, *group) for group in groups])
-        x = detection.features(clips, np.tile(z, (2, 1)), clips, front_end="stft_real", box=True)
+        x = detection.features(clips, np.tile(z, (2, 1)), clips, front_end="stft_real", clip_to_prior=True)
         return measure(cross_validate(x[name], labels, "logistic regression", seed=0)[0])["accuracy"]
 
     assert accuracy("as_is", "tail level") == accuracy("pcm16", "tail level") == 1
@@ -200,7 +200,7 @@ def test_features():
     audio = np.zeros((2, 1024, 1), np.float32)
     audio[0] = 0.1
     z = np.array([[3, -4, 0], [0.5, 0.5, 0.5]], np.float32)
-    found = detection.features(audio, z, audio * 0, front_end="log_magnitude", box=True)
+    found = detection.features(audio, z, audio * 0, front_end="log_magnitude", clip_to_prior=True)
     assert found[SPECTROGRAMS].shape == (2, 8 * 129)
     np.testing.assert_array_equal(found[LATENTS], z)
     np.testing.assert_array_equal(found[detection.CLIPPED_LATENTS], [[1, -1, 0], [0.5, 0.5, 0.5]])
@@ -210,7 +210,7 @@ def test_features():
         np.testing.assert_allclose(found[name], [[-20], [-120]], rtol=1e-5)
     assert found["reconstruction error"][0] > 0.1 and found["reconstruction error"][1] == 0
     assert all(len(values) == 2 and values.ndim == 2 and values.dtype == np.float32 for values in found.values())
-    unbounded = detection.features(audio, z, audio, front_end="stft_real", box=False)
+    unbounded = detection.features(audio, z, audio, front_end="stft_real", clip_to_prior=False)
     assert detection.CLIPPED_LATENTS not in unbounded and len(unbounded) == len(found) - 1
 
 

@@ -30,7 +30,7 @@ def test_shape_and_box(encoder, clips):
 
 
 def test_the_papers_output_is_linear_and_its_image_is_stacked():
-    paper = Encoder(**TINY, front_end="stft_real", box=False)
+    paper = Encoder(**TINY, front_end="stft_real", bounded=False)
     latent = paper.network.get_layer("latent")
     latent.bias.assign(np.full(5, 3.0))
     assert np.allclose(paper(np.zeros((1, 2048, 2), np.float32), training=False), 3.0, atol=1e-3)
@@ -40,7 +40,7 @@ def test_the_papers_output_is_linear_and_its_image_is_stacked():
 
 
 def test_full_width_is_the_papers_resnet():
-    network = Encoder(latent_dim=100, front_end="stft_real", box=False).network
+    network = Encoder(latent_dim=100, front_end="stft_real", bounded=False).network
     assert network.get_layer("stage4_block2").output.shape == (None, 4, 5, 512)
     assert 11.1e6 < network.count_params() < 11.4e6
 

@@ -138,7 +138,7 @@ def test_one_file_scipy_and_the_paper_preset(monkeypatch, capsys, tmp_path, clip
     assert run(monkeypatch, *args, "--classifier", classifier) == 0
     settings = read_json(output / "options.json")
     assert settings["objective"] == "stft_real=1,waveform=1,feature=1"
-    assert settings["solver"] == "scipy" and settings["box"] is False and settings["treat_as_rate"] == 16384
+    assert settings["solver"] == "scipy" and settings["clip_to_prior"] is False and settings["treat_as_rate"] == 16384
     assert settings["max_iter"] == 5  # given explicitly
     (result,) = read_jsonl(output / "results.jsonl")
     assert result["source"] == "03.wav" and result["sample_rate"] == 16384
@@ -197,7 +197,11 @@ def test_an_output_folder_is_continued_with_the_same_settings_only(monkeypatch, 
     assert (output / "clips/01.wav/record.json").stat().st_mtime_ns == first
     assert len(read_jsonl(output / "results.jsonl")) == 5
     other = ("--generator", "tests.tiny:stereo_normal")
-    for change, flag in ((("--seed", 1), "--seed"), (("--no-box",), "--box"), (other, "--generator")):
+    for change, flag in (
+        (("--seed", 1), "--seed"),
+        (("--no_clip_to_prior",), "--clip_to_prior"),
+        (other, "--generator"),
+    ):
         with pytest.raises(UserError, match=flag):
             run(monkeypatch, *args, *change)
     with pytest.raises(UserError, match="INPUT"):
@@ -291,8 +295,11 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(tmp_path, run_
     output = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, *STOPPED, str(folder), "--output", str(output)],
-        cwd=repo_root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=repo_root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not list(output.glob("clips/*/record.json")) and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(stop)

@@ -159,7 +159,7 @@ ROW = metrics.Row(
     z=RNG.uniform(-1.2, 1.2, (N, 8)),
     z_true=RNG.uniform(-1, 1, (N, 8)),
     z_reference=RNG.uniform(-1, 1, (N, 8)),
-    box=1.0,
+    bound=1.0,
     splits=2,
 )
 
@@ -178,7 +178,7 @@ def test_what_is_not_known_has_no_number(name):
     for field in metrics.METRICS[name].needs:
         assert metrics.measure(name, ROW._replace(**{field: None})) is None
     arrays = {field: getattr(ROW, field) for field in metrics.METRICS[name].needs}
-    one = {field: value[:1] for field, value in arrays.items() if field != "box"}
+    one = {field: value[:1] for field, value in arrays.items() if field != "bound"}
     assert metrics.measure(name, ROW._replace(**one)) is None
 
 
@@ -188,7 +188,7 @@ def test_numbers_of_a_row_by_hand():
 
     assert value("waveform_mse") == pytest.approx(np.mean((ROW.original - ROW.reconstruction) ** 2))
     assert value("latent_mse") == pytest.approx(np.mean((ROW.z - ROW.z_true) ** 2))
-    assert value("outside_box") == pytest.approx(np.mean(np.abs(ROW.z) > 1))
+    assert value("outside_prior") == pytest.approx(np.mean(np.abs(ROW.z) > 1))
     assert value("accuracy") == np.mean(ROW.probabilities.argmax(axis=1) == ROW.labels)
     assert value("ssim") == pytest.approx(
         np.mean([metrics.ssim(*p) for p in zip(ROW.original, ROW.reconstruction, strict=True)])

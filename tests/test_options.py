@@ -10,14 +10,14 @@ from utils import options
 
 NAMES = (
     "generator encoder classifier judge preset precision output limit batch_size seed dry_run quiet "
-    "method solver max_iter restarts objective box window"
+    "method solver max_iter restarts objective clip_to_prior window"
 ).split()
 DOC = """Inverts clips.
 
 Examples:
     python invert.py clips --limit 3   # three clips
 """
-PRESETS = {"aligned": {}, "paper": {"max_iter": 50000, "box": False, "solver": "scipy"}}
+PRESETS = {"aligned": {}, "paper": {"max_iter": 50000, "clip_to_prior": False, "solver": "scipy"}}
 
 
 def make_parser(*names, **defaults):
@@ -43,7 +43,7 @@ def test_help_shows_docstring_groups_options_and_defaults():
     unwrapped = " ".join(text.split())
     for name in NAMES:
         assert f" --{name} " in unwrapped.replace(",", " ")
-    for name in ("dry_run", "quiet", "box"):
+    for name in ("dry_run", "quiet", "clip_to_prior"):
         assert f" --no-{name} " in unwrapped
     assert "(default: 7)" in unwrapped and "(default: None)" not in unwrapped
     assert unwrapped.count("(default: ") == len(NAMES)
@@ -75,7 +75,7 @@ def test_defaults_parse_to_themselves():
         ["--output", ""],
         ["--limit"],
         ["--batch", "3"],
-        ["--box=yes"],
+        ["--clip_to_prior=yes"],
     ],
 )
 def test_wrong_usage_is_one_line_that_names_the_flag(capsys, argv):
@@ -108,13 +108,13 @@ def test_add_shared_refuses_what_it_does_not_know():
 @given(
     chosen=st.sampled_from(["aligned", "paper"]),
     explicit=st.dictionaries(
-        st.sampled_from(["max_iter", "box", "solver"]), st.booleans(), max_size=3
+        st.sampled_from(["max_iter", "clip_to_prior", "solver"]), st.booleans(), max_size=3
     ),  # the value: is the flag given its default value, or another one
 )
 def test_explicit_flags_win_then_the_preset_then_the_default(chosen, explicit):
     spelled = {  # default value, another value, and how each is spelled
         "max_iter": {True: (200, ["--max_iter=200"]), False: (9, ["--max_iter", "9"])},
-        "box": {True: (True, ["--box"]), False: (False, ["--no-box"])},
+        "clip_to_prior": {True: (True, ["--clip_to_prior"]), False: (False, ["--no_clip_to_prior"])},
         "solver": {True: ("batched", ["--solver", "batched"]), False: ("scipy", ["--solver=scipy"])},
     }
     argv = ["--preset", chosen]

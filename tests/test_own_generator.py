@@ -75,7 +75,7 @@ def test_train(generator, encoder):
     trained = load_encoder(encoder)
     shape = trained.num_samples, trained.num_channels
     assert (shape, trained.sample_rate, trained.latent_dim) == (SHAPE, RATE, LATENT_DIM)
-    assert trained.options["box"] is False and trained.options["generator"] == load_generator(generator).fingerprint
+    assert trained.options["bounded"] is False and trained.options["generator"] == load_generator(generator).fingerprint
     steps = read_jsonl(encoder.parent / "steps.jsonl")
     assert [row["step"] for row in steps] == [0, 1]
     assert all(np.isfinite(row[name]) for row in steps for name in ("real_spectral", "synthetic_latent"))

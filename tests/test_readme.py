@@ -116,7 +116,10 @@ def test_command_runs(command, project):
     start, name, arguments = split(command)
     small = shlex.split(SMALL.get(name, "")) if "--help" not in arguments else []
     done = subprocess.run(
-        [sys.executable, *start, *arguments, *small], cwd=project, capture_output=True, text=True,
+        [sys.executable, *start, *arguments, *small],
+        cwd=project,
+        capture_output=True,
+        text=True,
         env=os.environ | {"PYTHONPATH": str(project)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -112,7 +112,8 @@ def test_the_box_holds_only_where_it_is_wanted_and_there_is_one(tiny, solver):
     loud = tiny(np.full((1, 6), 1.5, np.float32)).numpy()
     starts = from_prior(tiny, 0, identities(1), 4)
     boxed, free = (
-        Inverter(tiny, OBJECTIVE, solver=solver, box=box).refine(loud, starts, max_iter=200) for box in (True, False)
+        Inverter(tiny, OBJECTIVE, solver=solver, clip_to_prior=clip).refine(loud, starts, max_iter=200)
+        for clip in (True, False)
     )
     assert np.abs(boxed.z).max() <= 1
     assert np.abs(free.z).max() > 1 and free.objective[0] < boxed.objective[0]
@@ -149,7 +150,7 @@ def test_an_encoders_answer_is_taken_clipped_and_refined(tiny):
     targets = tiny(z).numpy()
     starts = from_encoder(tiny, lambda audio: z + 0.02, targets)
     assert starts.shape == (4, 1, 6) and np.abs(starts).max() <= 1
-    assert np.abs(from_encoder(tiny, lambda audio: z + 9, targets, box=False)).min() > 7
+    assert np.abs(from_encoder(tiny, lambda audio: z + 9, targets, clip_to_prior=False)).min() > 7
     inverter = Inverter(tiny, OBJECTIVE)
     encoded = inverter.evaluate(targets, starts[:, 0])
     hybrid = inverter.refine(targets, starts, max_iter=100)
@@ -216,7 +217,7 @@ def example() -> Latents:
         seed=7,
         source="clips/ein Klang ä.wav",
         source_sha256="cd34",
-        options={"objective": "waveform=1", "box": True, "treat_as_rate": None},
+        options={"objective": "waveform=1", "clip_to_prior": True, "treat_as_rate": None},
         provenance={"gain": 1.0, "window_starts": [0, 1024]},
         objective=np.array([0.1, 0.2]),
         evaluations=np.array([3, 2]),

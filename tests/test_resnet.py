@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from models.classifier import Classifier, classifier_features, load_classifier
-from models.resnet import TAPS, BatchNormalization, Conv2D, Spectrogram, resnet18
+from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
 from utils.options import UserError
 from utils.spectrograms import LOG_FLOOR, log_magnitude, stft_real
 
@@ -26,7 +26,7 @@ def noise(clips=2, samples=4096):
 def test_resnet18_is_the_papers():
     image = keras.Input((128, 129, 3))
     features = resnet18(image, width=64)
-    assert tuple(features) == (*TAPS, "pooled")
+    assert tuple(features) == (*BLOCK_NAMES, "pooled")
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in features.items()}
     for stage, shape in enumerate([(32, 33, 64), (16, 17, 128), (8, 9, 256), (4, 5, 512)], 1):
         assert shapes[f"stage{stage}_block1"] == shapes[f"stage{stage}_block2"] == shape
@@ -76,7 +76,7 @@ def test_a_saved_classifier_comes_back_whole(tmp_path, options):
     assert loaded.options == model.options and loaded.class_names == NAMES
     np.testing.assert_array_equal(loaded(audio), model(audio))
     features = classifier_features(loaded, audio)
-    assert set(features) == {*loaded.taps, "pooled", "logits", "probabilities"}
+    assert set(features) == {*loaded.block_names, "pooled", "logits", "probabilities"}
     np.testing.assert_allclose(tf.reduce_sum(features["probabilities"], -1), 1, atol=1e-5)
     np.testing.assert_allclose(loaded.predict(audio, verbose=0), features["probabilities"], atol=1e-3)
     assert all(features[name].dtype == tf.float32 for name in ("pooled", "logits", "probabilities"))
@@ -97,7 +97,7 @@ def test_gradients_reach_the_audio(architecture):
     for audio in (noise(), tf.zeros([1, 4096, 1])):
         with tf.GradientTape() as tape:
             tape.watch(audio)
-            loss = tf.reduce_sum(classifier_features(model, audio)[model.taps[0]])
+            loss = tf.reduce_sum(classifier_features(model, audio)[model.block_names[0]])
         gradient = tape.gradient(loss, audio)
         assert np.isfinite(gradient).all()
 

@@ -114,8 +114,16 @@ def test_a_step_is_a_function_of_seed_and_number(place):
     dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
 
     def steps(first, seed=5, n=1):
-        stream = encoder_batches(dataset, generator, 8, seed=seed, first_step=first, synthetic_steps=2,
-                                 augment_clips=True, augment_samples=True)  # fmt: skip
+        stream = encoder_batches(
+            dataset,
+            generator,
+            8,
+            seed=seed,
+            first_step=first,
+            synthetic_steps=2,
+            augment_clips=True,
+            augment_samples=True,
+        )
         return [{name: x.numpy() for name, x in batch.items()} for batch in stream.take(n)]
 
     from_start, (third,), (other_seed,) = steps(0, n=3), steps(2), steps(2, seed=6)
@@ -163,7 +171,7 @@ def test_a_step_computes_the_papers_losses_and_moves_only_the_encoder(place):
         terms = {"latent": tf.reduce_mean(tf.square(found - z))} if z is not None else {}
         made = generator(found)
         a, b = classifier_features(classifier, made), classifier_features(classifier, target)
-        terms["feature"] = np.mean([tf.reduce_mean(tf.square(a[tap] - b[tap])) for tap in classifier.taps])
+        terms["feature"] = np.mean([tf.reduce_mean(tf.square(a[tap] - b[tap])) for tap in classifier.block_names])
         terms["spectral"] = tf.reduce_mean(tf.abs(log_magnitude(made) - log_magnitude(target)))
         return {name: float(value) for name, value in terms.items()}
 
@@ -174,8 +182,9 @@ def test_a_step_computes_the_papers_losses_and_moves_only_the_encoder(place):
     assert not np.allclose(variables[0], trainer.encoder.trainable_variables[0])
     for name, value in expected["real"].items():
         assert float(found[f"real_{name}"]) == pytest.approx(value, rel=1e-4)
-    real, synthetic = ({n: float(found[f"{kind}_{n}"]) for n in ("feature", "spectral", "loss")}
-                       for kind in ("real", "synthetic"))  # fmt: skip
+    real, synthetic = (
+        {n: float(found[f"{kind}_{n}"]) for n in ("feature", "spectral", "loss")} for kind in ("real", "synthetic")
+    )
     assert real["loss"] == pytest.approx(3 * real["feature"] + 0.5 * real["spectral"], rel=1e-5)
     latent = float(found["synthetic_latent"])
     assert synthetic["loss"] == pytest.approx(
@@ -189,7 +198,7 @@ def test_a_step_computes_the_papers_losses_and_moves_only_the_encoder(place):
 def test_it_learns_to_invert_its_generator(place):
     # Tiny is odd in z, and magnitudes cannot tell z from -z: the real part must do.
     weights = LossWeights(feature=0.0)
-    trainer, generator, _ = make_trainer(place, weights, rate=1e-2, box=True, front_end="stft_real")
+    trainer, generator, _ = make_trainer(place, weights, rate=1e-2, bounded=True, front_end="stft_real")
     for layer in trainer.encoder.network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # a short training needs a short memory
@@ -229,7 +238,7 @@ def test_what_a_run_leaves(whole, place):
 
     encoder = load_encoder(folder)
     generator = load_generator("tests.tiny:generator")
-    assert encoder.options["generator"] == generator.fingerprint and encoder.options["box"]
+    assert encoder.options["generator"] == generator.fingerprint and encoder.options["bounded"]
     z = generator.sample_prior(0, 6)
     latent = metrics.latent_mse(encoder(generator(z), training=False).numpy(), z)
     assert epochs[1]["val_synthetic_latent"] == pytest.approx(latent, rel=1e-4)
@@ -341,7 +350,7 @@ def test_other_sounds_without_labels_or_a_classifier(place, call, tmp_path):
     losses = ("--feature_weight", 0, "--synthetic_audio_weight", 0)
     assert call(tmp_path, *sounds, *losses, "--epochs", 1, "--steps_per_epoch", 1) == options.EXIT_OK
     encoder = load_encoder(tmp_path / "run")
-    assert not encoder.options["box"] and encoder.num_channels == 2  # a normal prior has no box
+    assert not encoder.options["bounded"] and encoder.num_channels == 2  # a normal prior has no box
     (epoch,) = read_jsonl(tmp_path / "run" / "epochs.jsonl")
     assert "val_real_spectral" in epoch and not [name for name in epoch if "accuracy" in name or "feature" in name]
 
@@ -366,7 +375,7 @@ def test_mistakes_are_told_in_a_line(call, place, tmp_path, capsys):
         assert end.value.code == options.EXIT_USAGE and told in capsys.readouterr().err
     assert call(tmp_path, "--preset", "paper", "--dry_run") == options.EXIT_OK
     plan = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:-1])
-    assert (plan["front_end"], plan["box"], plan["spectral_weight"]) == ("stft_real", "False", "0.0")
+    assert (plan["front_end"], plan["clip_to_prior"], plan["spectral_weight"]) == ("stft_real", "False", "0.0")
     assert plan["width"] == "4"  # given by itself, an option wins over the preset
 
 

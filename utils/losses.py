@@ -27,7 +27,7 @@ class Point(NamedTuple):
     audio, target: float32 `[B, T, C]` in [-1, 1], the reconstruction and the clip.
     z: float32 `[B, latent_dim]`.
     prior: `uniform` in [-1, 1] or `normal`.
-    features, target_features: activations of a classifier on audio and on target by tap, each float `[B, ...]`;
+    features, target_features: activations of a classifier on audio and on target by block, each float `[B, ...]`;
         empty where the objective asks for none.
     """
 
@@ -73,7 +73,7 @@ def mr_stft(point: Point) -> tf.Tensor:
 
 @term
 def feature(point: Point) -> tf.Tensor:
-    """Mean absolute error of the classifier's activations, mean over taps; the paper takes one middle tap."""
+    """Mean absolute error of the classifier's activations, mean over blocks; the paper takes one in the middle."""
     return feature_distance(point.features, point.target_features, point.features, "mae")
 
 
@@ -160,14 +160,14 @@ def _stft_distance(audio: tf.Tensor, target: tf.Tensor, frame_length: int) -> tf
 
 
 def feature_distance(
-    features: Mapping[str, tf.Tensor], target: Mapping[str, tf.Tensor], taps: Iterable[str], distance: str = "mse"
+    features: Mapping[str, tf.Tensor], target: Mapping[str, tf.Tensor], blocks: Iterable[str], distance: str = "mse"
 ) -> tf.Tensor:
-    """Mean over taps of the mean squared (the paper) or absolute (its supplement) difference of activations.
+    """Mean over residual blocks of the mean squared (the paper) or absolute (its supplement) difference of activations.
 
     Args:
-        features: activations by tap, each float `[B, ...]`, such as `models.classifier.classifier_features` gives.
+        features: activations by block, each float `[B, ...]`, such as `models.classifier.classifier_features` gives.
         target: the same of the other clips.
-        taps: which of them count, each as much as any other whatever its size.
+        blocks: which of them count, each as much as any other whatever its size.
         distance: "mse" or "mae".
 
     Returns:
@@ -178,9 +178,9 @@ def feature_distance(
     """
     if distance not in DISTANCES:
         raise ValueError(f"distance must be one of {', '.join(DISTANCES)}. Received: {distance!r}")
-    per_tap = []
-    for tap in taps:
-        difference = tf.cast(features[tap], tf.float32) - tf.cast(target[tap], tf.float32)
+    per_block = []
+    for block in blocks:
+        difference = tf.cast(features[block], tf.float32) - tf.cast(target[block], tf.float32)
         axes = list(range(1, difference.shape.rank))
-        per_tap.append(tf.reduce_mean(DISTANCES[distance](difference), axis=axes))
-    return tf.add_n(per_tap) / len(per_tap)
+        per_block.append(tf.reduce_mean(DISTANCES[distance](difference), axis=axes))
+    return tf.add_n(per_block) / len(per_block)

@@ -195,7 +195,7 @@ class Row(NamedTuple):
     z: `[N, latent_dim]`, of the reconstructions.
     z_true: the latents that the clips were made from.
     z_reference: the latents `z` is to be distributed like.
-    box: bound of the prior, |z| <= box.
+    bound: of the prior, |z| <= bound.
     """
 
     original: np.ndarray | None = None
@@ -207,7 +207,7 @@ class Row(NamedTuple):
     z: np.ndarray | None = None
     z_true: np.ndarray | None = None
     z_reference: np.ndarray | None = None
-    box: float | None = None
+    bound: float | None = None
     splits: int = 1
 
 
@@ -308,10 +308,10 @@ def _latent_frechet_distance(row: Row) -> float:
     return frechet_distance(row.z, row.z_reference)
 
 
-@metric("z", "box")
-def _outside_box(row: Row) -> np.ndarray:
+@metric("z", "bound")
+def _outside_prior(row: Row) -> np.ndarray:
     """share of the entries of z outside of the prior's box"""
-    return np.mean(np.abs(np.asarray(row.z)) > row.box, axis=1)
+    return np.mean(np.abs(np.asarray(row.z)) > row.bound, axis=1)
 
 
 def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> Estimate | None:

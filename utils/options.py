@@ -2,10 +2,12 @@
 
 A script reads:
 
-    def main():
+    def main(arguments=None):
         parser = options.make_parser(__doc__)
         options.add_shared(parser.add_argument_group("model"), "generator", "preset")
-        args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+        args = options.apply_preset(parser.parse_args(arguments), parser, PRESETS)
+        if args.dry_run:
+            return options.show_plan(args, "Would ...")
         ...
 
     if __name__ == "__main__":
@@ -46,8 +48,22 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+class Switch(argparse.Action):
+    """An option without a value that can be turned off again: `--name` and `--no_name`."""
+
+    def __init__(self, option_strings, dest, default=False, help=None):
+        names = [*option_strings, *(f"--no_{name.removeprefix('--')}" for name in option_strings)]
+        super().__init__(names, dest, nargs=0, default=default, help=help)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, not option_string.startswith("--no_"))
+
+    def format_usage(self) -> str:
+        return " | ".join(self.option_strings)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Reports errors in one line and remembers which options stood on the command line.
+    """Reports errors in one line, takes `--batch-size` for `--batch_size`, remembers which options were given.
 
     Attributes:
         explicit: destinations of the options given explicitly in the latest parse.
@@ -56,23 +72,37 @@ class _Parser(argparse.ArgumentParser):
     explicit: frozenset[str] = frozenset()
 
     def parse_known_args(self, args=None, namespace=None):
-        result = super().parse_known_args(args, namespace)
-        # argparse cannot tell a given value from an equal default; a second parse, every default None, can.
-        flags = {action.dest for action in self._actions if action.option_strings}
-        given = argparse.Namespace(**dict.fromkeys(flags))
-        super().parse_known_args(args, given)
-        self.explicit = frozenset(flag for flag in flags if getattr(given, flag) is not None)
-        return result
+        words = list(sys.argv[1:] if args is None else map(str, args))
+        options_end = words.index("--") if "--" in words else len(words)
+        words[:options_end] = map(_with_underscores, words[:options_end])
+        # argparse leaves alone what the namespace has: what still is SUPPRESS afterwards was not given.
+        defaults = {action.dest: action.default for action in self._actions if action.option_strings}
+        defaults = {name: default for name, default in defaults.items() if default is not argparse.SUPPRESS}
+        namespace = argparse.Namespace(**dict.fromkeys(defaults, argparse.SUPPRESS))
+        result, rest = super().parse_known_args(words, namespace)
+        self.explicit = frozenset(name for name in defaults if getattr(result, name) is not argparse.SUPPRESS)
+        for name in defaults.keys() - self.explicit:
+            setattr(result, name, defaults[name])
+        return result, rest
 
     def error(self, message: str) -> NoReturn:
         _print_error(f"{message} (--help shows all options)")
         sys.exit(EXIT_USAGE)
 
 
+def _with_underscores(word: str) -> str:
+    """`--batch-size=8` as `--batch_size=8`; any other word as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """Parser of a script whose `--help` opens with the script's docstring, line breaks kept.
 
-    Options cannot be abbreviated, and a usage error is one line on stderr and exit code 2.
+    Options cannot be abbreviated, are spelled with underscores or dashes, and a usage error is one line on stderr and
+    exit code 2.
 
     Args:
         doc: the script's `__doc__`: what it does and runnable examples.
@@ -185,12 +215,12 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "dry_run": dict(
         default=False,
-        action=argparse.BooleanOptionalAction,
+        action="store_true",
         help="print the resolved options and what would be done, then stop",
     ),
     "quiet": dict(
         default=False,
-        action=argparse.BooleanOptionalAction,
+        action="store_true",
         help="print only warnings, errors and where the results are",
     ),
     "method": dict(
@@ -221,9 +251,9 @@ _SHARED: dict[str, dict[str, Any]] = {
         metavar="TERM=WEIGHT,...",
         help="what is minimised over z: a weighted sum of named terms",
     ),
-    "box": dict(
+    "clip_to_prior": dict(
         default=True,
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="keep z inside the prior's box; for a generator with a uniform prior",
     ),
     "window": dict(
@@ -284,19 +314,34 @@ def apply_preset(
     return args
 
 
+def show_plan(args: argparse.Namespace, *lines: str) -> int:
+    """What `--dry_run` prints: the resolved options and, in `lines`, what would be done. Returns the exit code."""
+    width = max(map(len, vars(args))) + 1
+    for name, value in vars(args).items():
+        print(f"{name:{width}} {value}")
+    print(*lines, sep="\n")
+    return EXIT_OK
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
 
-    A `UserError` becomes one line on stderr and exit code 2; an interrupt from the keyboard exits with 130.
+    A `UserError` becomes one line on stderr and exit code 2, and so does TensorFlow's running out of memory; an
+    interrupt from the keyboard exits with 130.
     """
     try:
         code = main()
     except UserError as error:
         _print_error(str(error))
         code = EXIT_USAGE
-    except KeyboardInterrupt:
-        _print_error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        _print_error(str(interrupt) or "interrupted")
         code = EXIT_INTERRUPTED
+    except Exception as error:
+        if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which this module does not import
+            raise
+        _print_error("--batch_size: out of memory; try a smaller one")
+        code = EXIT_USAGE
     sys.exit(code or EXIT_OK)
 
 

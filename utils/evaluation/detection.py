@@ -101,7 +101,7 @@ def prepare(condition: str, clips: np.ndarray, donors: np.ndarray | None) -> np.
 
 
 def features(
-    audio: np.ndarray, z: np.ndarray, reconstruction: np.ndarray, *, front_end: str, box: bool
+    audio: np.ndarray, z: np.ndarray, reconstruction: np.ndarray, *, front_end: str, clip_to_prior: bool
 ) -> dict[str, np.ndarray]:
     """Everything that a classifier is tried on, by name: the paper's two, clipped latents, one-number baselines.
 
@@ -110,7 +110,7 @@ def features(
         z: float32 `[B, latent_dim]`, the encoder's answer to it.
         reconstruction: float32 `[B, T, C]`, the generator's output at z.
         front_end: of `utils.spectrograms`. The reconstruction error is the mean absolute difference of these.
-        box: whether the prior is the box [-1, 1], into which latents can be clipped.
+        clip_to_prior: whether the prior is the box [-1, 1], into which latents can be clipped.
 
     Returns:
         float32 `[B, D]` each.
@@ -125,7 +125,7 @@ def features(
         "reconstruction error": np.abs(seen - made).mean(axis=(1, 2, 3)),
     }
     wide = {SPECTROGRAMS: seen.reshape(len(seen), -1), LATENTS: z}
-    if box:
+    if clip_to_prior:
         wide[CLIPPED_LATENTS] = np.clip(z, -1, 1)
     return wide | {name: values[:, np.newaxis].astype(np.float32) for name, values in numbers.items()}
 
@@ -222,11 +222,13 @@ def measure(held_out: HeldOut) -> dict[str, float]:
     by_fold = []
     for fold in np.unique(held_out.folds):
         scores, labels, _ = (column[held_out.folds == fold] for column in held_out)
-        by_fold.append((
-            balanced_accuracy_score(labels, scores > 0),
-            roc_auc_score(labels, scores),
-            equal_error_rate(labels, scores),
-        ))  # fmt: skip
+        by_fold.append(
+            (
+                balanced_accuracy_score(labels, scores > 0),
+                roc_auc_score(labels, scores),
+                equal_error_rate(labels, scores),
+            )
+        )
     return dict(zip(("accuracy", "auc", "eer"), np.mean(by_fold, axis=0).tolist(), strict=True))
 
 

@@ -141,12 +141,14 @@ def load_pairs(
         )
     names = sorted(found[0])
     clips, theirs = (
-        np.stack([
-            audio_files.load_clip(files[name], num_samples, num_channels, sample_rate).windows[0]
-            for name in tqdm(names, desc="reading", unit="clip", delay=2)
-        ])
+        np.stack(
+            [
+                audio_files.load_clip(files[name], num_samples, num_channels, sample_rate).windows[0]
+                for name in tqdm(names, desc="reading", unit="clip", delay=2)
+            ]
+        )
         for files in found
-    )  # fmt: skip
+    )
     folders = [Path(name).parent.name for name in names]
     labels = [DIGITS.index(folder) if folder in DIGITS else UNLABELLED for folder in folders]
     return Clips(clips, np.array(labels, np.int32), names, REAL), Reconstruction(theirs)
@@ -174,7 +176,7 @@ class Recovery:
         encoder_sha256: of its file.
         max_iter: iterations of each start, by method.
         restarts: starts from the prior.
-        box: an encoder's answer is clipped into the prior's box.
+        clip_to_prior: an encoder's answer is clipped into the prior's box.
         batch_size: clips computed together.
         seed: of the starts.
         settings: JSON-able: what else changes the result of a search.
@@ -188,7 +190,7 @@ class Recovery:
     encoder_sha256: str | None
     max_iter: Mapping[str, int]
     restarts: int
-    box: bool
+    clip_to_prior: bool
     batch_size: int
     seed: int
     settings: dict[str, Any]
@@ -203,8 +205,14 @@ class Recovery:
         """
         parts = []
         interval = 0.5 if sys.stderr.isatty() else 30
-        with tqdm(total=len(clips), desc=f"{method}, {clips.kind}", unit="clip", smoothing=0, mininterval=interval,
-                  disable=self.quiet) as bar:  # fmt: skip
+        with tqdm(
+            total=len(clips),
+            desc=f"{method}, {clips.kind}",
+            unit="clip",
+            smoothing=0,
+            mininterval=interval,
+            disable=self.quiet,
+        ) as bar:
             for first in range(0, len(clips), self.batch_size):
                 batch = clips[first : first + self.batch_size]
                 path = self._path(method, batch)
@@ -227,7 +235,7 @@ class Recovery:
         if method == GRADIENT:
             facts |= {"seed": self.seed, "restarts": self.restarts}
         else:
-            facts |= {"encoder": self.encoder_sha256, "box": self.box}
+            facts |= {"encoder": self.encoder_sha256, "clip_to_prior": self.clip_to_prior}
         digest = hashlib.sha256(to_json(facts).encode())
         digest.update(to_json(batch.names).encode())
         digest.update(np.ascontiguousarray(batch.audio))
@@ -236,9 +244,16 @@ class Recovery:
     def _recover(self, method: str, batch: Clips, path: Path) -> None:
         begun = time.monotonic()
         found = recovery.recover(
-            self.inverter, method, batch.audio, batch.names, encoder=self.encoder, max_iter=self.max_iter,
-            restarts=self.restarts, box=self.box, seed=self.seed,
-        )  # fmt: skip
+            self.inverter,
+            method,
+            batch.audio,
+            batch.names,
+            encoder=self.encoder,
+            max_iter=self.max_iter,
+            restarts=self.restarts,
+            clip_to_prior=self.clip_to_prior,
+            seed=self.seed,
+        )
         finite = np.isfinite(found.objective) & np.isfinite(found.z).all(axis=1)
         finite &= np.isfinite(found.audio).all(axis=(1, 2))
         if not finite.all():
@@ -280,7 +295,7 @@ def score(
     heard: Mapping[str, tuple[Heard, Heard]],
     *,
     z_reference: np.ndarray | None = None,
-    box: float | None = None,
+    bound: float | None = None,
     splits: int = 1,
     resamples: int = 200,
     seed: int = 0,
@@ -293,7 +308,7 @@ def score(
         found: the reconstructions.
         heard: what each classifier, by name, hears in the clips and in the reconstructions.
         z_reference: float `[N, latent_dim]`, what the latents should be distributed like.
-        box: bound of a uniform prior.
+        bound: of a uniform prior.
         splits: of the inception score.
         resamples: of the bootstrap.
         seed: of splits and bootstrap.
@@ -308,7 +323,7 @@ def score(
         z=None if is_clips else found.z,
         z_true=clips.z,
         z_reference=z_reference,
-        box=box,
+        bound=bound,
         splits=splits,
     )
     numbers = {}

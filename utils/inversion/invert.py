@@ -23,7 +23,7 @@ from utils.options import SOLVERS, UserError
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
 POLISH_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
 
-Features = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # audio [B, T, C] to activations by tap
+Features = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # audio [B, T, C] to activations by block
 Progress = Callable[[int, float], None]  # rows that still run, median of their best objectives
 
 
@@ -75,9 +75,9 @@ def from_prior(generator: Any, seed: int, identities: Sequence[str], restarts: i
 
 
 def from_encoder(
-    generator: Any, encoder: Callable[[np.ndarray], Any], targets: np.ndarray, *, box: bool = True
+    generator: Any, encoder: Callable[[np.ndarray], Any], targets: np.ndarray, *, clip_to_prior: bool = True
 ) -> np.ndarray:
-    """An encoder's answer: audio `[B, T, C]` to z, float32 `[B, 1, latent_dim]`; in the prior's box if `box`.
+    """An encoder's answer: audio `[B, T, C]` to z, float32 `[B, 1, latent_dim]`; in the prior's box if `clip_to_prior`.
 
     Raises:
         UserError: when the encoder does not take the generator's audio or does not give its latents.
@@ -92,7 +92,7 @@ def from_encoder(
             f"--encoder: must give latents [B, {generator.latent_dim}], as the generator takes them. "
             f"Received: shape {z.shape} for {len(targets)} clips"
         )
-    lower, upper = _bounds(generator, box)
+    lower, upper = _bounds(generator, clip_to_prior)
     return np.clip(z, lower, upper)[:, None]
 
 
@@ -104,11 +104,11 @@ class Inverter:
         objective: one value per clip, see `utils.losses`.
         solver: `batched` (`utils.inversion.lbfgs`, all rows at once) or `scipy` (L-BFGS-B, one row after another: the
             paper's, which besides `max_iter` keeps SciPy's limit of 15,000 evaluations).
-        box: keep z in the prior's box [-1, 1]. Without effect for a normal prior, which has none.
+        clip_to_prior: keep z in the prior's box [-1, 1]. Without effect for a normal prior, which has none.
         polish: the same generator in float32, where `generator` computes in less: a search ends with a short
             one on it, and every objective and sample reported is its.
         features: what the objective's term `feature` compares: audio `[B, T, C]` to a classifier's activations
-            by tap, each float `[B, ...]`, differentiable. Those of the targets are computed once a search.
+            by block, each float `[B, ...]`, differentiable. Those of the targets are computed once a search.
 
     Raises:
         ValueError: for another solver.
@@ -121,7 +121,7 @@ class Inverter:
         objective: Objective,
         *,
         solver: str = "batched",
-        box: bool = True,
+        clip_to_prior: bool = True,
         polish: Any = None,
         features: Features | None = None,
     ):
@@ -132,7 +132,7 @@ class Inverter:
         features = features if objective.needs_features else _no_features
         self.generator = generator
         self._minimize = _minimize_batched if solver == "batched" else _minimize_scipy
-        self._bounds = _bounds(generator, box)
+        self._bounds = _bounds(generator, clip_to_prior)
         self._targets = _targets(generator, features)
         spec = _spec(self._targets)
         self._search = _value_and_gradient(generator, objective, features, spec)
@@ -191,7 +191,7 @@ def recover(
     encoder: Callable[[np.ndarray], Any] | None,
     max_iter: Mapping[str, int],
     restarts: int,
-    box: bool,
+    clip_to_prior: bool,
     seed: int,
     progress: Progress | None = None,
 ) -> Recovered:
@@ -205,21 +205,21 @@ def recover(
         encoder: as in `from_encoder`; not needed by `gradient`.
         max_iter: iterations of each start by method, of `gradient` and `hybrid`.
         restarts: starts of `gradient`.
-        box: the encoder's answer is clipped into the prior's box.
+        clip_to_prior: the encoder's answer is clipped into the prior's box.
         seed: of the starts of `gradient`.
         progress: called after each evaluation of a search.
     """
     if method == "gradient":
         starts = from_prior(inverter.generator, seed, identities, restarts)
     else:
-        starts = from_encoder(inverter.generator, encoder, targets, box=box)
+        starts = from_encoder(inverter.generator, encoder, targets, clip_to_prior=clip_to_prior)
     if method == "encoder":
         return inverter.evaluate(targets, starts[:, 0])
     return inverter.refine(targets, starts, max_iter=max_iter[method], progress=progress)
 
 
-def _bounds(generator: Any, box: bool) -> tuple[float, float]:
-    return (-1.0, 1.0) if box and generator.prior == "uniform" else (-np.inf, np.inf)
+def _bounds(generator: Any, clip_to_prior: bool) -> tuple[float, float]:
+    return (-1.0, 1.0) if clip_to_prior and generator.prior == "uniform" else (-np.inf, np.inf)
 
 
 def _no_features(audio: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -96,11 +96,22 @@ BY_JUDGE = (
 OF_LATENTS = (
     ("z-MSE", "latent_mse", "3"),
     ("Frechet distance of z", "latent_frechet_distance", "2"),
-    ("z outside the box", "outside_box", "%"),
+    ("z outside the box", "outside_prior", "%"),
 )
 # What rows of one part share, as shown under a table.
 PROTOCOL = (
-    *("n", "seed", "split", "alignment", "objective", "solver", "box", "max_iter", "hybrid_max_iter", "restarts"),
+    *(
+        "n",
+        "seed",
+        "split",
+        "alignment",
+        "objective",
+        "solver",
+        "clip_to_prior",
+        "max_iter",
+        "hybrid_max_iter",
+        "restarts",
+    ),
     *("precision", "batch_size", "splits", "resamples"),
 )
 
