@@ -34,11 +34,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from models.generator import PRIORS, Generator, load_generator
+from models.generator import Generator, load_generator
 from models.tf1 import AUDIO_TENSOR, Z_TENSOR
 from utils import options
 from utils.audio.files import join_windows, write_wav
 from utils.inversion.latents import Latents, save_latents
+from utils.inversion.prior import PRIORS
 from utils.options import LARGEST_SEED, UserError
 from utils.runs.files import to_json, write_json
 from utils.runs.folders import output_folder

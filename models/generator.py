@@ -16,10 +16,10 @@ import tensorflow as tf
 
 from models import tf1
 from models.wavegan import WaveGANGenerator
+from utils.inversion.prior import PRIORS
 from utils.options import UserError, one_line
 from utils.runs.files import read_json
 
-PRIORS = ("uniform", "normal")
 LARGEST_DIFFERENCE = 1e-4  # between the native network and the frozen graph, on samples in [-1, 1]
 DEFAULT_SAMPLE_RATE, DEFAULT_PRIOR = 16000, "uniform"  # the published models'
 CONTRACT = ("latent_dim", "num_samples", "num_channels", "sample_rate", "prior")
@@ -82,11 +82,8 @@ class Generator:
 
         Row i depends on seed and `start + i` only, so that a clip is the same in any batch.
         """
-        rows = [np.random.default_rng([seed, start + i]) for i in range(n)]
-        if self.prior == "uniform":
-            rows = [row.uniform(-1, 1, self.latent_dim) for row in rows]
-        else:
-            rows = [row.standard_normal(self.latent_dim) for row in rows]
+        prior = PRIORS[self.prior]
+        rows = [prior.draw(np.random.default_rng([seed, start + i]), self.latent_dim) for i in range(n)]
         return np.array(rows, np.float32).reshape(n, self.latent_dim)
 
     def _trial(self) -> np.ndarray:

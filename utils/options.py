@@ -327,7 +327,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
 
     A `UserError` becomes one line on stderr and exit code 2, and so does TensorFlow's running out of memory; an
-    interrupt from the keyboard exits with 130.
+    interrupt from the keyboard exits with 130, its message (`interrupts.resume_command`) on stderr.
     """
     try:
         code = main()
@@ -335,7 +335,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         _print_error(str(error))
         code = EXIT_USAGE
     except KeyboardInterrupt as interrupt:
-        _print_error(str(interrupt) or "interrupted")
+        print(str(interrupt) or "error: interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except Exception as error:
         if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which this module does not import

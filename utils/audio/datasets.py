@@ -26,7 +26,7 @@ import soxr
 import tensorflow as tf
 from tqdm import tqdm
 
-from utils.audio.files import ALIGNMENTS, find_audio, load_clip
+from utils.audio.files import ALIGNMENTS, Clip, Identity, find_audio, load_clip
 from utils.options import UserError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -38,7 +38,7 @@ _DONAHUE_FOLDERS = {"train": "train", "valid": "validation", "test": "test"}
 _LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
 _VALIDATION_PERCENT = 10
 _DECODE_CHUNK = 256
-_CACHE_FORMAT = 2  # counts up whenever the same files begin to be decoded to other samples
+_CACHE_FORMAT = 3  # counts up whenever the same files begin to be decoded to other samples
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Dataset:
         audio: int16 `[N, T, C]`, memory-mapped and read-only; x stands for x / 32768 (`to_float`).
         labels: int32 `[N]`, the digit, or -1 for every clip of an unlabelled folder.
         names: N source paths relative to the folder, sorted; repeated where a file gave several windows.
+        identities: N, what tells each window from every other.
         class_names: the names of labels 0, 1, ...; empty for an unlabelled folder.
         sample_rate: in Hz.
         layout: "speech commands", "sc09" or "unlabelled".
@@ -60,6 +61,7 @@ class Dataset:
     audio: np.ndarray
     labels: np.ndarray
     names: list[str]
+    identities: list[Identity]
     class_names: tuple[str, ...]
     sample_rate: int
     layout: str
@@ -144,9 +146,8 @@ def load_dataset(
             "Zero_*.wav ... (SC09), then for audio files at any depth"
         )
 
-    def decode(path: Path) -> np.ndarray:
-        clip = load_clip(path, num_samples, num_channels, sample_rate, window=window, alignment=ALIGNMENTS[alignment])
-        return to_int16(clip.windows)
+    def decode(path: Path) -> Clip:
+        return load_clip(path, num_samples, num_channels, sample_rate, window=window, alignment=ALIGNMENTS[alignment])
 
     options = [num_samples, num_channels, sample_rate, window, repr(ALIGNMENTS[alignment])]
     key = _cache_key(root, [entry.path for entry in entries], options)
@@ -164,6 +165,7 @@ def load_dataset(
         audio=np.memmap(folder / "audio.int16", np.int16, "r", shape=shape),
         labels=np.array(index["labels"], np.int32),
         names=index["names"],
+        identities=[Identity(sha256, start) for sha256, start in index["identities"]],
         class_names=() if layout == "unlabelled" else DIGITS,
         sample_rate=sample_rate,
         layout=layout,
@@ -352,12 +354,12 @@ def _write_cache(
     folder: Path,
     root: Path,
     entries: list[_Entry],
-    decode: Callable[[Path], np.ndarray],
+    decode: Callable[[Path], Clip],
     quiet: bool,
 ) -> None:
     """Decode beside `folder`, then rename; a second process doing the same is harmless."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    names, labels, problems = [], [], []
+    names, labels, identities, problems = [], [], [], []
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
         partial = Path(temporary) / "entry"
         partial.mkdir()
@@ -374,11 +376,12 @@ def _write_cache(
                         problems.append((name, str(decoded)))
                         tqdm.write(f"left out: {decoded}", file=sys.stderr)
                     else:
-                        out.write(decoded.tobytes())
-                        names += [name] * len(decoded)
-                        labels += [entry.label] * len(decoded)
+                        out.write(to_int16(decoded.windows).tobytes())
+                        names += [name] * len(decoded.windows)
+                        labels += [entry.label] * len(decoded.windows)
+                        identities += [(identity.sha256, identity.window_start) for identity in decoded.identities]
                 progress.update(len(chunk))
-        index = {"names": names, "labels": labels, "problems": problems}
+        index = {"names": names, "labels": labels, "identities": identities, "problems": problems}
         (partial / "index.json").write_text(json.dumps(index))
         try:
             os.rename(partial, folder)
@@ -387,8 +390,8 @@ def _write_cache(
                 raise
 
 
-def _attempt(decode: Callable[[Path], np.ndarray]) -> Callable[[_Entry], np.ndarray | UserError]:
-    def attempt(entry: _Entry) -> np.ndarray | UserError:
+def _attempt(decode: Callable[[Path], Clip]) -> Callable[[_Entry], Clip | UserError]:
+    def attempt(entry: _Entry) -> Clip | UserError:
         try:
             return decode(entry.path)
         except UserError as error:

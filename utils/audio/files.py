@@ -4,6 +4,7 @@ Everything that happens to a clip on the way in (channel mapping, resampling, ga
 recorded in `Clip.provenance`, so that a latent can always be traced back to the samples it stands for.
 """
 
+import hashlib
 import math
 import os
 import re
@@ -57,6 +58,27 @@ ALIGNMENTS = {
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What tells one window of audio from every other, in recovery and in tables alike.
+
+    Attributes:
+        sha256: of the file; for a generator's own sample its `own_sample_sha256`.
+        window_start: in samples at the generator's rate.
+    """
+
+    sha256: str
+    window_start: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.sha256} {self.window_start}"
+
+
+def own_sample_sha256(generator_sha256: str, seed: int, index: int) -> str:
+    """Stands for a file's hash where the clip is sample `index` of a generator's prior, by `seed`; hexadecimal."""
+    return hashlib.sha256(f"{generator_sha256} {seed} {index}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class Clip:
     """An audio file cut to the generator's shape.
 
@@ -73,6 +95,11 @@ class Clip:
 
     windows: np.ndarray
     provenance: dict[str, Any]
+
+    @property
+    def identities(self) -> list[Identity]:
+        """W identities, one a window."""
+        return [Identity(self.provenance["sha256"], start) for start in self.provenance["window_starts"]]
 
 
 def find_audio(root: str | Path) -> tuple[list[Path], list[tuple[Path, str]]]:

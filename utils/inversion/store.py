@@ -1,0 +1,77 @@
+"""The keyed result store: one record a finished unit of work, so that a run goes on where it was.
+
+A unit of work (a clip by one method, a cell of a table) has a name, which is its file's, and a key: all that its
+result depends on. A record is written once and whole; one that was written under another key counts as absent.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.runs.files import atomic_path, remove_torn, to_json
+
+KEY, FACTS = "key_sha256", "facts"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished unit of work.
+
+    Attributes:
+        facts: JSON-able.
+        arrays: by name, without pickle.
+    """
+
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class ResultStore:
+    """Records as `folder/NAME.npz`; a name may hold slashes.
+
+    Args:
+        folder: made when the first record is written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        """The file of a unit of work, there or not."""
+        return self.folder / f"{name}.npz"
+
+    def read(self, name: str, key: Mapping[str, Any]) -> Record | None:
+        """The record of a unit of work; None where there is none, none of this key, or a damaged one."""
+        try:
+            with np.load(self.path(name), allow_pickle=False) as file:
+                if str(file[KEY]) != key_sha256(key):
+                    return None
+                arrays = {member: file[member] for member in file.files if member not in (KEY, FACTS)}
+                return Record(json.loads(str(file[FACTS])), arrays)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.error):
+            return None
+
+    def write(self, name: str, key: Mapping[str, Any], record: Record) -> None:
+        """Writes a record atomically; equal records give equal bytes.
+
+        Raises:
+            ValueError: where the facts hold NaN or an infinity.
+        """
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_torn(path.parent)
+        arrays = {KEY: np.asarray(key_sha256(key)), FACTS: np.asarray(to_json(record.facts)), **record.arrays}
+        with atomic_path(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+
+
+def key_sha256(key: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON-able key, whatever the order of its entries; hexadecimal."""
+    plain = json.loads(to_json(key))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
