@@ -33,7 +33,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import utils  # noqa: F401  (sets thread and log settings before NumPy and TensorFlow load)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
@@ -285,8 +285,6 @@ def main() -> None:
         results_page.write_report(args.report, args.output, str(args.data))
         print(args.report)
         return None
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()  # the same seed gives the same result there too
     output_folder(args.output, Path("results"), "tables")
     bench = Workbench(args)
     if args.reconstructions:

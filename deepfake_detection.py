@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import utils  # noqa: F401  (sets thread and log settings before NumPy and TensorFlow load)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import keras

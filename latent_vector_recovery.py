@@ -36,7 +36,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import utils  # noqa: F401  (its environment variables must stand before NumPy and TensorFlow are imported)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
@@ -178,8 +178,6 @@ def main() -> int:
     if args.dry_run:
         return show_plan(args, inputs, problems)
     methods = list(METHODS) if args.method == "all" else [args.method]
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()  # the same seed gives the same result there too
     search = generator = load_generator(args.generator, args.precision)
     if args.precision != "float32" and search.network is not None:
         generator = load_generator(args.generator)

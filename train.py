@@ -38,7 +38,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import utils  # noqa: F401  (sets thread and log settings before NumPy and TensorFlow load)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import keras
@@ -292,8 +292,6 @@ def main() -> int:
             f"--batch_size: must be divisible by the {strategy.num_replicas_in_sync} devices. "
             f"Received: {args.batch_size}"
         )
-    if tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()  # a resumed run repeats an uninterrupted one there too
     with strategy.scope():
         generator = load_generator(args.generator, args.precision)
         classifier, judges = load_classifiers(args, generator)

@@ -26,7 +26,7 @@ import os
 import time
 from pathlib import Path
 
-import utils  # noqa: F401  (sets thread and log settings before NumPy and TensorFlow load)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -35,7 +35,7 @@ Examples:
   python train_wavegan.py drums/ --sample_rate 44100 --num_channels 2 --num_samples 65536
 """
 
-import utils  # noqa: F401  first: it sets what NumPy and TensorFlow read when imported
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import functools

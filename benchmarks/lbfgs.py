@@ -7,7 +7,7 @@ Run from the project's folder:
 
 import time
 
-import utils  # noqa: F401  (its environment variables must stand before NumPy is imported)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 import numpy as np  # isort: skip
 

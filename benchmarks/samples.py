@@ -11,7 +11,7 @@ Examples:
 
 from pathlib import Path
 
-import utils  # noqa: F401  (before NumPy and TensorFlow)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np

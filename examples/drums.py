@@ -19,7 +19,7 @@ import argparse
 import time
 from pathlib import Path
 
-import utils  # noqa: F401  (its environment variables must stand before NumPy and TensorFlow are imported)
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import keras

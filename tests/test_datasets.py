@@ -7,9 +7,9 @@ import pytest
 import soundfile
 import tensorflow as tf
 
+from utils.audio.augment import augment
 from utils.audio.datasets import (
     DIGITS,
-    augment,
     batch_indices,
     evaluation_batches,
     load_dataset,
