@@ -195,7 +195,8 @@ def test_undecodable_file_names_round_trip(tmp_path):
 
 def test_environment_is_complete_and_imports_nothing_heavy(repo_root):
     script = (
-        "import json, sys; from utils.runs.environment import describe_environment; print(json.dumps(describe_environment()));"
+        "import json, sys; from utils.runs.environment import describe_environment as describe;"
+        "print(json.dumps(describe()));"
         "assert not {'tensorflow', 'numpy'} & set(sys.modules)"
     )
     found = json.loads(subprocess.check_output([sys.executable, "-c", script], cwd=repo_root))
