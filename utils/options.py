@@ -285,6 +285,19 @@ def add_shared(group: argparse.ArgumentParser | argparse._ArgumentGroup, *names:
         group.add_argument(f"--{name}", **declaration)
 
 
+def add_input(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
+    """Declares the positional INPUT that every script reads its audio from; `args.input` is a Path.
+
+    Args:
+        parser: the script's.
+        help: what the audio is for.
+        default: the folder where it is looked for when none is named. None: it must be named.
+    """
+    parser.add_argument(
+        "input", type=_path, metavar="INPUT", nargs="?" if default else None, default=default, help=help
+    )
+
+
 def apply_preset(
     args: argparse.Namespace, parser: argparse.ArgumentParser, presets: Mapping[str, Mapping[str, Any]]
 ) -> argparse.Namespace:
