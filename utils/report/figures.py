@@ -24,13 +24,14 @@ STYLES = (
 LARGEST_PERPLEXITY = 30.0  # scikit-learn's default
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> None:
     """Writes `path` with the suffixes .png (200 dots an inch, 256 colours) and .svg, atomically.
 
     Equal figures give equal bytes. With a palette spectrograms take half the space.
     """
     with matplotlib.rc_context({"svg.hashsalt": "figure", "svg.fonttype": "none"}):
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        for suffix in suffixes:
+            metadata = {".png": {"Software": None}, ".svg": {"Date": None}}[suffix]
             with atomic_path(path.with_suffix(suffix)) as temporary:
                 figure.savefig(temporary, dpi=200, metadata=metadata)
                 if suffix == ".png":
