@@ -63,9 +63,9 @@ from utils.evaluation.rows import (
 )
 from utils.inversion import invert as recovery
 from utils.options import UserError
+from utils.report import results_md as results_page
+from utils.report import tables
 from utils.report.figures import reconstruction_figure, save_figure
-from utils.report.page import results_md as results_page
-from utils.report.page import tables
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, file_sha256
 from utils.runs.folders import output_folder

@@ -51,6 +51,7 @@ from models.generator import Generator, load_generator
 from utils import options
 from utils.audio.datasets import SPLITS, Dataset, load_dataset
 from utils.audio.files import ALIGNMENTS
+from utils.evaluation import detection
 from utils.evaluation.detection import (
     CLASSIFIERS,
     CONDITIONS,
@@ -61,7 +62,6 @@ from utils.evaluation.detection import (
     SYNTHETIC,
     UNTRAINED_LATENTS,
 )
-from utils.evaluation.rows import detection
 from utils.inversion import invert as recovery
 from utils.options import LARGEST_SEED, UserError
 from utils.report.figures import embedding_figure, save_figure, tsne

@@ -17,7 +17,7 @@ from models.generator import load_generator
 from utils.audio.datasets import DIGITS
 from utils.evaluation import rows as evaluation
 from utils.options import EXIT_OK, EXIT_USAGE
-from utils.report.page import tables
+from utils.report import tables
 from utils.runs.files import read_jsonl
 
 calculate_metrics = importlib.import_module("calculate_metrics")

@@ -14,6 +14,7 @@ from sklearn.metrics import det_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utils.evaluation import detection
 from utils.evaluation.detection import (
     CLASSIFIERS,
     LATENTS,
@@ -27,7 +28,6 @@ from utils.evaluation.detection import (
     match_silence_and_level,
     measure,
 )
-from utils.evaluation.rows import detection
 
 LABELS = np.repeat([0, 1], 50)
 

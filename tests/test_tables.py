@@ -10,8 +10,8 @@ import pytest
 from utils.evaluation.detection import CONDITIONS, LATENTS, SPECTROGRAMS, TAIL_LEVEL, UNTRAINED_LATENTS
 from utils.evaluation.rows import CLIPS, ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
 from utils.options import UserError
-from utils.report.page import results_md as results_page
-from utils.report.page import tables
+from utils.report import results_md as results_page
+from utils.report import tables
 
 
 def row(name, preset, shift=0.0, n=501, **changed):
