@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from utils.options import UserError
 from utils.runs import environment
+from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, atomic_path, read_json, read_jsonl, write_json
 from utils.runs.folders import keep_options, new_run, output_folder, tee_log
@@ -264,3 +265,18 @@ def test_tee_log_appends_both_streams_and_the_traceback(tmp_path, capsys):
     assert text.startswith("out\nerr\nagain\nTraceback ") and "ZeroDivisionError" in text
     assert "late" not in text
     assert capsys.readouterr() == ("out\nagain\n", "err\nlate\n")
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 50])
+def test_batches_end_to_end_are_the_whole(size):
+    rows, seen = np.arange(14.0).reshape(7, 2), []
+
+    def function(batch):
+        seen.append(len(batch))
+        return {"sum": batch.sum(axis=1), "pair": (batch, batch[:, :1] * 2)}
+
+    found = in_batches(function, rows, size)
+    np.testing.assert_array_equal(found["sum"], rows.sum(axis=1))
+    np.testing.assert_array_equal(found["pair"][0], rows)
+    np.testing.assert_array_equal(found["pair"][1], rows[:, :1] * 2)
+    assert sum(seen) == 7 and max(seen) <= size

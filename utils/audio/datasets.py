@@ -136,7 +136,7 @@ def load_dataset(
     if alignment not in ALIGNMENTS:
         raise ValueError(f"alignment must be one of {', '.join(ALIGNMENTS)}. Received: {alignment!r}")
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; a folder of audio files is needed, for example SC09")
+        raise UserError(f"{root}: no such folder; name a folder of audio, or fetch SC09 with: python download.py sc09")
 
     layout, entries, problems, absent = _scan(root, split)
     if not entries:
