@@ -11,22 +11,28 @@ from utils.options import UserError, one_line
 from utils.runs.files import atomic_path
 
 
-def load_keras(file: Path, kind: str, remedy: str) -> keras.Model:
-    """Read a `.keras` file.
+def existing_file(file: Path, kind: str, remedy: str) -> Path:
+    """The file, if it is there.
 
     Args:
-        file: the path.
-        kind: what it should hold, e.g. "encoder", for the message when there is no such file.
-        remedy: how to get one, for the same message.
-
-    Returns:
-        The model, uncompiled.
+        file: a path.
+        kind: what it should hold, e.g. "encoder", for the message.
+        remedy: how to get one, for the message.
 
     Raises:
-        UserError: no such file, or one that Keras cannot read.
+        UserError: no such file.
     """
     if not file.is_file():
         raise UserError(f"{file}: no such {kind}; {remedy}")
+    return file
+
+
+def load_keras(file: Path) -> keras.Model:
+    """Read a `.keras` file; the model is uncompiled.
+
+    Raises:
+        UserError: where Keras cannot read it.
+    """
     try:
         return keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises many kinds for a damaged file

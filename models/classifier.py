@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from models.checkpoints import load_keras
+from models.checkpoints import existing_file, load_keras
 from models.resnet import BLOCK_NAMES, Spectrogram, resnet18
 from utils.options import UserError
 from utils.spectrograms import magnitude, stft
@@ -128,9 +128,14 @@ def middle_block_features(model: Classifier) -> Callable[[tf.Tensor], dict[str, 
 
 
 def find_classifier(path: str | Path) -> Path:
-    """The `.keras` file that `path` names: itself, or classifier.keras in a folder."""
+    """The `.keras` file that `path` names: itself, or classifier.keras in a folder.
+
+    Raises:
+        UserError: no such file.
+    """
     path = Path(path)
-    return path / FILE_NAME if path.is_dir() else path
+    remedy = f"train_sc09_classifier.py --export classifier_checkpoint/{FILE_NAME} trains one"
+    return existing_file(path / FILE_NAME if path.is_dir() else path, "classifier", remedy)
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -146,8 +151,7 @@ def load_classifier(path: str | Path) -> Classifier:
         UserError: no such file, a damaged one, or a Keras model of another kind.
     """
     file = find_classifier(path)
-    remedy = f"train_sc09_classifier.py --export classifier_checkpoint/{FILE_NAME} trains one"
-    model = load_keras(file, "classifier", remedy)
+    model = load_keras(file)
     if not isinstance(model, Classifier):
         raise UserError(f"{file}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py")
     return model

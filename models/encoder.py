@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from models.checkpoints import load_keras
+from models.checkpoints import existing_file, load_keras
 from models.resnet import Spectrogram, resnet18
 
 FILE_NAME = "encoder.keras"
@@ -96,12 +96,17 @@ class Encoder(keras.Model):
 
 
 def find_encoder(path: str | Path) -> Path:
-    """The `.keras` file that `path` names: itself, or in a folder the only one, or else encoder.keras."""
+    """The `.keras` file that `path` names: itself, or in a folder the only one, or else encoder.keras.
+
+    Raises:
+        UserError: no such file.
+    """
     path = Path(path)
-    if not path.is_dir():
-        return path
-    files = list(path.glob("*.keras"))
-    return files[0] if len(files) == 1 else path / FILE_NAME
+    if path.is_dir():
+        files = list(path.glob("*.keras"))
+        path = files[0] if len(files) == 1 else path / FILE_NAME
+    remedy = f"train.py --export inverse_mapping_checkpoint/{FILE_NAME} trains one, --encoder names another"
+    return existing_file(path, "encoder", remedy)
 
 
 def load_encoder(path: str | Path) -> keras.Model:
@@ -117,5 +122,4 @@ def load_encoder(path: str | Path) -> keras.Model:
     Raises:
         UserError: no such file, or a damaged one.
     """
-    remedy = f"train.py --export inverse_mapping_checkpoint/{FILE_NAME} trains one, --encoder names another"
-    return load_keras(find_encoder(path), "encoder", remedy)
+    return load_keras(find_encoder(path))

@@ -149,7 +149,7 @@ def load_generator(
     """
     path = Path(spec)
     if not path.exists() and re.fullmatch(r"[\w.]+:\w+", str(spec)):
-        return _from_factory(str(spec), sample_rate, prior)
+        return _with_precision_note(_from_factory(str(spec), sample_rate, prior), spec, precision)
     if not path.exists():
         raise UserError(
             f"--generator {spec}: no such file or folder; a generator is a TF1 folder (infer.meta and "
@@ -179,6 +179,10 @@ def load_generator(
             f"--generator {spec}: looked for infer.meta with model.ckpt* (TF1 folder), saved_model.pb "
             f"(SavedModel folder), *.pb or *.keras; found {found}"
         )
+    return _with_precision_note(generator, spec, precision)
+
+
+def _with_precision_note(generator: Generator, spec: str | Path, precision: str) -> Generator:
     if precision != "float32" and generator.network is None:
         generator.notes.append(f"{spec}: not a native WaveGAN: it computes as saved, not in {precision}")
     return generator

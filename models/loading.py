@@ -1,0 +1,172 @@
+"""The networks that a script's options name: found before any is loaded, and checked against each other once.
+
+networks = Networks(args.generator, encoder=args.encoder, classifier=args.classifier, precision=args.precision)
+inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior)
+"""
+
+import sys
+from collections.abc import Callable
+from functools import cached_property
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.classifier import (
+    Classifier,
+    classifier_features,
+    find_classifier,
+    load_classifier,
+    middle_block_features,
+)
+from models.encoder import Encoder, find_encoder, load_encoder
+from models.generator import Generator, load_generator
+from utils.inversion.invert import Inverter, from_encoder
+from utils.losses import Objective
+from utils.options import UserError
+from utils.runs.batches import in_batches
+from utils.runs.files import file_sha256
+
+CLIP_FACTS = ("num_samples", "num_channels", "sample_rate")
+
+
+class Networks:
+    """The networks of a run, each loaded when it is first asked for, and checked by `check_fit`.
+
+    What `check_fit` warns of is printed on stderr, at most once for each network.
+
+    Args:
+        generator: what `--generator` names, as in `models.generator.load_generator`.
+        precision: "float32" or "mixed_bfloat16"; the latter only changes `fast_generator`.
+        alignment: the name in `utils.audio.files.ALIGNMENTS` with which the run reads its clips; None where it reads
+            none.
+        paths: by option what names each other network, None for one that the run does without: `encoder`,
+            `classifier`; every other name is a judge's.
+
+    Raises:
+        UserError: where there is no such file.
+    """
+
+    def __init__(
+        self, generator: str, *, precision: str = "float32", alignment: str | None = None, **paths: str | None
+    ):
+        self.precision, self.alignment = precision, alignment
+        self._generator = generator
+        self._paths = {name: path for name, path in paths.items() if path is not None}
+        find = {"encoder": find_encoder}
+        self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
+
+    @cached_property
+    def fast_generator(self) -> Generator:
+        """The generator in the run's precision, to search and to train with."""
+        return load_generator(self._generator, self.precision)
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The generator in float32; the same object as `fast_generator` where that computes in nothing less."""
+        fast = self.fast_generator
+        return fast if self.precision == "float32" or fast.network is None else load_generator(self._generator)
+
+    @cached_property
+    def encoder(self) -> keras.Model:
+        """An `Encoder`, or any Keras model that answers the generator's audio with its latents."""
+        model = load_encoder(self._files["encoder"])
+        if isinstance(model, Encoder):
+            self._check("encoder", model)
+        else:
+            silence = np.zeros((1, self.generator.num_samples, self.generator.num_channels), np.float32)
+            from_encoder(self.generator, lambda audio: model(audio, training=False), silence)
+        return model
+
+    @cached_property
+    def encode(self) -> Callable[[np.ndarray], tf.Tensor]:
+        """The encoder in inference mode, traced once: audio float32 `[B, T, C]` to z `[B, latent_dim]`."""
+        model = self.encoder
+        audio = tf.TensorSpec([None, self.generator.num_samples, self.generator.num_channels], tf.float32)
+        return tf.function(lambda audio: model(audio, training=False), input_signature=[audio], autograph=False)
+
+    @cached_property
+    def classifiers(self) -> dict[str, Classifier]:
+        """The classifier and the judges that were named, by option."""
+        models = {name: load_classifier(file) for name, file in self._files.items() if name != "encoder"}
+        for name, model in models.items():
+            self._check(name, model)
+        return models
+
+    def classify(self, audio: np.ndarray, batch_size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Each classifier's answers for clips `[N, T, C]`: float32 probabilities `[N, classes]` and pooled features
+        `[N, D]`."""
+        return {name: in_batches(classify, audio, batch_size) for name, classify in self._classify.items()}
+
+    @cached_property
+    def _classify(self) -> dict[str, Callable]:
+        return {name: _classification(model) for name, model in self.classifiers.items()}
+
+    def inverter(self, objective: Objective, *, solver: str = "batched", clip_to_prior: bool = True) -> Inverter:
+        """An `Inverter` that searches in the run's precision and ends in float32.
+
+        Raises:
+            UserError: for an objective with the term `feature` where no classifier was named.
+        """
+        features = None
+        if objective.needs_features and "classifier" in self.classifiers:
+            model = self.classifiers["classifier"]
+            exact = model if model.options["precision"] == "float32" else model.with_precision("float32")
+            features = middle_block_features(exact)
+        fast, exact = self.fast_generator, self.generator
+        polish = None if fast is exact else exact
+        return Inverter(fast, objective, solver=solver, clip_to_prior=clip_to_prior, polish=polish, features=features)
+
+    def sha256(self, name: str) -> str | None:
+        """Of the weights of "generator" or of another network's file, hexadecimal; None for one that is not named."""
+        if name == "generator":
+            return self.generator.fingerprint
+        return file_sha256(self._files[name]) if name in self._files else None
+
+    def _check(self, name: str, model: Encoder | Classifier) -> None:
+        for note in check_fit(f"--{name} {self._paths[name]}", model, self.generator, self.alignment):
+            print(f"warning: {note}", file=sys.stderr)
+
+
+def check_fit(flag: str, network: Encoder | Classifier, generator: Generator, alignment: str | None) -> list[str]:
+    """A network must take the clips that the generator gives, and an encoder answer with its latents.
+
+    Args:
+        flag: the option that named the network, and its value.
+        network: an encoder, a classifier or a judge.
+        generator: that it is used with.
+        alignment: with which the run reads its clips; None where it reads none.
+
+    Returns:
+        Notes of one line: what the network was trained with, where that was another generator or alignment.
+
+    Raises:
+        UserError: another length, number of channels, rate or size of z.
+    """
+    takes, gives = ([getattr(model, fact) for fact in CLIP_FACTS] for model in (network, generator))
+    if takes != gives:
+        raise UserError(
+            f"{flag}: takes {takes[0]} samples of {takes[1]} channel(s) at {takes[2]} Hz, the generator gives "
+            f"{gives[0]} of {gives[1]} at {gives[2]} Hz; name one that was trained for this generator's clips"
+        )
+    trained_with = network.options
+    if trained_with.get("latent_dim", generator.latent_dim) != generator.latent_dim:
+        raise UserError(
+            f"{flag}: gives {trained_with['latent_dim']} latents, the generator takes {generator.latent_dim}; name "
+            "one that was trained on this generator"
+        )
+    used_with = {"generator": generator.fingerprint, "alignment": alignment}
+    return [
+        f"{flag}: was trained with another {name}, {trained_with[name][:12]}"
+        for name, ours in used_with.items()
+        if ours and trained_with.get(name) and trained_with[name] != ours
+    ]
+
+
+def _classification(model: Classifier) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
+    @tf.function(input_signature=[tf.TensorSpec([None, model.num_samples, model.num_channels])], autograph=False)
+    def classify(audio):
+        features = classifier_features(model, audio)
+        return features["probabilities"], features["pooled"]
+
+    return classify
