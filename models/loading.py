@@ -21,7 +21,7 @@ from models.classifier import (
 )
 from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
-from utils.inversion.invert import Inverter, from_encoder
+from utils.inversion.invert import Inverter, Recovery, from_encoder
 from utils.losses import Objective
 from utils.options import UserError
 from utils.runs.batches import in_batches
@@ -116,6 +116,21 @@ class Networks:
         fast, exact = self.fast_generator, self.generator
         polish = None if fast is exact else exact
         return Inverter(fast, objective, solver=solver, clip_to_prior=clip_to_prior, polish=polish, features=features)
+
+    def recovery(
+        self, inverter: Inverter, *, max_iter: int, hybrid_max_iter: int, restarts: int, seed: int
+    ) -> Recovery:
+        """The paper's methods with this run's networks; the encoder is loaded where one was named."""
+        hashes = {f"{name}_sha256": self.sha256(name) for name in ("generator", "encoder")}
+        hashes["classifier_sha256"] = self.sha256("classifier") if inverter.objective.needs_features else None
+        return Recovery(
+            inverter,
+            encoder=self.encode if "encoder" in self._files else None,
+            max_iter={"gradient": max_iter, "hybrid": hybrid_max_iter},
+            restarts=restarts,
+            seed=seed,
+            networks={"precision": self.precision, **hashes},
+        )
 
     def sha256(self, name: str) -> str | None:
         """Of the weights of "generator" or of another network's file, hexadecimal; None for one that is not named."""

@@ -1,25 +1,30 @@
 """Recovering latents: the z with which a generator reproduces given audio, for a batch of clips at a time.
 
-Three methods, as in the paper (`recover`): an encoder's answer (`from_encoder`, then `Inverter.evaluate`), L-BFGS from
+Three methods, as in the paper (`Recovery`): an encoder's answer (`from_encoder`, then `Inverter.evaluate`), L-BFGS from
 the prior (`from_prior`, then `Inverter.refine`), and both in a row (`from_encoder`, then `Inverter.refine`).
 
-A generator here is anything with `latent_dim`, `num_samples`, `num_channels`, `prior` (`uniform` in [-1, 1]
-or `normal`) and `sample_prior`, called as z `[B, latent_dim]` to audio `[B, T, C]`, differentiable in z.
+A generator here is anything with `latent_dim`, `num_samples`, `num_channels`, `prior` (a name in
+`utils.inversion.prior.PRIORS`) and `sample_prior`, called as z `[B, latent_dim]` to audio `[B, T, C]`, differentiable
+in z.
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 import tensorflow as tf
 
-from utils.inversion import lbfgs
+from utils.audio.files import Identity
+from utils.inversion import lbfgs, scipy_lbfgs
+from utils.inversion.prior import PRIORS
 from utils.losses import Objective, Point
-from utils.options import SOLVERS, UserError
+from utils.options import UserError
 
+METHODS = ("encoder", "gradient", "hybrid")
+SOLVERS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
 POLISH_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
 
@@ -49,6 +54,12 @@ class Recovered:
     def __getitem__(self, clips: slice) -> "Recovered":
         return Recovered(**{name: value[clips] for name, value in vars(self).items()})
 
+    @property
+    def finite(self) -> np.ndarray:
+        """`[B]` bool: whether generator and objective were."""
+        finite = np.isfinite(self.objective) & np.isfinite(self.z).all(axis=1)
+        return finite & np.isfinite(self.audio).all(axis=(1, 2))
+
     @staticmethod
     def concatenate(parts: Sequence["Recovered"]) -> "Recovered":
         columns = {name: [vars(part)[name] for part in parts] for name in vars(parts[0])}
@@ -56,12 +67,12 @@ class Recovered:
         return Recovered(**{name: np.concatenate(column) for name, column in columns.items()}, **lists)
 
 
-def from_prior(generator: Any, seed: int, identities: Sequence[str], restarts: int = 1) -> np.ndarray:
+def from_prior(generator: Any, seed: int, identities: Sequence[Identity], restarts: int = 1) -> np.ndarray:
     """Starts from the prior that depend on the seed, the clip and the restart, not on the batch around them.
 
     Args:
         seed: of the run.
-        identities: a text per clip that names it, e.g. its file's hash and window.
+        identities: of the clips.
         restarts: K; the first ones are the same for a larger K.
 
     Returns:
@@ -92,8 +103,7 @@ def from_encoder(
             f"--encoder: must give latents [B, {generator.latent_dim}], as the generator takes them. "
             f"Received: shape {z.shape} for {len(targets)} clips"
         )
-    lower, upper = _bounds(generator, clip_to_prior)
-    return np.clip(z, lower, upper)[:, None]
+    return np.clip(z, *_bounds(generator, clip_to_prior))[:, None]
 
 
 class Inverter:
@@ -103,8 +113,8 @@ class Inverter:
         generator: searched with.
         objective: one value per clip, see `utils.losses`.
         solver: `batched` (`utils.inversion.lbfgs`, all rows at once) or `scipy` (L-BFGS-B, one row after another: the
-            paper's, which besides `max_iter` keeps SciPy's limit of 15,000 evaluations).
-        clip_to_prior: keep z in the prior's box [-1, 1]. Without effect for a normal prior, which has none.
+            paper's).
+        clip_to_prior: keep z in the prior's box. Without effect for a normal prior, which has none.
         polish: the same generator in float32, where `generator` computes in less: a search ends with a short
             one on it, and every objective and sample reported is its.
         features: what the objective's term `feature` compares: audio `[B, T, C]` to a classifier's activations
@@ -130,9 +140,7 @@ class Inverter:
         if objective.needs_features and features is None:
             raise UserError(f"--objective: the term feature needs a --classifier. Received: {objective}")
         features = features if objective.needs_features else _no_features
-        self.generator = generator
-        self._minimize = _minimize_batched if solver == "batched" else _minimize_scipy
-        self._bounds = _bounds(generator, clip_to_prior)
+        self.generator, self.objective, self.solver, self.clip_to_prior = generator, objective, solver, clip_to_prior
         self._targets = _targets(generator, features)
         spec = _spec(self._targets)
         self._search = _value_and_gradient(generator, objective, features, spec)
@@ -142,7 +150,7 @@ class Inverter:
     def refine(
         self, targets: np.ndarray, starts: np.ndarray, *, max_iter: int, progress: Progress | None = None
     ) -> Recovered:
-        """Searches from each start; of a clip's ends the one with the smallest objective is kept.
+        """Searches from each start; of a clip's results the one with the smallest objective is kept.
 
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
@@ -151,75 +159,123 @@ class Inverter:
             progress: called after each evaluation.
         """
         clips, restarts, latent_dim = starts.shape
-        rows = starts.reshape(-1, latent_dim)
         targets = self._targets(tf.constant(targets))
-        found = self._run(self._search, targets, rows, restarts, max_iter, progress)
-        best = found.fun.reshape(clips, restarts).argmin(axis=1) + restarts * np.arange(clips)
-        z, status = found.x[best], [lbfgs.Status(found.status[i]).name for i in best]
-        evaluations = found.evaluations.reshape(clips, restarts).sum(axis=1)
-        curve = [found.curve[i] for i in best]
+        result = self._minimize(self._search, targets, starts.reshape(-1, latent_dim), restarts, max_iter, progress)
+        best = result.fun.reshape(clips, restarts).argmin(axis=1) + restarts * np.arange(clips)
+        z, status = result.x[best], [result.status_names[i] for i in best]
+        evaluations = result.evaluations.reshape(clips, restarts).sum(axis=1)
+        curve = [result.curve[i] for i in best]
         if self._polish:
-            polished = self._run(self._polish, targets, z, 1, -(-max_iter // POLISH_SHARE), progress)
+            polished = self._minimize(self._polish, targets, z, 1, -(-max_iter // POLISH_SHARE), progress)
             z, status = polished.x, polished.status_names
             evaluations = evaluations + polished.evaluations
             curve = [np.concatenate(parts) for parts in zip(curve, polished.curve, strict=True)]
-        objective, audio = (x.numpy() for x in self._forward(tf.constant(z), targets))
-        return Recovered(z, audio, objective.astype(np.float64), evaluations, status, curve)
+        objective, audio = self._forward(tf.constant(z), targets)
+        return Recovered(z, audio.numpy(), objective.numpy().astype(np.float64), evaluations, status, curve)
 
     def evaluate(self, targets: np.ndarray, z: np.ndarray) -> Recovered:
         """What given latents, float32 `[B, latent_dim]`, give without a search: one evaluation each."""
-        targets = self._targets(tf.constant(targets))
-        objective, audio = (x.numpy() for x in self._forward(tf.constant(z), targets))
-        objective = objective.astype(np.float64)
-        ones = np.ones(len(z), int)
-        return Recovered(z, audio, objective, ones, ["encoded"] * len(z), list(objective[:, None]))
+        objective, audio = self._forward(tf.constant(z), self._targets(tf.constant(targets)))
+        objective = objective.numpy().astype(np.float64)
+        return Recovered(
+            z, audio.numpy(), objective, np.ones(len(z), int), ["encoded"] * len(z), list(objective[:, None])
+        )
 
-    def _run(self, compiled, targets, rows, restarts, max_iter, progress) -> lbfgs.Result:
+    def _minimize(self, compiled, targets, rows, restarts, max_iter, progress) -> lbfgs.Result:
         def value_and_gradient(x, index):
             return compiled(tf.constant(x), tf.constant(index // restarts), targets)
 
-        lower, upper = self._bounds
-        return self._minimize(value_and_gradient, rows, lower, upper, max_iter, progress)
+        def callback(evaluations, index, best):
+            progress(len(index), float(np.median(best)))
+
+        lower, upper = _bounds(self.generator, self.clip_to_prior)
+        return SOLVERS[self.solver](
+            value_and_gradient,
+            rows,
+            lower=lower,
+            upper=upper,
+            max_iter=max_iter,
+            tol_grad=TOLERANCE,
+            tol_change=TOLERANCE,
+            callback=callback if progress else None,
+        )
 
 
-def recover(
-    inverter: Inverter,
-    method: str,
-    targets: np.ndarray,
-    identities: Sequence[str],
-    *,
-    encoder: Callable[[np.ndarray], Any] | None,
-    max_iter: Mapping[str, int],
-    restarts: int,
-    clip_to_prior: bool,
-    seed: int,
-    progress: Progress | None = None,
-) -> Recovered:
-    """Latents of a batch of clips by one of the paper's methods.
+@dataclass(frozen=True)
+class Recovery:
+    """The paper's three methods and their settings: what all clips of a run share.
 
-    Args:
+    Attributes:
         inverter: evaluates and searches.
-        method: `encoder`, `gradient` or `hybrid`.
-        targets: float32 `[B, T, C]` in [-1, 1].
-        identities: B names, as in `from_prior`.
-        encoder: as in `from_encoder`; not needed by `gradient`.
+        encoder: as in `from_encoder`; None where only `gradient` is wanted.
         max_iter: iterations of each start by method, of `gradient` and `hybrid`.
         restarts: starts of `gradient`.
-        clip_to_prior: the encoder's answer is clipped into the prior's box.
         seed: of the starts of `gradient`.
-        progress: called after each evaluation of a search.
+        networks: JSON-able: `encoder_sha256`, and what else tells networks that give other results.
     """
-    if method == "gradient":
-        starts = from_prior(inverter.generator, seed, identities, restarts)
-    else:
-        starts = from_encoder(inverter.generator, encoder, targets, clip_to_prior=clip_to_prior)
-    if method == "encoder":
-        return inverter.evaluate(targets, starts[:, 0])
-    return inverter.refine(targets, starts, max_iter=max_iter[method], progress=progress)
+
+    inverter: Inverter
+    encoder: Callable[[np.ndarray], Any] | None
+    max_iter: Mapping[str, int]
+    restarts: int
+    seed: int
+    networks: Mapping[str, Any]
+
+    def __call__(
+        self, method: str, targets: np.ndarray, identities: Sequence[Identity], progress: Progress | None = None
+    ) -> Recovered:
+        """Latents of a batch of clips.
+
+        Args:
+            method: a name in `METHODS`.
+            targets: float32 `[B, T, C]` in [-1, 1].
+            identities: of the B clips.
+            progress: called after each evaluation of a search.
+        """
+        inverter = self.inverter
+        if method == "gradient":
+            starts = from_prior(inverter.generator, self.seed, identities, self.restarts)
+        else:
+            clip = inverter.clip_to_prior
+            starts = from_encoder(inverter.generator, self.encoder, targets, clip_to_prior=clip)
+        if method == "encoder":
+            return inverter.evaluate(targets, starts[:, 0])
+        return inverter.refine(targets, starts, max_iter=self.max_iter[method], progress=progress)
+
+    def in_batches(
+        self,
+        method: str,
+        targets: np.ndarray,
+        identities: Sequence[Identity],
+        *,
+        batch_size: int,
+        progress: Progress | None = None,
+    ) -> tuple[Recovered, np.ndarray]:
+        """Latents of any number N of clips, `batch_size` computed together; and float64 `[N]`: the seconds they took,
+        those of a batch shared equally."""
+        parts, seconds = [], []
+        for first in range(0, len(targets), batch_size):
+            batch, started_at = slice(first, first + batch_size), time.monotonic()
+            parts.append(self(method, targets[batch], identities[batch], progress))
+            size = len(parts[-1].z)
+            seconds += [(time.monotonic() - started_at) / size] * size
+        return Recovered.concatenate(parts), np.array(seconds)
+
+    def settings(self, method: str) -> dict[str, Any]:
+        """All that the result of a method depends on besides the clips; JSON-able."""
+        inverter = self.inverter
+        settings = {"method": method, "objective": str(inverter.objective), "clip_to_prior": inverter.clip_to_prior}
+        settings |= self.networks
+        if method != "encoder":
+            settings |= {"solver": inverter.solver, "max_iter": self.max_iter[method]}
+        if method == "gradient":
+            settings |= {"restarts": self.restarts, "seed": self.seed, "encoder_sha256": None}
+        return settings
 
 
 def _bounds(generator: Any, clip_to_prior: bool) -> tuple[float, float]:
-    return (-1.0, 1.0) if clip_to_prior and generator.prior == "uniform" else (-np.inf, np.inf)
+    prior = PRIORS[generator.prior]
+    return (prior.low, prior.high) if clip_to_prior else (-np.inf, np.inf)
 
 
 def _no_features(audio: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -271,74 +327,7 @@ def _forward(generator: Any, objective: Objective, features: Features, targets_s
     return forward
 
 
-def _minimize_batched(value_and_gradient, rows, lower, upper, max_iter, progress) -> lbfgs.Result:
-    def callback(evaluations, index, best):
-        progress(len(index), float(np.median(best)))
-
-    return lbfgs.minimize(
-        value_and_gradient,
-        rows,
-        lower=lower,
-        upper=upper,
-        max_iter=max_iter,
-        tol_grad=TOLERANCE,
-        tol_change=TOLERANCE,
-        callback=callback if progress else None,
-    )
-
-
-def _minimize_scipy(value_and_gradient, rows, lower, upper, max_iter, progress) -> lbfgs.Result:
-    """SciPy's L-BFGS-B, row after row, with the result of `utils.inversion.lbfgs.minimize`."""
-    ends = []
-    for row, start in enumerate(rows):
-        ends.append(_minimize_one(value_and_gradient, row, start, lower, upper, max_iter))
-        if progress:
-            progress(len(rows) - 1 - row, ends[-1][1])
-    x, fun, iterations, status, curve = zip(*ends, strict=True)
-    return lbfgs.Result(
-        x=np.array(x),
-        fun=np.array(fun),
-        evaluations=np.array([len(c) for c in curve]),
-        iterations=np.array(iterations),
-        status=np.array(status),
-        curve=list(curve),
-    )
-
-
-def _minimize_one(value_and_gradient, row, start, lower, upper, max_iter):
-    best_x, best, curve = start, np.inf, []
-
-    def function(x):
-        nonlocal best_x, best
-        x = x.astype(np.float32)
-        value, gradient = value_and_gradient(x[None], np.array([row], np.int32))
-        value, gradient = float(value[0]), np.asarray(gradient[0], np.float64)
-        if not (np.isfinite(value) and np.isfinite(gradient).all()):
-            value, gradient = np.inf, np.zeros_like(gradient)
-        if value < best:
-            best_x, best = x, value
-        curve.append(best)
-        return value, gradient
-
-    bounded = np.isfinite(lower)
-    end = scipy.optimize.minimize(
-        function,
-        start.astype(np.float64),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=scipy.optimize.Bounds(lower, upper) if bounded else None,
-        tol=TOLERANCE,
-        options={"maxiter": max_iter},
-    )
-    return best_x, best, end.nit, _scipy_status(end, curve, max_iter), np.array(curve)
-
-
-def _scipy_status(end, curve, max_iter) -> lbfgs.Status:
-    if curve[0] == np.inf:
-        return lbfgs.Status.nonfinite_start
-    if end.status == 1:
-        return lbfgs.Status.max_iter if end.nit >= max_iter else lbfgs.Status.max_evals
-    if end.status == 2:
-        return lbfgs.Status.line_search_failed
-    gradient_is_small = "PGTOL" in end.message.upper() or "PROJECTED GRADIENT" in end.message.upper()
-    return lbfgs.Status.converged_gradient if gradient_is_small else lbfgs.Status.converged_change
+def recover(inverter, method, targets, identities, *, encoder, max_iter, restarts, clip_to_prior, seed):
+    """`Recovery` of one batch: goes when the tables take `Networks.recovery`."""
+    recovery = Recovery(inverter, encoder, max_iter, restarts, seed, {})
+    return recovery(method, targets, identities)
