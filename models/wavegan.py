@@ -14,8 +14,6 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.linalg
-import scipy.optimize
 import tensorflow as tf
 
 LENGTHS = (16384, 32768, 65536)
@@ -265,20 +263,6 @@ class WaveGANGenerator:
         """Singular values of dG/dz at one z, float32 `[latent_dim]`, largest first; float64 `[latent_dim]`."""
         return np.linalg.svd(self.jacobian(z), compute_uv=False)
 
-    def activations(self, z: tf.Tensor, count: int) -> list[tf.Tensor]:
-        """What the first `count` upsampling layers give, after their ReLU, at z float32 `[B, latent_dim]`.
-
-        Returns:
-            One tensor a layer, `[B, frames, channels]`, in the convolutions' dtype.
-        """
-        arch = self.architecture
-        kernels = self._kernels()
-        h, found = tf.nn.relu(self._first_frames(z)), []
-        for i, (layer, (w, w_back)) in enumerate(zip(arch.upsamplings[:count], kernels, strict=False)):
-            h = tf.nn.relu(layer(tf.cast(h, self.compute_dtype), w, w_back) + self._bias(i))
-            found.append(h)
-        return found
-
     def _kernels(self):
         """Each layer's polyphase kernel, and its `transposed_kernel` where that is a constant."""
         return self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
@@ -325,98 +309,6 @@ class WaveGANGenerator:
 def _per_direction(x: tf.Tensor, k: int) -> tf.Tensor:
     """Repeat each row k times, to stand beside k tangents a row."""
     return tf.repeat(x, k, axis=0)
-
-
-def revive(architecture: Architecture, weights: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Draw anew the channels that hardly any latent activates, and what the next layer makes of them.
-
-    A ReLU that is always off gives no gradient: training cannot bring it back by itself. A channel counts as dead
-    where fewer than 1 in 1000 of its outputs, over 64 latents from U(-1, 1), are positive. Incoming weights are
-    drawn as at the start, outgoing ones at a tenth of that, so that the output hardly changes.
-
-    Args:
-        architecture: hyper-parameters; `zeros` upsampling.
-        weights: TF1 name to float32 array.
-        seed: of the draws.
-
-    Returns:
-        TF1 name to float32 array, a copy.
-    """
-    fresh, revived = initial_weights(architecture, seed), {name: np.array(w) for name, w in weights.items()}
-    z = _prior(architecture, 64, seed)
-    h = z @ weights["G/z_project/dense/kernel"] + weights["G/z_project/dense/bias"]
-    h = tf.nn.relu(tf.reshape(h, [-1, FIRST_FRAMES, architecture.first_channels]))
-    names, layers = architecture.layer_names, architecture.upsamplings
-    for i, (name, layer) in enumerate(zip(names[:-1], layers[:-1], strict=True)):
-        kernel, bias = revived[f"{name}/kernel"], revived[f"{name}/bias"]
-        response = layer(h, layer.polyphase_kernel(tf.constant(kernel))) + bias
-        dead = tf.reduce_mean(tf.cast(response > 0, tf.float32), axis=[0, 1]).numpy() < 1e-3
-        kernel[:, :, dead] = fresh[f"{name}/kernel"][:, :, dead]
-        bias[dead] = 0
-        following = f"{names[i + 1]}/kernel"
-        revived[following][..., dead] = 0.1 * fresh[following][..., dead]
-        h = tf.nn.relu(layer(h, layer.polyphase_kernel(tf.constant(kernel))) + bias)
-    return revived
-
-
-def even_latents(
-    architecture: Architecture, weights: Mapping[str, np.ndarray], power: float, kept: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
-    """Strengthen the directions of z that the audio hardly depends on.
-
-    The generator of the new weights is G(A z), where A stretches each principal direction of the mean of J^T J, with
-    J = dG/dz, by (largest eigenvalue / its own) ** (power / 2). At 1 all would matter alike if J were the same
-    everywhere; a trained generator's sound suffers long before that.
-
-    Args:
-        architecture: hyper-parameters.
-        weights: TF1 name to float32 array.
-        power: 0 (nothing happens) to 1.
-        kept: float `[K, latent_dim]`, orthonormal rows: directions in which A is the identity.
-        seed: of the 20 latents from U(-1, 1) over which the mean is taken.
-
-    Returns:
-        TF1 name to float32 array; only the dense kernel differs.
-    """
-    generator = WaveGANGenerator(architecture, weights)
-    jacobians = map(generator.jacobian, _prior(architecture, 20, seed))
-    gram = sum(jacobian @ jacobian.T for jacobian in jacobians)
-    others = scipy.linalg.null_space(kept)
-    eigenvalues, directions = np.linalg.eigh(others.T @ gram @ others)
-    floor = 1e-12 * eigenvalues[-1]  # of a direction that is quite dead
-    stretch = (eigenvalues[-1] / np.maximum(eigenvalues, floor)) ** (power / 2)
-    directions = others @ directions
-    a = kept.T @ kept + directions * stretch @ directions.T
-    name = "G/z_project/dense/kernel"
-    return {**weights, name: (a @ weights[name]).astype(np.float32)}
-
-
-def match_level(
-    architecture: Architecture, weights: Mapping[str, np.ndarray], rms: float, seed: int
-) -> dict[str, np.ndarray]:
-    """Scale the last layer so that samples from U(-1, 1) have a given level.
-
-    Args:
-        architecture: hyper-parameters.
-        weights: TF1 name to float32 array.
-        rms: root mean square over all samples, in (0, 1).
-        seed: of the 64 latents the level is measured on.
-
-    Returns:
-        TF1 name to float32 array; only the last kernel and bias differ.
-    """
-    z = _prior(architecture, 64, seed)
-    audio = WaveGANGenerator(architecture, weights)(tf.constant(z)).numpy()
-    before_tanh = np.arctanh(np.clip(audio.astype(np.float64), -0.999999, 0.999999))
-    gain = scipy.optimize.brentq(lambda g: np.sqrt(np.mean(np.tanh(g * before_tanh) ** 2)) - rms, 1e-3, 1e3)
-    last = architecture.layer_names[-1]
-    scaled = {f"{last}/{part}": weights[f"{last}/{part}"] * np.float32(gain) for part in ("kernel", "bias")}
-    return {**weights, **scaled}
-
-
-def _prior(architecture: Architecture, count: int, seed: int) -> np.ndarray:
-    """Latents from U(-1, 1), float32 `[count, latent_dim]`."""
-    return np.random.default_rng(seed).uniform(-1, 1, (count, architecture.latent_dim)).astype(np.float32)
 
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:

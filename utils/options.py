@@ -223,6 +223,18 @@ _SHARED: dict[str, dict[str, Any]] = {
         action="store_true",
         help="print only warnings, errors and where the results are",
     ),
+    "save_minutes": dict(
+        default=10.0,
+        type=positive_float,
+        metavar="X",
+        help="most minutes of training between two checkpoints",
+    ),
+    "minutes": dict(
+        default=None,
+        type=positive_float,
+        metavar="X",
+        help="stop after X minutes of training, ready to go on (default: at the last step)",
+    ),
     "method": dict(
         default="gradient",
         choices=METHODS,
@@ -299,7 +311,10 @@ def add_input(parser: argparse.ArgumentParser, help: str, default: str | None = 
 
 
 def apply_preset(
-    args: argparse.Namespace, parser: argparse.ArgumentParser, presets: Mapping[str, Mapping[str, Any]]
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    presets: Mapping[str, Mapping[str, Any]],
+    option: str = "preset",
 ) -> argparse.Namespace:
     """Sets the options of the preset `args.preset`, except those given on the command line.
 
@@ -309,6 +324,7 @@ def apply_preset(
         args: what `parser` has just parsed; changed in place.
         parser: the parser, from `make_parser`.
         presets: option values by preset name, keys without dashes, e.g. `{"paper": {"max_iter": 50000}}`.
+        option: the name of the option that names the preset.
 
     Returns:
         args.
@@ -317,11 +333,12 @@ def apply_preset(
         UserError: when this script has no preset of that name.
         ValueError: when the preset sets an option that the parser does not have.
     """
-    if args.preset not in presets:
-        raise UserError(f"--preset: must be one of {', '.join(presets)}. Received: {args.preset!r}")
-    for name, value in presets[args.preset].items():
+    preset = getattr(args, option)
+    if preset not in presets:
+        raise UserError(f"--{option}: must be one of {', '.join(presets)}. Received: {preset!r}")
+    for name, value in presets[preset].items():
         if not hasattr(args, name):
-            raise ValueError(f"preset {args.preset!r} sets an undeclared option. Received: {name!r}")
+            raise ValueError(f"{option} {preset!r} sets an undeclared option. Received: {name!r}")
         if name not in parser.explicit:
             setattr(args, name, value)
     return args
