@@ -19,7 +19,7 @@ PYTHON = ".venv/bin/python"
 SMALL = {
     "latent_vector_recovery.py": "--limit 2 --max_iter 2 --own_samples 1",
     "generate.py": "--n 2",
-    "train_wavegan.py": "--dim 1 --latent_dim 6 --batch_size 4 --warm_steps 1 --critic_steps 1 --steps 3",
+    "train_wavegan.py": "--dim 1 --latent_dim 6 --batch_size 4 --steps 3",
     "train_sc09_classifier.py": "--width 2 --epochs 1 --batch_size 8 --results results",
     "train.py": "--width 2 --epochs 1 --steps_per_epoch 1 --batch_size 4 --validation_clips 4",
     "calculate_metrics.py": "--n 4 --max_iter 2",
