@@ -117,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help="real clips: SC09 in either published layout, or any folder of audio",
     )
-    group.add_argument("--split", choices=SPLITS, default="validation", help="which of them")
+    group.add_argument("--split", choices=SPLITS, default="report", help="which of them")
     group.add_argument("--n", type=options.positive_int, default=501, metavar="N", help="clips of a row, at least 2")
     group.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
     group.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")

@@ -88,7 +88,7 @@ def parse_options() -> argparse.Namespace:
         metavar="DIR",
         help="real clips: SC09 in either published layout, or any folder of audio",
     )
-    add("--split", choices=SPLITS, default="validation", help="which of them; encoder and generator saw train")
+    add("--split", choices=SPLITS, default="report", help="which of them; encoder and generator saw train")
     add(
         "--n",
         type=options.positive_int,

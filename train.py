@@ -224,7 +224,7 @@ def parse_options() -> argparse.Namespace:
         type=options.positive_int,
         default=500,
         metavar="N",
-        help="real clips, spread over the validation split, and samples to measure on after each epoch",
+        help="real clips, spread over the selection half, and samples to measure on after each epoch",
     )
     add(
         "--save_minutes",
@@ -298,7 +298,7 @@ def main() -> int:
     shape = generator.num_samples, generator.num_channels, generator.sample_rate
     clips, validation_clips = (
         load_dataset(args.data, *shape, split, args.alignment, args.cache, quiet=args.quiet)
-        for split in ("train", "validation")
+        for split in ("train", "selection")
     )
     is_chief = _is_chief(strategy)
     folder = args.output
@@ -703,7 +703,7 @@ def report(args: argparse.Namespace, folder: Path, generator: Generator, clips: 
         args.results / "encoder.jsonl",
         {
             "run": folder.name,
-            "protocol": f"{clips['real']} validation clips spread over the split, {clips['synthetic']} fresh samples; "
+            "protocol": f"{clips['real']} clips spread over the selection half, {clips['synthetic']} fresh samples; "
             "answers on samples are compared with the answer on the sample itself",
             "n": clips,
             "seed": args.seed,

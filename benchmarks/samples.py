@@ -34,7 +34,7 @@ def main() -> None:
     parser = options.make_parser(__doc__)
     options.add_shared(parser, "generator", "judge", "seed", judge="classifier_checkpoint/judge.keras")
     parser.add_argument("--n", type=options.positive_int, default=1000, help="samples, and at most so many real clips")
-    parser.add_argument("--real", type=Path, metavar="DIR", help="SC09, whose validation clips are judged too")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="SC09, of which the report half is judged too")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
     args = parser.parse_args()
     generator, judge = load_generator(args.generator), load_classifier(args.judge)
@@ -44,7 +44,7 @@ def main() -> None:
     audio = np.concatenate([sample(tf.constant(z[i : i + BATCH])).numpy() for i in range(0, args.n, BATCH)])
     rows = {"samples": describe(audio, judge)}
     if args.real:
-        dataset = load_dataset(args.real, *audio.shape[1:], generator.sample_rate, split="validation")
+        dataset = load_dataset(args.real, *audio.shape[1:], generator.sample_rate, split="report")
         chosen = np.random.default_rng(args.seed).permutation(len(dataset))[: args.n]
         real = dataset.to_float(np.sort(chosen))
         rows["real"] = describe(real, judge)

@@ -1,7 +1,7 @@
-"""The digit classifiers: the paper's ResNet-18, whose activations serve as a loss, and the independent judge.
+"""The digit classifiers: the paper's ResNet-18, whose activations serve as a loss, and the two judges.
 
-`mel_cnn` is the judge: another front end, architecture and seed. It is used in metrics, never in a loss.
-Both take audio; the front end is inside the model, and the `.keras` file holds every option.
+`mel_cnn` and `waveform_cnn` are the judges: other front ends, architectures, clips and seeds. They are used in metrics,
+never in a loss. All take audio; the front end is inside the model, and the `.keras` file holds every option.
 """
 
 import math
@@ -14,13 +14,17 @@ import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import existing_file, load_keras
-from models.resnet import BLOCK_NAMES, Spectrogram, resnet18
+from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
 from utils.options import UserError
 from utils.spectrograms import magnitude, stft
 
 FILE_NAME = "classifier.keras"
-ARCHITECTURES = ("resnet18", "mel_cnn")
-MEL_CNN_BLOCK_NAMES = ("stem", "block1", "block2", "block3")
+# The names of the block activations of each architecture.
+ARCHITECTURES = {
+    "resnet18": BLOCK_NAMES,
+    "mel_cnn": ("stem", "block1", "block2", "block3"),
+    "waveform_cnn": ("stem", "block1", "block2", "block3", "block4"),
+}
 
 
 @keras.saving.register_keras_serializable("audio_gan_inversion")
@@ -28,8 +32,8 @@ class Classifier(keras.Model):
     """Audio float32 `[B, num_samples, num_channels]` in [-1, 1] -> probabilities float32 `[B, classes]`.
 
     Args:
-        architecture: "resnet18" or "mel_cnn".
-        width: channels of the first stage. The paper's ResNet-18 has 64; the judge has 32.
+        architecture: a name in `ARCHITECTURES`.
+        width: channels of the first stage. The paper's ResNet-18 has 64; the judges have 32.
         front_end: of "resnet18": "log_magnitude", or "stft_real" (the paper's, stacked to three channels).
         num_samples: T.
         num_channels: C.
@@ -70,7 +74,7 @@ class Classifier(keras.Model):
             "alignment": alignment,
             "precision": precision,
         }
-        self.block_names = BLOCK_NAMES if architecture == "resnet18" else MEL_CNN_BLOCK_NAMES
+        self.block_names = ARCHITECTURES[architecture]
         self.num_samples, self.num_channels, self.sample_rate = num_samples, num_channels, sample_rate
         self.class_names = tuple(class_names)
         self.alignment = alignment
@@ -82,8 +86,10 @@ class Classifier(keras.Model):
             if architecture == "resnet18":
                 image = Spectrogram(front_end, stack=front_end == "stft_real", name="spectrogram")(audio)
                 features = resnet18(image, width)
-            else:
+            elif architecture == "mel_cnn":
                 features = _mel_cnn(LogMel(sample_rate, name="log_mel")(audio), width)
+            else:
+                features = _waveform_cnn(audio, width)
             features["logits"] = layers.Dense(len(class_names), name="logits", dtype="float32")(features["pooled"])
             features["probabilities"] = layers.Softmax(name="probabilities", dtype="float32")(features["logits"])
             self.network = keras.Model(audio, features, name=architecture)
@@ -205,7 +211,28 @@ def _mel_cnn(image: keras.KerasTensor, width: int) -> dict[str, keras.KerasTenso
     return features
 
 
-def _conv(x: keras.KerasTensor, channels: int, kernel: int, stride: int, name: str) -> keras.KerasTensor:
-    x = layers.Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
-    x = layers.BatchNormalization(name=f"{name}_norm")(x)
+def _waveform_cnn(audio: keras.KerasTensor, width: int) -> dict[str, keras.KerasTensor]:
+    """Convolutions over time on the samples themselves, after M11 (Dai et al. 2016, arXiv 1610.00087).
+
+    At 16,384 samples and width 32: 0.3 M weights, 40 M products. The first kernel, as there, is long (5 ms) so that it
+    can be a filter bank, and maxima over time follow it, so that the phase of a tone does not matter.
+    """
+    features = {}
+    x = layers.Reshape((1, *audio.shape[1:]), name="row")(audio)  # [T, C] -> [1, T, C]
+    x = _conv(x, width, (1, 80), (1, 4), "stem_1")  # [16384] -> [4096]
+    x = features["stem"] = layers.MaxPooling2D((1, 4), padding="same", name="stem")(x)  # -> [1024]
+    for block, (channels, pool) in enumerate([(width, 4), (2 * width, 2), (4 * width, 2), (6 * width, 1)], 1):
+        x = _conv(x, channels, (1, 3), 1, f"block{block}_1")
+        x = features[f"block{block}"] = _conv(x, channels, (1, 3), 1, f"block{block}_2")
+        if pool > 1:
+            x = layers.MaxPooling2D((1, pool), padding="same", name=f"block{block}_pool")(x)  # -> [256], [128], [64]
+    features["pooled"] = layers.GlobalAveragePooling2D(name="pooled", dtype="float32")(x)
+    return features
+
+
+def _conv(
+    x: keras.KerasTensor, channels: int, kernel: int | tuple[int, int], stride: int | tuple[int, int], name: str
+) -> keras.KerasTensor:
+    x = Conv2D(channels, kernel, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = BatchNormalization(name=f"{name}_norm")(x)
     return layers.ReLU(name=name)(x)

@@ -50,7 +50,7 @@ def place(tmp_path_factory):
         (root / "data" / digit).mkdir(parents=True)
         for take in range(4):
             write_tone(root / "data" / digit / f"{take}_nohash_0.wav", 200 + 300 * label, take)
-    (root / "data" / "validation_list.txt").write_text("\n".join(f"{d}/0_nohash_0.wav" for d in DIGITS))
+    (root / "data" / "validation_list.txt").write_text("\n".join(f"{d}/1_nohash_0.wav" for d in DIGITS))
     keras.utils.set_random_seed(0)
     classifier = Classifier(architecture="resnet18", width=4, num_samples=1024, sample_rate=8000, class_names=DIGITS)
     classifier.save(root / "classifier.keras")

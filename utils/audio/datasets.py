@@ -27,10 +27,11 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from utils.audio.files import ALIGNMENTS, Clip, Identity, find_audio, load_clip
+from utils.audio.splits import HALVES, half_of, speaker_of
 from utils.options import UserError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SPLITS = ("train", "validation", "test", "all")
+SPLITS = ("train", "validation", *HALVES, "test", "all")
 UNLABELLED = -1
 INT16_SCALE = 32768.0
 
@@ -109,14 +110,15 @@ def load_dataset(
     """Load one split of a folder of audio, decoding it into `cache_dir` the first time.
 
     An unlabelled folder, or a Speech Commands folder without its lists, is split by a hash of the file names
-    (one speaker's clips stay together): 10 % validation, the rest training, no test split.
+    (one speaker's clips stay together): 10 % validation, the rest training, no test split. The validation clips of
+    any folder have two halves, "selection" and "report" (`utils.audio.splits`).
 
     Args:
         root: the folder.
         num_samples: length T of a clip in samples; shorter files are zero-padded.
         num_channels: C.
         sample_rate: in Hz; other rates are resampled.
-        split: "train", "validation", "test" or "all".
+        split: a name in `SPLITS`.
         alignment: a name in `utils.audio.files.ALIGNMENTS`.
         cache_dir: where decoded clips are kept. The key covers the files' names, sizes and times, every
             option here, the format of the cache and the libraries that decode; one entry per split.
@@ -280,7 +282,7 @@ def _scan(root: Path, split: str) -> tuple[str, list[_Entry], list[tuple[str, st
         if train.is_dir() and any(_digit_of(path) is not None for path in train.iterdir()):
             return "sc09", *_scan_donahue(home, split)
     files, problems = find_audio(root)
-    kept = [_Entry(path, UNLABELLED) for path in files if split in ("all", _split_by_hash(path))]
+    kept = [_Entry(path, UNLABELLED) for path in files if _belongs(path, _split_by_hash(path), split)]
     return "unlabelled", kept, _relative(problems, root), 0
 
 
@@ -302,20 +304,22 @@ def _scan_speech_commands(root: Path, split: str) -> tuple[list[_Entry], list[tu
             name = str(path.relative_to(root).with_suffix(""))
             seen.add(name)
             file_split = listed.get(name, "train") if listed else _split_by_hash(path)
-            if split in ("all", file_split):
+            if _belongs(path, file_split, split):
                 entries.append(_Entry(path, label))
-    absent = sum(name not in seen for name, list_split in listed.items() if split in ("all", list_split))
+    absent = sum(name not in seen for name, list_split in listed.items() if _belongs(name, list_split, split))
     return sorted(entries, key=lambda entry: entry.path), problems, absent
 
 
 def _scan_donahue(home: Path, split: str) -> tuple[list[_Entry], list[tuple[str, str]], int]:
     entries, problems = [], []
+    whole = "validation" if split in HALVES else split
     for folder, folder_split in _DONAHUE_FOLDERS.items():
-        if split in ("all", folder_split) and (home / folder).is_dir():
+        if whole in ("all", folder_split) and (home / folder).is_dir():
             files, folder_problems = find_audio(home / folder)
             problems += _relative(folder_problems, home)
             for path in files:
-                if (label := _digit_of(path)) is not None:
+                name = path.name.partition("_")[2]  # of Three_0ab3b47d_nohash_0.wav
+                if (label := _digit_of(path)) is not None and _belongs(name, folder_split, split):
                     entries.append(_Entry(path, label))
     return entries, problems, 0
 
@@ -326,10 +330,14 @@ def _digit_of(path: Path) -> int | None:
     return DIGITS.index(word.lower()) if underscore and word.lower() in DIGITS else None
 
 
+def _belongs(name: str | Path, file_split: str, split: str) -> bool:
+    """Whether `split` has a file of "train", "validation" or "test"."""
+    return split in ("all", file_split) or file_split == "validation" and split == half_of(speaker_of(name))
+
+
 def _split_by_hash(path: Path) -> str:
-    """Validation for about 10 % of the names; Speech Commands' `SPEAKER_nohash_n` goes by its speaker."""
-    speaker = path.stem.split("_nohash_")[0]
-    percent = int(hashlib.sha256(speaker.encode()).hexdigest(), 16) % 100
+    """Validation for about 10 % of the speakers."""
+    percent = int(hashlib.sha256(speaker_of(path).encode()).hexdigest(), 16) % 100
     return "validation" if percent < _VALIDATION_PERCENT else "train"
 
 
