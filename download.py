@@ -97,7 +97,7 @@ ITEMS = {
         ),
         Path("datasets/speech_commands_v0.01"),
         "Speech Commands v0.01, Pete Warden (Google), CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
-        "python train_sc09_classifier.py --data {}",
+        "python train_sc09_classifier.py {}",
     ),
     "sc09": Item(
         Download(
@@ -111,7 +111,7 @@ ITEMS = {
         Path("datasets/sc09"),
         "from Speech Commands v0.01, Pete Warden (Google), CC BY 4.0, https://creativecommons.org/licenses/by/4.0/; "
         "selected and packed by Chris Donahue for WaveGAN",
-        "python train_sc09_classifier.py --data {}",
+        "python train_sc09_classifier.py {}",
     ),
     **{f"wavegan-{name}": wavegan(name) for name in ("sc09", "timit", "birds", "drums", "piano")},
 }

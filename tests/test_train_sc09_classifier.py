@@ -12,9 +12,10 @@ import pytest
 import soundfile
 
 from models.classifier import load_classifier
-from train_sc09_classifier import wilson_interval
+from train_sc09_classifier import out_of_patience
 from utils.audio.datasets import DIGITS
 from utils.runs.files import read_jsonl
+from utils.runs.training_run import losses_by_step
 
 ROOT = Path(__file__).parents[1]
 CLIPS_A_DIGIT = 6
@@ -35,26 +36,14 @@ def data(tmp_path_factory):
     return root
 
 
-def command(data, folder, *more):
-    places = [
-        "--data",
-        data,
-        "--output",
-        folder / "run",
-        "--results",
-        folder / "results",
-        "--cache",
-        folder / "cache",
-    ]
-    return [sys.executable, "train_sc09_classifier.py", *map(str, places), *TINY, *map(str, more)]
+def arguments(data, folder, *more):
+    places = [data, "--output", folder / "run", "--results", folder / "results", "--cache", folder / "cache"]
+    return [*map(str, places), *TINY, *map(str, more)]
 
 
-def run(*arguments):
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
-
-
-def test_one_epoch(data, tmp_path):
-    done = run(data, tmp_path, "--epochs", 1, "--seed", 3, "--export", tmp_path / "my.keras")
+def test_one_epoch(run_main, data, tmp_path):
+    one_epoch = ("--epochs", 1, "--export", tmp_path / "my.keras")
+    done = run_main("train_sc09_classifier.py", *arguments(data, tmp_path, *one_epoch, "--seed", 3))
     assert done.returncode == 0, done.stderr
     assert "epoch   1/1" in done.stdout and "accuracy" in done.stdout
     model = load_classifier(tmp_path / "my.keras")
@@ -70,41 +59,57 @@ def test_one_epoch(data, tmp_path):
     confusion = np.array([row[1:] for row in rows[1:]], int)
     assert rows[0][1:] == list(DIGITS) and confusion.sum(axis=1).tolist() == [2] * 10
     assert line["n"] == 20 and line["accuracy"] == confusion.trace() / 20
+    low, high = line["accuracy_95"]
+    assert 0 <= low < line["accuracy"] < high < 1
+    (epoch,) = read_jsonl(folder / "epochs.jsonl")
+    assert epoch["val_accuracy"] == pytest.approx(line["accuracy"]) and epoch["step"] == 5
+    assert epoch["loss"] == pytest.approx(np.mean([losses["loss"] for losses in losses_by_step(folder).values()]))
     assert (results / "run-confusion.png").read_bytes().startswith(b"\x89PNG")
 
-    other = run(data, tmp_path, "--epochs", 1, "--seed", 4)
+    other = run_main("train_sc09_classifier.py", *arguments(data, tmp_path, *one_epoch, "--seed", 4))
     assert other.returncode == 2 and "--seed" in other.stderr and "Traceback" not in other.stderr
 
 
+@pytest.mark.parametrize("patience, stops", [(None, False), (3, False), (2, True)])
+def test_patience_is_the_epochs_since_the_best(patience, stops):
+    assert out_of_patience([0.2, 0.5, 0.4, 0.5], patience) is stops
+    assert not out_of_patience([], patience)
+
+
 @pytest.mark.slow
-def test_killed_and_started_again_it_ends_as_if_uninterrupted(data, tmp_path):
+def test_without_a_better_epoch_it_stops(run_main, data, tmp_path):
+    still = arguments(data, tmp_path, "--patience", 1, "--learning_rate", 1e-12, "--epochs", 9)
+    for _ in range(2):  # started again, it is still out of patience
+        done = run_main("train_sc09_classifier.py", *still)
+        assert done.returncode == 0 and "the best of 2 was chosen" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_ends_as_if_uninterrupted(run_script, data, tmp_path):
     options = ("--epochs", 4, "--seed", 3)
-    assert run(data, tmp_path / "whole", *options).returncode == 0
-    process = subprocess.Popen(command(data, tmp_path / "killed", *options), cwd=ROOT, stdout=subprocess.DEVNULL)
+    script = "train_sc09_classifier.py"
+    assert run_script(script, *arguments(data, tmp_path / "whole", *options)).returncode == 0
+    command = [sys.executable, script, *arguments(data, tmp_path / "killed", *options)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     while not (tmp_path / "killed" / "run" / "last.keras").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    done = run(data, tmp_path / "killed", *options)
-    assert done.returncode == 0 and "resumed after epoch" in done.stdout, done.stderr
+    done = run_script(script, *arguments(data, tmp_path / "killed", *options))
+    assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr
 
     weights = [load_classifier(tmp_path / name / "run").get_weights() for name in ("whole", "killed")]
     for whole, resumed in zip(*weights, strict=True):
         np.testing.assert_allclose(resumed, whole, atol=1e-4)
 
 
-def test_an_unlabelled_folder_is_refused(tmp_path):
+def test_an_unlabelled_folder_is_refused(run_script, tmp_path):
     (tmp_path / "birds").mkdir()
     for name in "abcdefghijklmnopqrstuvwxyz":
         soundfile.write(tmp_path / "birds" / f"{name}.wav", np.zeros(100), 16000)
-    done = run(tmp_path / "birds", tmp_path)
+    done = run_script("train_sc09_classifier.py", *arguments(tmp_path / "birds", tmp_path))
     assert done.returncode == 2 and "no digit labels" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("successes, n, low, high", [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775)])
-def test_wilson_interval_against_published_values(successes, n, low, high):
-    np.testing.assert_allclose(wilson_interval(successes, n), (low, high), atol=5e-4)
 
 
 def test_the_bundled_judge_loads():

@@ -109,6 +109,11 @@ def test_time_that_is_up_saves_and_stops(whole, tmp_path, capsys):
     assert run.finished and float(trainer.value) == whole[1]
 
 
+def test_stopped_early_it_is_saved_and_finished(tmp_path):
+    run, trainer = train(tmp_path, lambda run: run.stop() if run.done == 4 else None)
+    assert run.finished and run.done == 4 and Checkpoints(run.folder, Sum()).step == 4
+
+
 def test_saves_within_an_evaluations_stretch(tmp_path):
     def look(run):
         if run.done == 3:

@@ -1,4 +1,4 @@
-"""Figures of matplotlib: how they are written, training curves, Figures 2 and 3 (reconstructions), Figure 4 (t-SNE)."""
+"""Figures of matplotlib: how they are written, training curves, confusion matrices, and Figures 2, 3 and 4."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -123,6 +123,21 @@ def reconstruction_figure(
     for axes in grid[-1]:
         axes.set_xlabel("time (s)")
     figure.supxlabel(note, fontsize=8)
+    return figure
+
+
+def confusion_figure(confusion: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Counts of classes (rows) by what was predicted (columns), int `[K, K]`, darker where there are more."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    shades = np.log1p(confusion)
+    axes.imshow(shades, cmap="Blues")
+    for (row, column), count in np.ndenumerate(confusion):
+        colour = "white" if shades[row, column] > 0.6 * shades.max() else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    axes.set(title=title, xlabel="predicted", ylabel="digit")
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
     return figure
 
 

@@ -121,7 +121,7 @@ class TrainingRun:
         self._counted = [before[step] for step in range(done - done % evaluate_every, done) if step in before]
         self._hours_before = _hours(self.folder, done)
         self._started = self._saved = self._step_started = time.monotonic()
-        self._paced_steps, self._paced_seconds = 0, 0.0
+        self._paced_steps, self._paced_seconds, self._stopped = 0, 0.0, False
         self._first_step_ended: float | None = None
         bar = progress_bar("training", total, unit="step", quiet=self.quiet, initial=done, leave=False)
         self._bar = self._stack.enter_context(contextlib.closing(bar))
@@ -131,9 +131,11 @@ class TrainingRun:
             yield self.done
             out_of_time = minutes is not None and time.monotonic() - self._started > 60 * minutes
             save_due = time.monotonic() - self._saved > 60 * save_minutes
-            if self.is_chief and (self.evaluation_due or save_due or interrupt.asked or out_of_time):
+            if self.is_chief and (self.evaluation_due or save_due or interrupt.asked or out_of_time or self._stopped):
                 save(self.done)
                 self._saved, self._has_checkpoint = time.monotonic(), True
+            if self._stopped:
+                return
             if interrupt.asked and self.done < total:
                 raise KeyboardInterrupt
             if out_of_time and self.done < total:
@@ -176,10 +178,14 @@ class TrainingRun:
         """Whether the last step was the end of a stretch of `evaluate_every`, or of the training."""
         return self.done % self._evaluate_every == 0 or self.done == self.total
 
+    def stop(self) -> None:
+        """Ends the training after this step, which is saved, as if it were the last."""
+        self._stopped = True
+
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.done >= self.total
+        """Whether all steps are done, or `stop` was called."""
+        return self._stopped or self.done >= self.total
 
     @property
     def hours(self) -> float:
