@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,22 +15,28 @@ import numpy as np
 import pytest
 import soundfile
 
-import latent_vector_recovery
 from models.classifier import Classifier
+from models.generator import load_generator
 from tests.tiny import Tiny
+from utils.audio.files import Identity
+from utils.inversion.invert import Inverter, from_prior
 from utils.inversion.latents import load_latents
-from utils.options import UserError
+from utils.losses import parse_objective
 from utils.runs.files import read_json, read_jsonl
 
 JUDGE = str(Path(__file__).parents[1] / "classifier_checkpoint" / "judge.keras")  # of other clips
 TINY = ("--generator", "tests.tiny:generator")
-QUICK = (*TINY, "--max_iter", "5", "--own_samples", "0")
+SIMPLE = ("--objective", "stft_real=1,waveform=1")  # traced in a fifth of the default's time
+QUICK = (*TINY, *SIMPLE, "--max_iter", "5", "--own_samples", "0")
 
 
-def run(monkeypatch, *args) -> int:
-    """The script in this process: a second's work less than a subprocess."""
-    monkeypatch.setattr(sys, "argv", ["latent_vector_recovery.py", *map(str, args)])
-    return latent_vector_recovery.main()
+SCRIPT = "latent_vector_recovery.py"
+
+
+@pytest.fixture(scope="module")
+def run(run_main):
+    """The script in this process."""
+    return lambda *args: run_main(SCRIPT, *args)
 
 
 def write_clips(folder: Path, n: int, length: int = 1024) -> Path:
@@ -67,26 +74,25 @@ def classifier(tmp_path_factory) -> Path:
 
 def compared(output: Path) -> dict[str, object]:
     """All that must be equal between two runs of the same settings: files' bytes, records without times."""
-    found = {}
+    contents = {}
     for path in sorted(path for path in output.rglob("*") if path.is_file()):
         name = path.relative_to(output).as_posix()
-        if path.suffix in (".wav", ".npz"):
-            found[name] = path.read_bytes()
-        elif path.name == "results.jsonl":
-            found[name] = [{k: v for k, v in line.items() if k != "seconds"} for line in read_jsonl(path)]
+        if path.name == "results.jsonl":
+            contents[name] = [{k: v for k, v in line.items() if k != "seconds"} for line in read_jsonl(path)]
         elif path.name == "summary.csv":
             with open(path, newline="") as file:
-                found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-        elif path.name not in ("log.txt", "options.json", "record.json", "index.html"):
-            found[name] = path.read_bytes()
-    return found
+                contents[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        elif path.name not in ("log.txt", "options.json", "index.html"):
+            contents[name] = path.read_bytes()
+    return contents
 
 
-def test_all_methods_on_a_folder(monkeypatch, capsys, tmp_path, clips, encoder):
+def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     output = tmp_path / "out"
     args = (clips, *TINY, "--method", "all", "--encoder", encoder.parent, "--max_iter", 60, "--restarts", 2)
-    assert run(monkeypatch, *args, "--output", output, "--batch_size", 2, "--own_samples", 3) == 0
-    printed = capsys.readouterr().out
+    done = run(*args, "--output", output, "--batch_size", 2, "--own_samples", 3)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     assert printed.count("on its own samples the generator is recovered to median SNR") == 3
     assert printed.count("on your files to median SNR") == 3
     assert str(output / "index.html") in printed
@@ -120,10 +126,10 @@ def test_all_methods_on_a_folder(monkeypatch, capsys, tmp_path, clips, encoder):
     assert read_json(output / "options.json")["max_iter"] == 60
 
 
-def test_long_files_are_inverted_window_by_window_and_joined(monkeypatch, tmp_path):
+def test_long_files_are_inverted_window_by_window_and_joined(run, tmp_path):
     folder = write_clips(tmp_path / "clips", 2, length=2500)
     output = tmp_path / "out"
-    assert run(monkeypatch, folder, *QUICK, "--window", "all", "--batch_size", 2, "--output", output) == 0
+    assert run(folder, *QUICK, "--window", "all", "--batch_size", 2, "--output", output).returncode == 0
     for result in read_jsonl(output / "results.jsonl"):
         audio, _ = soundfile.read(output / result["reconstruction"], dtype="float32")
         saved = load_latents(output / result["latents"])
@@ -132,35 +138,39 @@ def test_long_files_are_inverted_window_by_window_and_joined(monkeypatch, tmp_pa
         assert saved.provenance["window_starts"] == [0, 1024, 2048]
 
 
-def test_one_file_scipy_and_the_paper_preset(monkeypatch, capsys, tmp_path, clips, classifier):
+def test_one_file_scipy_and_the_paper_preset(run, tmp_path, clips, classifier):
     output = tmp_path / "out"
-    args = (clips / "03.wav", *QUICK, "--preset", "paper", "--output", output)
-    assert run(monkeypatch, *args, "--classifier", classifier) == 0
+    args = (clips / "03.wav", *TINY, "--max_iter", 5, "--own_samples", 0, "--preset", "paper", "--output", output)
+    done = run(*args, "--classifier", classifier)
+    assert done.returncode == 0, done.stderr
+    assert f"--classifier {classifier}: was trained with another alignment, aligned" in done.stderr
     settings = read_json(output / "options.json")
     assert settings["objective"] == "stft_real=1,waveform=1,feature=1"
-    assert settings["solver"] == "scipy" and settings["clip_to_prior"] is False and settings["treat_as_rate"] == 16384
+    assert settings["solver"] == "scipy" and settings["clip_to_prior"] is False and settings["alignment"] == "paper"
     assert settings["max_iter"] == 5  # given explicitly
     (result,) = read_jsonl(output / "results.jsonl")
     assert result["source"] == "03.wav" and result["sample_rate"] == 16384
-    assert len(load_latents(output / result["latents"]).options["classifier_sha256"]) == 64
+    saved = load_latents(output / result["latents"])
+    assert len(saved.options["classifier_sha256"]) == 64
+    assert saved.provenance["gain"] == pytest.approx(1.414, rel=1e-4)
     other = tmp_path / "other.keras"
     trained = keras.saving.load_model(classifier / "classifier.keras")
     trained.set_weights([1.1 * weights for weights in trained.get_weights()])
     trained.save(other)
-    with pytest.raises(UserError, match="--classifier: .* began with sha256"):
-        run(monkeypatch, *args, "--classifier", other)
+    done = run(*args, "--classifier", other)
+    assert done.returncode == 2 and re.search("--classifier: .* began with sha256", done.stderr)
 
 
-def test_dry_run_writes_nothing(monkeypatch, capsys, tmp_path, clips):
-    assert run(monkeypatch, clips, *QUICK, "--output", tmp_path / "out", "--limit", 3, "--dry_run") == 0
-    assert "Would invert 3 files" in capsys.readouterr().out
+def test_dry_run_writes_nothing(run, tmp_path, clips):
+    done = run(clips, *QUICK, "--output", tmp_path / "out", "--limit", 3, "--dry_run")
+    assert done.returncode == 0 and "Would invert 3 files (0 of them are done)" in done.stdout
     assert not (tmp_path / "out").exists()
 
 
-def test_quiet_prints_the_results_and_where_they_are(monkeypatch, capfd, tmp_path, clips):
-    assert run(monkeypatch, clips, *QUICK, "--output", tmp_path / "out", "--limit", 2, "--quiet") == 0
-    captured = capfd.readouterr()
-    assert len(captured.out.strip().splitlines()) == 2 and "clip/s" not in captured.err
+def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):
+    done = run(clips, *QUICK, "--output", tmp_path / "out", "--limit", 2, "--quiet")
+    assert done.returncode == 0
+    assert len(done.stdout.strip().splitlines()) == 2 and "clip/s" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -179,53 +189,74 @@ def test_quiet_prints_the_results_and_where_they_are(monkeypatch, capfd, tmp_pat
         (["{clips}/00.wav", "--output", "{tmp}"], "no options.json"),
     ],
 )
-def test_wrong_usage_is_one_error_that_names_the_flag(monkeypatch, tmp_path, clips, args, said):
+def test_wrong_usage_is_one_error_that_names_the_flag(run, tmp_path, clips, args, said):
     (tmp_path / "empty").mkdir()
     args = [text.format(tmp=tmp_path, clips=clips) for text in args]
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=said):
-        run(monkeypatch, *QUICK, *["--output", tmp_path / "out"][: 2 * ("--output" not in args)], *args)
+    done = run(*QUICK, *["--output", tmp_path / "out"][: 2 * ("--output" not in args)], *args)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and re.search(f"^error: .*{said}", line)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_output_folder_is_continued_with_the_same_settings_only(monkeypatch, tmp_path, clips):
+def test_an_output_folder_is_continued_with_the_same_settings_only(run, tmp_path, clips):
     output = tmp_path / "out"
     args = (clips, *QUICK, "--output", output, "--batch_size", 2)
-    assert run(monkeypatch, *args, "--limit", 2) == 0
-    first = (output / "clips/01.wav/record.json").stat().st_mtime_ns
-    assert run(monkeypatch, *args) == 0
-    assert (output / "clips/01.wav/record.json").stat().st_mtime_ns == first
-    assert len(read_jsonl(output / "results.jsonl")) == 5
+    assert run(*args, "--limit", 2).returncode == 0
+    first = (output / "clips/01.wav/gradient.npz").stat().st_mtime_ns
+    seconds = read_jsonl(output / "results.jsonl")[1]["seconds"]
+    assert "Would invert 5 files (2 of them are done)" in run(*args, "--dry_run").stdout
+    assert run(*args).returncode == 0
+    assert (output / "clips/01.wav/gradient.npz").stat().st_mtime_ns == first
+    results = read_jsonl(output / "results.jsonl")
+    assert len(results) == 5 and results[1]["seconds"] == seconds > 0
     other = ("--generator", "tests.tiny:stereo_normal")
     for change, flag in (
         (("--seed", 1), "--seed"),
         (("--no_clip_to_prior",), "--clip_to_prior"),
+        (("--alignment", "paper"), "--alignment"),
         (other, "--generator"),
     ):
-        with pytest.raises(UserError, match=flag):
-            run(monkeypatch, *args, *change)
-    with pytest.raises(UserError, match="INPUT"):
-        run(monkeypatch, clips / "00.wav", *args[1:])
+        done = run(*args, *change)
+        assert done.returncode == 2 and f"error: {flag}: " in done.stderr
+    done = run(clips / "00.wav", *args[1:])
+    assert done.returncode == 2 and "error: INPUT: " in done.stderr
 
 
-def test_a_mended_or_changed_file_is_inverted_anew(monkeypatch, tmp_path, clips):
+def test_a_mended_or_changed_file_is_inverted_anew(run, tmp_path, clips):
     output, good = tmp_path / "out", (clips / "02.wav").read_bytes()
     args = (clips, *QUICK, "--output", output, "--batch_size", 3)
     (clips / "02.wav").write_bytes(b"")
-    assert run(monkeypatch, *args) == 3
+    assert run(*args).returncode == 3
     assert [line["source"] for line in read_jsonl(output / "failures.jsonl")] == ["02.wav"]
     (clips / "02.wav").write_bytes(good)
     shutil.copy(clips / "03.wav", clips / "00.wav")
-    assert run(monkeypatch, *args) == 0
+    assert run(*args).returncode == 0
     assert not (output / "failures.jsonl").exists()
     results = {r["source"]: r for r in read_jsonl(output / "results.jsonl")}
     assert list(results) == [f"{i:02}.wav" for i in range(5)]
-    assert load_latents(output / results["00.wav"]["latents"]).source_sha256 == (
-        load_latents(output / results["03.wav"]["latents"]).source_sha256
+    saved = {name: load_latents(output / result["latents"]) for name, result in results.items()}
+    assert saved["00.wav"].source_sha256 == saved["03.wav"].source_sha256
+    np.testing.assert_allclose(saved["00.wav"].z, saved["03.wav"].z, atol=1e-3)
+
+
+def test_starts_are_of_the_clip_not_of_its_name_or_place(run, tmp_path, clips):
+    shutil.copy(clips / "03.wav", tmp_path / "alone.wav")
+    assert run(clips, *QUICK, "--output", tmp_path / "many", "--max_iter", 1).returncode == 0
+    assert run(tmp_path / "alone.wav", *QUICK, "--output", tmp_path / "one", "--max_iter", 1).returncode == 0
+    many, one = (
+        load_latents(tmp_path / path / "gradient.npz") for path in ("many/clips/03.wav", "one/clips/alone.wav")
     )
+    np.testing.assert_allclose(many.curve[0, 0], one.curve[0, 0], rtol=1e-5)
+    identity = Identity(one.source_sha256, 0)
+    start = from_prior(load_generator("tests.tiny:generator"), 0, [identity])[:, 0]
+    target, _ = soundfile.read(tmp_path / "one/clips/alone.wav/original.wav", dtype="float32")
+    inverter = Inverter(load_generator("tests.tiny:generator"), parse_objective(one.options["objective"]))
+    first = inverter.evaluate(target[None, :, None], start).objective[0]
+    assert one.curve[0, 0] == pytest.approx(first, rel=1e-4)
 
 
-def test_a_hostile_folder(run_script, tmp_path):
+def test_a_hostile_folder(run, tmp_path):
     folder = write_clips(tmp_path / "in", 1)
     good = (folder / "00.wav").read_bytes()
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3000)
@@ -254,7 +285,7 @@ def test_a_hostile_folder(run_script, tmp_path):
         bad.add("forbidden.wav")
 
     output = tmp_path / "out"
-    done = run_script("latent_vector_recovery.py", folder, *QUICK, "--output", output)
+    done = run(folder, *QUICK, "--output", output)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr and "Traceback" not in done.stdout
     failures = read_jsonl(output / "failures.jsonl")
@@ -272,52 +303,51 @@ def test_a_hostile_folder(run_script, tmp_path):
     assert f"{len(bad)} failed" in done.stdout
 
 
-STOPPED = (
-    *("latent_vector_recovery.py", *TINY, "--max_iter", "60", "--restarts", "2"),
-    *("--batch_size", "2", "--own_samples", "2"),
-)
+def stopped(repo_root: Path, args: tuple, output: Path, stop: signal.Signals) -> subprocess.CompletedProcess:
+    """The script in its own process, which gets a signal after a further record of a file's."""
 
+    def records() -> int:
+        return len(list(output.glob("clips/*/gradient.npz")))
 
-@pytest.fixture(scope="module")
-def uninterrupted(run_script, tmp_path_factory) -> tuple[Path, Path]:
-    """A folder, one of whose files is empty, and what a whole run made of it."""
-    tmp_path = tmp_path_factory.mktemp("uninterrupted")
-    folder = write_clips(tmp_path / "in", 24)
-    (folder / "05.wav").write_bytes(b"")
-    done = run_script(*STOPPED, folder, "--output", tmp_path / "out")
-    assert done.returncode == 3, done.stderr
-    return folder, tmp_path / "out"
-
-
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(tmp_path, run_script, repo_root, uninterrupted, stop):
-    folder, whole = uninterrupted
-    output = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, *STOPPED, str(folder), "--output", str(output)],
-        cwd=repo_root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while not list(output.glob("clips/*/record.json")) and process.poll() is None:
+    before = records()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, SCRIPT, *map(str, args)], cwd=repo_root, **pipes)
+    while records() == before and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(stop)
-    _, stderr = process.communicate()
-    assert 0 < len(list(output.glob("clips/*/record.json"))) < 23
-    if stop == signal.SIGINT:
-        assert process.returncode == 130 and "This goes on where it was" in stderr
-        assert "Traceback" not in stderr
+    out, err = process.communicate()
+    assert before < records() < 15
+    return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one(run, repo_root, tmp_path):
+    folder = write_clips(tmp_path / "in", 16)
+    (folder / "05.wav").write_bytes(b"")
+    args = (folder, *TINY, *SIMPLE, "--max_iter", 60, "--restarts", 2, "--batch_size", 2, "--own_samples", 2)
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    assert run(*args, "--output", whole).returncode == 3
+
+    args = (*args, "--output", output)
+    assert stopped(repo_root, args, output, signal.SIGKILL).returncode == -signal.SIGKILL
+    assert not (output / "results.jsonl").exists()
     # As if it had been killed while it wrote a clip.
-    torn = output / "clips/23.wav"
+    torn = output / "clips/15.wav"
     torn.mkdir(parents=True, exist_ok=True)
     (torn / ".tmp-0123.wav").write_bytes(b"half")
     (torn / "gradient.wav").write_bytes(b"half")
+    (torn / "gradient.npz").write_bytes((output / "own_samples/000/gradient.npz").read_bytes()[:-40])
     (output / ".tmp-4567.jsonl").write_text("half")
     (output / "results.jsonl").write_text('{"source": "00.wav", "meth')
 
-    assert run_script(*STOPPED, folder, "--output", output).returncode == 3
-    expected, found = compared(whole), compared(output)
-    assert list(found) == list(expected) and len(found["results.jsonl"]) == 25
+    done = stopped(repo_root, args, output, signal.SIGINT)
+    assert done.returncode == 130 and "This goes on where it was" in done.stderr and "Traceback" not in done.stderr
+    clips = [row["source"] for row in read_jsonl(output / "results.jsonl")]
+    written = {path.parent.name for path in output.glob("clips/*/gradient.npz")} - {"15.wav"}
+    assert set(clips) == written | {"own sample 0", "own sample 1"}
+    assert all(f'data-source="{name}"' in (output / "index.html").read_text() for name in clips)
+
+    assert run(*args).returncode == 3
+    expected, result = compared(whole), compared(output)
+    assert list(result) == list(expected) and len(result["results.jsonl"]) == 17
     for name, value in expected.items():
-        assert found[name] == value, name
+        assert result[name] == value, name

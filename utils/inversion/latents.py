@@ -18,8 +18,8 @@ class Latents:
 
     Attributes:
         z: float32 `[W, latent_dim]`, one row per window.
-        generator: fingerprint (SHA-256) of the generator they belong to.
-        method: how they were found (`encoder`, `gradient`, `hybrid`), or `prior` for samples.
+        generator: fingerprint (SHA-256) of the generator they belong to; empty where it is not known.
+        method: how they were found (`encoder`, `gradient`, `hybrid`), or `prior` for samples; empty if not known.
         seed: of the run.
         z_true: float32 `[W, latent_dim]`, where known.
         source: path of the audio file, empty for a sample.
@@ -58,8 +58,8 @@ def stack_curves(curves: list[np.ndarray]) -> np.ndarray:
     return np.stack([np.pad(c, (0, longest - len(c)), mode="edge") for c in curves]).astype(np.float32)
 
 
-def save_latents(path: Path, latents: Latents) -> None:
-    """Writes a `.npz` atomically; equal latents give equal bytes. Fields that are None are left out.
+def latent_arrays(latents: Latents) -> dict[str, np.ndarray]:
+    """The members of a file of latents, by name. Fields that are None are left out.
 
     Raises:
         ValueError: z is not `[W, latent_dim]` and finite, or another field does not have its W rows.
@@ -67,18 +67,25 @@ def save_latents(path: Path, latents: Latents) -> None:
     problem = _problem(latents)
     if problem:
         raise ValueError(problem)
-    arrays = {}
-    for name, value in vars(latents).items():
-        if name in RECORDS:
-            value = to_json(value)
-        if value is not None:
-            arrays[name] = np.asarray(value)
+    members = {name: to_json(value) if name in RECORDS else value for name, value in vars(latents).items()}
+    return {name: np.asarray(value) for name, value in members.items() if value is not None}
+
+
+def save_latents(path: Path, latents: Latents) -> None:
+    """Writes a `.npz` atomically; equal latents give equal bytes.
+
+    Raises:
+        ValueError: as `latent_arrays`.
+    """
+    arrays = latent_arrays(latents)
     with atomic_path(path) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
 
 
 def load_latents(path: Path) -> Latents:
-    """Reads what `save_latents` wrote.
+    """Reads what `save_latents` or a recovery wrote, or a file of somebody else's that holds z and nothing more of it.
+
+    Somebody else's z may be numbers of any type, and `[latent_dim]` for one window.
 
     Raises:
         UserError: when the file is missing, damaged or not one of these; the message says what was found.
@@ -86,15 +93,17 @@ def load_latents(path: Path) -> Latents:
     try:
         # A bad member of the archive shows only when it is read, hence all of them here.
         with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+            members = {name: file[name] for name in file.files}
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged, or no latents file (.npz)") from error
-    missing = [name for name in REQUIRED if name not in found]
-    if missing:
-        raise UserError(f"{path}: no {', '.join(missing)} in it. Found: {', '.join(found) or 'nothing'}")
-    fields = {name: value for name, value in found.items() if name in Latents.__dataclass_fields__}
+    missing = [name for name in REQUIRED if name not in members]
+    if missing == ["generator", "method", "seed"] and members["z"].dtype.kind in "fiu":
+        members = {"z": np.atleast_2d(members["z"]).astype(np.float32), "generator": "", "method": "", "seed": 0}
+    elif missing:
+        raise UserError(f"{path}: no {', '.join(missing)} in it. Found: {', '.join(members) or 'nothing'}")
+    fields = {name: value for name, value in members.items() if name in Latents.__dataclass_fields__}
     try:
         fields["seed"] = int(fields["seed"])
         fields |= {name: str(fields[name]) for name in TEXTS if name in fields}

@@ -1,0 +1,273 @@
+"""Inverting many clips into a folder: WAVs and latents of each, written as they are found, so that a run goes on.
+
+A result is a record of `utils.inversion.store` (`clips/NAME/METHOD.npz`, which `utils.inversion.latents` reads too): of
+one clip by one method. A run that is started again computes what it lacks, with the bytes of an uninterrupted run.
+"""
+
+import csv
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from utils import metrics
+from utils.audio import files as audio
+from utils.inversion.invert import Recovered, Recovery
+from utils.inversion.latents import Latents, latent_arrays, stack_curves
+from utils.inversion.store import Record, ResultStore
+from utils.options import UserError
+from utils.runs.files import append_jsonl, atomic_path, file_sha256, read_jsonl, remove_torn, to_json, write_text
+from utils.runs.interrupts import Interrupt
+
+RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
+FILE, OWN_SAMPLE = "file", "own sample"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip to invert: a file, or the generator's own sample number `index`.
+
+    Attributes:
+        name: in results.
+        folder: of its results, relative to the run's.
+    """
+
+    name: str
+    folder: str
+    path: Path | None = None
+    index: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return OWN_SAMPLE if self.path is None else FILE
+
+
+def own_samples(n: int) -> list[Source]:
+    """The first n samples of the generator's prior, by the run's seed."""
+    return [Source(f"own sample {i}", f"own_samples/{i:03}", index=i) for i in range(n)]
+
+
+def files_below(base: Path, files: Iterable[Path]) -> list[Source]:
+    """Files, named as from the folder `base`."""
+    names = [file.relative_to(base).as_posix() for file in files]
+    return [Source(name, f"clips/{name}", path=base / name) for name in names]
+
+
+class RecoveryFolder:
+    """The results of a run, in memory and on disk; what an earlier sitting has done is read when this is made.
+
+    Args:
+        folder: of the run.
+        recovery: how latents are found.
+        methods: names in `utils.inversion.invert.METHODS`, in the order in which they are applied and reported.
+        sources: all clips of the run.
+        generator: in float32; its own samples are made by it.
+        options: JSON-able, kept with the latents.
+        window: as in `utils.audio.files.load_clip`.
+        alignment: a name in `utils.audio.files.ALIGNMENTS`.
+        batch_size: windows computed together.
+
+    Attributes:
+        failures: reason by source's name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recovery: Recovery,
+        methods: Sequence[str],
+        sources: Sequence[Source],
+        *,
+        generator: Any,
+        options: dict[str, Any],
+        window: str,
+        alignment: str,
+        batch_size: int,
+    ):
+        self.folder, self.recovery, self.methods, self.sources = folder, recovery, methods, sources
+        self.generator, self.options, self.window, self.alignment = generator, options, window, alignment
+        self.batch_size = batch_size
+        self.failures: dict[str, str] = {}
+        self._store = ResultStore(folder)
+        self._results: dict[tuple[Source, str], dict[str, Any]] = {}
+        (folder / FAILURES).unlink(missing_ok=True)  # what failed is tried again
+        self._read()
+
+    def results(self) -> list[dict[str, Any]]:
+        """The lines of results.jsonl, one a clip and method: what `write_page` of `utils.report.page` takes, and
+        `latents` (the npz), `sample_rate` (Hz); `seconds` is None where a sitting was killed before it was noted."""
+        keys = [(source, method) for source in self.sources for method in self.methods]
+        return [self._results[key] for key in keys if key in self._results]
+
+    def write_tables(self) -> None:
+        """results.jsonl and summary.csv."""
+        rows = self.results()
+        write_text(self.folder / RESULTS, "".join(to_json(row) + "\n" for row in rows))
+        with atomic_path(self.folder / SUMMARY) as temporary:
+            with open(temporary, "w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]) if rows else ["source"])
+                writer.writeheader()
+                writer.writerows(rows)
+
+    def fail(self, name: str, reason: str) -> None:
+        """Notes in failures.jsonl, and says, that a clip has no result."""
+        self.failures[name] = reason
+        append_jsonl(self.folder / FAILURES, {"source": name, "reason": reason})
+        tqdm.write(f"failed: {name}: {reason}", file=sys.stderr)
+
+    def recover(self, sources: Sequence[Source], bar: tqdm, interrupt: Interrupt) -> None:
+        """Inverts the clips among `sources` that have no result yet; what fails is noted.
+
+        Raises:
+            KeyboardInterrupt: as `interrupt` says.
+        """
+        for first in range(0, len(sources), self.batch_size):
+            if interrupt.asked:
+                raise KeyboardInterrupt
+            self._recover_group(sources[first : first + self.batch_size], bar)
+
+    def _read(self) -> None:
+        seconds = {(row["source"], row["method"]): row["seconds"] for row in read_jsonl(self.folder / RESULTS)}
+        for source in self.sources:
+            methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
+            try:
+                sha256 = self._sha256(source) if methods else ""
+            except UserError:
+                continue  # it will fail when it is loaded
+            for method in methods:
+                record = self._store.read(_record_name(source, method), self._key(method, sha256))
+                if record:
+                    self._results[source, method] = record.facts | {"seconds": seconds.get((source.name, method))}
+
+    def _sha256(self, source: Source) -> str:
+        if source.path is not None:
+            return file_sha256(source.path)
+        return audio.own_sample_sha256(self.generator.fingerprint, self.recovery.seed, source.index)
+
+    def _key(self, method: str, sha256: str) -> dict[str, Any]:
+        """All that a result depends on."""
+        clip = {"clip_sha256": sha256, "window": self.window, "alignment": self.alignment}
+        return clip | self.recovery.settings(method)
+
+    def _recover_group(self, group: Sequence[Source], bar: tqdm) -> None:
+        """A group is always computed whole: rounding depends on the clips beside."""
+        lacking = {source: [m for m in self.methods if (source, m) not in self._results] for source in group}
+        clips = self._load(group, lacking) if any(lacking.values()) else {}
+        for method in self.methods:
+            if any(method in lacking[source] for source in clips):
+                windows = np.concatenate([clip.windows for clip in clips.values()])
+                identities = [identity for clip in clips.values() for identity in clip.identities]
+                recovered, seconds = self.recovery.in_batches(
+                    method, windows, identities, batch_size=self.batch_size, progress=_postfix(bar, method)
+                )
+                end = 0
+                for source, clip in clips.items():
+                    part = slice(end, end := end + len(clip.windows))
+                    if method in lacking[source]:
+                        self._write(source, clip, method, recovered[part], float(seconds[part].sum()))
+        if not bar.disable:
+            bar.initial += sum(not methods for methods in lacking.values())  # done before: no part of the speed
+        bar.update(len(group))
+
+    def _load(self, group: Sequence[Source], lacking: dict[Source, list[str]]) -> dict[Source, audio.Clip]:
+        """The clips of a group that can be read, by source; originals of those that lack a result are written."""
+        clips = {}
+        for source in group:
+            try:
+                clip = clips[source] = self._render(source) if source.path is None else self._decode(source)
+            except (UserError, OSError) as error:
+                self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
+                continue
+            if lacking[source]:
+                folder = self.folder / source.folder
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_torn(folder)
+                original = audio.join_windows(clip.windows, clip.provenance)
+                audio.write_wav(folder / "original.wav", original, clip.provenance["resampled_to"])
+        return clips
+
+    def _decode(self, source: Source) -> audio.Clip:
+        shape = self.generator.num_samples, self.generator.num_channels, self.generator.sample_rate
+        return audio.load_clip(source.path, *shape, self.window, audio.ALIGNMENTS[self.alignment])
+
+    def _render(self, source: Source) -> audio.Clip:
+        provenance = {
+            "source": source.name,
+            "sha256": self._sha256(source),
+            "resampled_to": self.generator.sample_rate,
+            "window_starts": [0],
+            "valid_length": self.generator.num_samples,
+        }
+        return audio.Clip(self.generator(self._true_latent(source)).numpy(), provenance)
+
+    def _true_latent(self, source: Source) -> np.ndarray | None:
+        """The z `[1, latent_dim]` that an own sample was made from."""
+        return None if source.index is None else self.generator.sample_prior(self.recovery.seed, 1, start=source.index)
+
+    def _write(self, source: Source, clip: audio.Clip, method: str, recovered: Recovered, seconds: float) -> None:
+        """Writes a reconstruction, and then the record that makes it done."""
+        if not recovered.finite.all():
+            self.fail(source.name, f"{method}: the generator or the objective is not finite for it")
+            return
+        rate, z_true = clip.provenance["resampled_to"], self._true_latent(source)
+        original = audio.join_windows(clip.windows, clip.provenance)
+        reconstruction = audio.join_windows(recovered.audio, clip.provenance)
+        audio.write_wav(self.folder / source.folder / f"{method}.wav", reconstruction, rate)
+        latents = Latents(
+            z=recovered.z,
+            z_true=z_true,
+            generator=self.generator.fingerprint,
+            method=method,
+            seed=self.recovery.seed,
+            source=clip.provenance["source"],
+            source_sha256="" if source.path is None else clip.provenance["sha256"],
+            options=self.options,
+            provenance=clip.provenance,
+            objective=recovered.objective,
+            evaluations=recovered.evaluations,
+            status=np.array(recovered.status),
+            curve=stack_curves(recovered.curve),
+        )
+        name = _record_name(source, method)
+        facts = {
+            "source": source.name,
+            "method": method,
+            "kind": source.kind,
+            "original": f"{source.folder}/original.wav",
+            "reconstruction": f"{source.folder}/{method}.wav",
+            "latents": f"{name}.npz",
+            "windows": len(recovered.z),
+            "sample_rate": rate,
+            "objective": float(recovered.objective.mean()),
+            "waveform_mse": metrics.waveform_mse(original, reconstruction),
+            "ssim": metrics.ssim(original, reconstruction),
+            "snr_db": metrics.snr_db(original, reconstruction),
+            "z_mse": None if z_true is None else metrics.latent_mse(recovered.z, z_true),
+            "evaluations": int(recovered.evaluations.sum()),
+            "status": recovered.status[0] if len(set(recovered.status)) == 1 else "mixed",
+        }
+        key = self._key(method, clip.provenance["sha256"])
+        self._store.write(name, key, Record(facts, latent_arrays(latents)))
+        self._results[source, method] = facts | {"seconds": round(seconds, 3)}
+
+
+def _record_name(source: Source, method: str) -> str:
+    return f"{source.folder}/{method}"
+
+
+def _postfix(bar: tqdm, method: str):
+    """Shows on a bar how a search goes, as often as the bar is drawn; None where it is not drawn."""
+    shown_at = time.monotonic()
+
+    def show(running: int, objective: float) -> None:
+        nonlocal shown_at
+        if time.monotonic() - shown_at > bar.mininterval:
+            shown_at = time.monotonic()
+            bar.set_postfix_str(f"{method}: {running} starts run, objective {objective:.4f}")
+
+    return None if bar.disable else show
