@@ -19,150 +19,40 @@ Examples:
 """
 
 import argparse
-import dataclasses
 import itertools
-import json
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
-import tensorflow as tf
-from tqdm import tqdm
 
-from models.generator import Generator, load_generator
+from models.generator import Generator, load_generator, render
 from models.tf1 import AUDIO_TENSOR, Z_TENSOR
 from utils import options
 from utils.audio.files import join_windows, write_wav
-from utils.inversion.latents import Latents, save_latents
+from utils.inversion.latents import Latents, load_latents, save_latents
 from utils.inversion.prior import PRIORS
 from utils.options import LARGEST_SEED, UserError
-from utils.runs.files import to_json, write_json
+from utils.runs.files import write_json
 from utils.runs.folders import output_folder
+from utils.runs.progress import progress_bar
 
 
-def parse_seeds(text: str) -> list[int]:
-    """argparse type: `0-3,7` to `[0, 1, 2, 3, 7]`."""
-    seeds = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
-        if not match:
-            raise argparse.ArgumentTypeError(f"must be like 0-35,40. Received: {text!r}")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last <= LARGEST_SEED:
-            raise argparse.ArgumentTypeError(f"ranges must rise and end by {LARGEST_SEED}. Received: {part.strip()!r}")
-        seeds.extend(range(first, last + 1))
-    return list(dict.fromkeys(seeds))
-
-
-def read_latents(path: Path, generator: Generator) -> tuple[np.ndarray, dict]:
-    """An npz file's `z` (`[W, latent_dim]` or `[latent_dim]`), and its `provenance` if it has one.
-
-    Returns:
-        z float32 `[W, latent_dim]`; a dict, empty or as in `utils.audio.files.Clip`.
-
-    Raises:
-        UserError: when the file or its z does not fit the generator.
-    """
-    try:
-        with np.load(path) as file:
-            found = {name: file[name] for name in ("z", "generator", "provenance") if name in file}
-        provenance = json.loads(str(found.get("provenance", "{}")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # zipfile, zlib, json and NumPy raise many kinds for damaged files
-        raise UserError(f"{path}: damaged, or no npz file ({error})") from error
-    if "z" not in found:
-        raise UserError(f"{path}: must be an npz file with the key z")
-    z = np.atleast_2d(found["z"])
-    if z.ndim != 2 or z.shape[1] != generator.latent_dim or z.dtype.kind not in "fiu" or not len(z):
-        raise UserError(
-            f"{path}: z must be numbers [W, {generator.latent_dim}] for {generator.name}. "
-            f"Received: {z.dtype} {list(z.shape)}"
-        )
-    if not np.isfinite(z).all():
-        raise UserError(f"{path}: z holds NaN or infinite values")
-    if str(found.get("generator", generator.fingerprint)) != generator.fingerprint:
-        print(f"warning: {path}: its latents belong to another generator than {generator.name}", file=sys.stderr)
-    return z.astype(np.float32), provenance
-
-
-@dataclasses.dataclass
-class Piece:
-    """One WAV to be: z float32 `[1, latent_dim]`, or a row for each window that `provenance` tells of."""
-
-    name: str
-    z: np.ndarray
-    provenance: dict = dataclasses.field(default_factory=dict)
-
-
-def resolve_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]:
-    """What the options ask for."""
-    if args.latents:
-        pieces = []
-        for i, path in enumerate(args.latents):
-            z, provenance = read_latents(path, generator)
-            name = path.stem if len(args.latents) == 1 else f"{i:04d}_{path.stem}"
-            if len(provenance.get("window_starts", [])) == len(z):
-                pieces.append(Piece(name, z, provenance))
-            elif len(z) == 1:
-                pieces.append(Piece(name, z))
-            else:
-                pieces += [Piece(f"{name}_{row:04d}", z[row : row + 1]) for row in range(len(z))]
-        return pieces
-    if args.interpolate:
-        first, last = (_endpoint(text, generator) for text in args.interpolate)
-        weights = np.linspace(0, 1, args.steps, dtype=np.float32)
-        return [Piece(f"step_{i:04d}", (1 - w) * first + w * last) for i, w in enumerate(weights)]
-    if args.seeds:
-        return [Piece(f"seed_{seed:04d}", generator.sample_prior(seed, 1)) for seed in args.seeds]
-    z = generator.sample_prior(args.seed, args.n)
-    return [Piece(f"{i:04d}", z[i : i + 1]) for i in range(args.n)]
-
-
-def _endpoint(text: str, generator: Generator) -> np.ndarray:
-    if text.isascii() and text.isdigit():
-        if int(text) > LARGEST_SEED:
-            raise UserError(f"--interpolate: a seed is at most {LARGEST_SEED}. Received: {text}")
-        return generator.sample_prior(int(text), 1)
-    return read_latents(Path(text), generator)[0][:1]
-
-
-def windows(generator: Generator, z: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """The audio `[T, C]` of each row of z, computed in batches.
-
-    Every batch is filled up: a latent then gives the same samples to the last bit, alone or among others.
-    """
-    generate = tf.function(generator)
-    for start in range(0, len(z), batch_size):
-        batch = z[start : start + batch_size]
-        filled = np.pad(batch, [(0, batch_size - len(batch)), (0, 0)])
-        yield from generate(tf.constant(filled)).numpy()[: len(batch)]
-
-
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     group = parser.add_argument_group("what to generate (one of them)").add_mutually_exclusive_group()
     group.add_argument(
         "--n", type=options.positive_int, default=16, metavar="N", help="N clips from the prior, of --seed"
     )
-    group.add_argument("--seeds", type=parse_seeds, metavar="LIST", help="one clip a seed, e.g. 0-35,40")
+    group.add_argument("--seeds", type=options.seed_list, metavar="LIST", help="one clip a seed, e.g. 0-35,40")
     group.add_argument(
-        "--latents",
-        type=Path,
-        nargs="+",
-        metavar="NPZ",
-        help="replay the key z, [W, latent_dim], of these files",
+        "--latents", type=Path, nargs="+", metavar="NPZ", help="replay the key z, [W, latent_dim], of these files"
     )
     group.add_argument(
-        "--interpolate",
-        nargs=2,
-        metavar=("A", "B"),
-        help="from A to B in a straight line; each a seed or an npz",
+        "--interpolate", nargs=2, metavar=("A", "B"), help="from A to B in a straight line; each a seed or an npz"
     )
     group = parser.add_argument_group("options of these")
     options.add_shared(group, "seed")
@@ -188,12 +78,75 @@ def main() -> None:
     args = parser.parse_args()
     if args.interpolate and args.steps < 2:
         raise UserError(f"--steps: must be at least 2. Received: {args.steps}")
-    record = vars(args)
-    if args.dry_run:
-        print(to_json(record, indent=2))
-        print(f"would write WAVs and latents.npz into {args.output or 'a new folder of waves/'}")
-        return
+    return args
 
+
+def read_latents(path: Path, generator: Generator) -> Latents:
+    """A file's latents, if they fit the generator.
+
+    Raises:
+        UserError: as `load_latents`, and for another latent size.
+    """
+    latents = load_latents(path)
+    if latents.z.shape[1] != generator.latent_dim:
+        raise UserError(
+            f"{path}: z must be [W, {generator.latent_dim}] for {generator.name}. Received: {list(latents.z.shape)}"
+        )
+    if latents.generator not in ("", generator.fingerprint):
+        print(f"warning: {path}: its latents belong to another generator than {generator.name}", file=sys.stderr)
+    return latents
+
+
+class Piece(NamedTuple):
+    """One WAV to be: z float32 `[1, latent_dim]`, or a row for each window that `provenance` tells of."""
+
+    name: str
+    z: np.ndarray
+    provenance: dict | None = None
+
+
+def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]:
+    """What the options ask for."""
+    if args.latents:
+        names = [path.stem for path in args.latents]
+        if len(names) > 1:
+            names = [f"{i:04d}_{name}" for i, name in enumerate(names)]
+        read = [read_latents(path, generator) for path in args.latents]
+        return list(itertools.chain.from_iterable(map(saved_pieces, names, read)))
+    if args.interpolate:
+        first, last = (endpoint(text, generator) for text in args.interpolate)
+        weights = np.linspace(0, 1, args.steps, dtype=np.float32)
+        return [Piece(f"step_{i:04d}", (1 - w) * first + w * last) for i, w in enumerate(weights)]
+    if args.seeds:
+        return [Piece(f"seed_{seed:04d}", generator.sample_prior(seed, 1)) for seed in args.seeds]
+    return one_each("", generator.sample_prior(args.seed, args.n))
+
+
+def saved_pieces(name: str, latents: Latents) -> list[Piece]:
+    """The clip that a file's windows make, or a clip of each row where they are no windows of one."""
+    if len(latents.provenance.get("window_starts", [])) == len(latents.z):
+        return [Piece(name, latents.z, latents.provenance)]
+    return [Piece(name, latents.z)] if len(latents.z) == 1 else one_each(f"{name}_", latents.z)
+
+
+def one_each(prefix: str, z: np.ndarray) -> list[Piece]:
+    return [Piece(f"{prefix}{row:04d}", z[row : row + 1]) for row in range(len(z))]
+
+
+def endpoint(text: str, generator: Generator) -> np.ndarray:
+    """z `[1, latent_dim]` of a seed, or the first of a file."""
+    if text.isascii() and text.isdigit():
+        if int(text) > LARGEST_SEED:
+            raise UserError(f"--interpolate: a seed is at most {LARGEST_SEED}. Received: {text}")
+        return generator.sample_prior(int(text), 1)
+    return read_latents(Path(text), generator).z[:1]
+
+
+def main() -> int:
+    args = parse_arguments()
+    if args.dry_run:
+        where = args.output or "a new folder of waves/"
+        return options.show_plan(args, f"Would write WAVs and latents.npz into {where}")
     generator = load_generator(
         args.generator,
         args.precision,
@@ -204,19 +157,22 @@ def main() -> None:
     )
     for note in [] if args.quiet else generator.notes:
         print(note)
-    pieces = resolve_pieces(args, generator)
+    pieces = choose_pieces(args, generator)
     z = np.concatenate([piece.z for piece in pieces])
     output = output_folder(args.output, Path("waves"), "generate")
-    write_json(output / "options.json", record)
+    write_json(output / "options.json", vars(args))
     method = "replay" if args.latents else "interpolation" if args.interpolate else "prior"
-    latents = Latents(z=z, generator=generator.fingerprint, method=method, seed=args.seed, options=record)
+    latents = Latents(z=z, generator=generator.fingerprint, method=method, seed=args.seed, options=vars(args))
     save_latents(output / "latents.npz", latents)
-    stream = windows(generator, z, args.batch_size)
-    for piece in tqdm(pieces, unit="clip", disable=args.quiet):
-        audio = np.stack(list(itertools.islice(stream, len(piece.z))))
-        audio = join_windows(audio, piece.provenance) if piece.provenance else audio[0]
-        write_wav(output / f"{piece.name}.wav", audio, generator.sample_rate)
+    stream = render(generator, z, args.batch_size)
+    with progress_bar("clips", len(pieces), quiet=args.quiet) as bar:
+        for piece in pieces:
+            audio = np.stack(list(itertools.islice(stream, len(piece.z))))
+            audio = join_windows(audio, piece.provenance) if piece.provenance else audio[0]
+            write_wav(output / f"{piece.name}.wav", audio, generator.sample_rate)
+            bar.update()
     print(f"{len(pieces)} clips at {generator.sample_rate} Hz written to {output}")
+    return options.EXIT_OK
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ A script reads:
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -144,6 +145,20 @@ def _whole_number(text: str, smallest: int, largest: float = math.inf) -> int:
 
 def _seed(text: str) -> int:
     return _whole_number(text, 0, LARGEST_SEED)
+
+
+def seed_list(text: str) -> list[int]:
+    """argparse type: `0-3,7` to `[0, 1, 2, 3, 7]`."""
+    seeds = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip(), re.ASCII)
+        if not match:
+            raise argparse.ArgumentTypeError(f"must be like 0-35,40. Received: {text!r}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last <= LARGEST_SEED:
+            raise argparse.ArgumentTypeError(f"ranges must rise and end by {LARGEST_SEED}. Received: {part.strip()!r}")
+        seeds.extend(range(first, last + 1))
+    return list(dict.fromkeys(seeds))
 
 
 def _path(text: str) -> Path:
