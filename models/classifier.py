@@ -23,7 +23,7 @@ FILE_NAME = "classifier.keras"
 ARCHITECTURES = {
     "resnet18": BLOCK_NAMES,
     "mel_cnn": ("stem", "block1", "block2", "block3"),
-    "waveform_cnn": ("stem", "block1", "block2", "block3", "block4"),
+    "waveform_cnn": ("stem", "block1", "block2", "block3"),
 }
 
 
@@ -214,18 +214,18 @@ def _mel_cnn(image: keras.KerasTensor, width: int) -> dict[str, keras.KerasTenso
 def _waveform_cnn(audio: keras.KerasTensor, width: int) -> dict[str, keras.KerasTensor]:
     """Convolutions over time on the samples themselves, after M11 (Dai et al. 2016, arXiv 1610.00087).
 
-    At 16,384 samples and width 32: 0.3 M weights, 40 M products. The first kernel, as there, is long (5 ms) so that it
-    can be a filter bank, and maxima over time follow it, so that the phase of a tone does not matter.
+    As there, the first kernel is long (80 samples) so that it can be a filter bank, and maxima over time follow it, so
+    that the phase of a tone does not matter. At 16,384 samples and width 32: 0.2 M weights, 26 M products.
     """
     features = {}
     x = layers.Reshape((1, *audio.shape[1:]), name="row")(audio)  # [T, C] -> [1, T, C]
-    x = _conv(x, width, (1, 80), (1, 4), "stem_1")  # [16384] -> [4096]
-    x = features["stem"] = layers.MaxPooling2D((1, 4), padding="same", name="stem")(x)  # -> [1024]
-    for block, (channels, pool) in enumerate([(width, 4), (2 * width, 2), (4 * width, 2), (6 * width, 1)], 1):
-        x = _conv(x, channels, (1, 3), 1, f"block{block}_1")
-        x = features[f"block{block}"] = _conv(x, channels, (1, 3), 1, f"block{block}_2")
+    x = _conv(x, width, (1, 80), (1, 8), "stem_1")  # [16384] -> [2048]
+    x = features["stem"] = layers.MaxPooling2D((1, 4), padding="same", name="stem")(x)  # -> [512]
+    for block, (before, after, pool) in enumerate([(1, 2, 4), (2, 4, 2), (6, 6, 1)], 1):
+        x = _conv(x, before * width, (1, 3), 1, f"block{block}_1")
+        x = features[f"block{block}"] = _conv(x, after * width, (1, 3), 1, f"block{block}_2")
         if pool > 1:
-            x = layers.MaxPooling2D((1, pool), padding="same", name=f"block{block}_pool")(x)  # -> [256], [128], [64]
+            x = layers.MaxPooling2D((1, pool), padding="same", name=f"block{block}_pool")(x)  # -> [128], [64]
     features["pooled"] = layers.GlobalAveragePooling2D(name="pooled", dtype="float32")(x)
     return features
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +103,14 @@ def test_inception_score_by_its_definition():
     assert metrics.inception_score(p)[0] == pytest.approx(np.exp(np.mean(divergences)))
     assert metrics.inception_score(np.tile(np.eye(10), (3, 1))) == pytest.approx((10, 0))
     assert metrics.inception_score(np.full((7, 10), 0.1))[0] == pytest.approx(1)
+
+
+def test_inception_score_shows_a_collapse_that_entropy_without_its_axis_hides():
+    p = np.eye(10)[[0] * 91 + list(range(1, 10))]  # 91 of 100 clips are of one class
+    marginal = np.tile(p.mean(axis=0), (len(p), 1))
+    defined = np.exp(scipy.stats.entropy(p, marginal, axis=1).mean())
+    assert metrics.inception_score(p)[0] == pytest.approx(defined) and defined < 1.7
+    assert np.exp(scipy.stats.entropy(p, marginal).mean()) > 10
 
 
 def test_inception_score_of_a_missing_class_and_of_splits():

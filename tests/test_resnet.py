@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.classifier import Classifier, classifier_features, load_classifier
+from models.classifier import ARCHITECTURES, Classifier, classifier_features, load_classifier
 from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
 from utils.options import UserError
 from utils.spectrograms import LOG_FLOOR, log_magnitude, stft_real
@@ -66,6 +66,7 @@ def test_front_ends_are_the_shared_ones():
         dict(front_end="stft_real", alignment="paper"),
         dict(architecture="mel_cnn", width=8),
         dict(architecture="mel_cnn", width=8, precision="mixed_bfloat16", num_channels=2),
+        dict(architecture="waveform_cnn", width=8, num_channels=2),
     ],
 )
 def test_a_saved_classifier_comes_back_whole(tmp_path, options):
@@ -91,7 +92,7 @@ def test_precision_changes_and_the_global_policy_does_not():
     np.testing.assert_allclose(whole(noise()), mixed(noise()), atol=0.03)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "mel_cnn"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_gradients_reach_the_audio(architecture):
     model = tiny(architecture)
     for audio in (noise(), tf.zeros([1, 4096, 1])):

@@ -129,7 +129,10 @@ def log_magnitude(audio: np.ndarray) -> np.ndarray:
 def inception_score(probabilities: np.ndarray, splits: int = 1, seed: int = 0) -> tuple[float, float]:
     """exp of the mean KL divergence of a classifier's answers from their mean (Salimans et al., 2016).
 
-    Biased by the number of clips: compare at equal N and splits only.
+    Biased by the number of clips: compare at equal N and splits only. Not comparable with scores of the widely used
+    SC09 script of SaShiMi (Goel et al., 2022): it calls `scipy.stats.entropy` without `axis=1`, and so takes
+    divergences over the clips of a class, not over the classes of a clip. That hides a collapse: a generator that
+    hardly ever says nine of the ten digits scores beyond 10 there, and below 2 by the definition.
 
     Args:
         probabilities: `[N, K]`, rows that sum to 1; a class may be missing.

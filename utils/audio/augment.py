@@ -97,7 +97,7 @@ def augment_heavily(audio: tf.Tensor, seed: tf.Tensor, *, sample_rate: int = 160
 def change_speed(audio: tf.Tensor, seed: tf.Tensor, *, speed: tuple[float, float] = (0.88, 1.14)) -> tf.Tensor:
     """Play each clip faster or slower, and so higher or lower, by linear interpolation; its middle stays in place.
 
-    Ko et al. 2015, "Audio augmentation for speech recognition". Shapes and ranges as in `augment_heavily`.
+    Ko et al. 2015, "Audio augmentation for speech recognition". Shapes and types as in `augment_heavily`.
     """
     batch, length = tf.shape(audio)[0], tf.shape(audio)[1]
     middle = tf.cast(length - 1, tf.float32) / 2
@@ -150,7 +150,8 @@ def change_channel(
     size = length + rooms.shape[1]  # of a linear convolution
     frequency = tf.linspace(0.0, sample_rate / 2, size // 2 + 1)[tf.newaxis, tf.newaxis]
 
-    response = tf.pow(10.0, uniform(0, *tilt_db) * _log2(tf.maximum(frequency, 60.0) / 1000.0) / 20.0)
+    octaves = tf.math.log(tf.maximum(frequency, 60.0) / 1000.0) / np.log(2.0)
+    response = tf.pow(10.0, uniform(0, *tilt_db) * octaves / 20.0)
     low, high = uniform(1, *low_hz), uniform(2, *high_hz)
     response *= tf.where(uniform(3) < limited, tf.math.rsqrt(1.0 + (low / tf.maximum(frequency, 1.0)) ** 8), 1.0)
     response *= tf.where(uniform(4) < limited, tf.math.rsqrt(1.0 + (frequency / high) ** 8), 1.0)
@@ -194,7 +195,10 @@ def add_coloured_noise(
     snr_db: tuple[float, float] = (3.0, 40.0),
     exponent: tuple[float, float] = (0.0, 2.0),
 ) -> tf.Tensor:
-    """Noise of power 1 / f^exponent, from white (0) to brown (2), in a share `noisy` of the clips."""
+    """Noise of power 1 / f^exponent, from white (0) to brown (2), in a share `noisy` of the clips.
+
+    Shapes and types as in `augment_heavily`.
+    """
     batch, length, channels = tf.unstack(tf.shape(audio))
     seeds = tf.unstack(tf.random.split(seed, 4))
 
@@ -213,8 +217,8 @@ def pass_codec(audio: tf.Tensor, seed: tf.Tensor, *, shares: tuple[float, ...] =
     """Each clip through one of `CODECS`, drawn with the probabilities `shares`.
 
     These are round trips in TensorFlow, of no published codec: "mu-law" is the continuous curve of ITU-T G.711 (mu =
-    255) in 256 steps; "few bits" has 2^6 to 2^9 equal steps; "half rate" keeps the mean of each two samples, and
-    interpolates between those means.
+    255) in 255 levels; "few bits" has 2^6 to 2^9 equal steps; "half rate" keeps the mean of each two samples, and
+    interpolates between those means. Shapes and types as in `augment_heavily`.
     """
     batch, length = tf.shape(audio)[0], tf.shape(audio)[1]
     seeds = tf.unstack(tf.random.split(seed, 2))
@@ -222,7 +226,7 @@ def pass_codec(audio: tf.Tensor, seed: tf.Tensor, *, shares: tuple[float, ...] =
     half_steps = tf.pow(2.0, bits - 1.0)
 
     compressed = tf.sign(audio) * tf.math.log1p(MU * tf.abs(audio)) / np.log1p(MU)
-    compressed = tf.round(compressed * 127.5) / 127.5
+    compressed = tf.round(compressed * 127.0) / 127.0
     mu_law = tf.sign(compressed) * (tf.exp(tf.abs(compressed) * np.log1p(MU)) - 1.0) / MU
 
     few_bits = tf.round(audio * half_steps) / half_steps
@@ -245,7 +249,3 @@ AUGMENTATIONS = {"none": None, "light": augment, "heavy": augment_heavily}
 def _level(audio: tf.Tensor) -> tf.Tensor:
     """RMS `[B, 1, 1]`."""
     return tf.sqrt(tf.reduce_mean(tf.square(audio), axis=[1, 2], keepdims=True))
-
-
-def _log2(x: tf.Tensor) -> tf.Tensor:
-    return tf.math.log(x) / np.log(2.0)
