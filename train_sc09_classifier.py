@@ -1,4 +1,4 @@
-"""Train a digit classifier on SC09: the one whose features serve as a loss, or the judge that scores results.
+"""Train a digit classifier on SC09: the one whose features serve as a loss, or a judge that scores results.
 
 Examples:
     # The classifier, on the Speech Commands digits or on Donahue's SC09
@@ -7,9 +7,11 @@ Examples:
     # As published: ResNet-18 of full width on the real part of the STFT, no augmentation
     python train_sc09_classifier.py datasets/sc09 --preset paper
 
-    # The independent judge: another architecture and seed, never used in a loss
-    python train_sc09_classifier.py ../shared/data/speech_commands_digits --architecture mel_cnn \\
-        --width 32 --seed 7 --export classifier_checkpoint/judge.keras
+    # The two judges, which take part in no loss: other clips, front ends and architectures, heavy augmentation
+    python train_sc09_classifier.py ../shared/data/speech_commands_digits_judges --architecture mel_cnn \\
+        --width 40 --augment heavy --seed 7 --output logs/judge_mel
+    python train_sc09_classifier.py ../shared/data/speech_commands_digits_judges --architecture waveform_cnn \\
+        --augment heavy --batch_size 32 --epochs 28 --seed 8 --output logs/judge_wave
 
     # Go on after an interruption
     python train_sc09_classifier.py ... --output logs/00000-classifier-resnet18

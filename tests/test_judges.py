@@ -1,0 +1,47 @@
+"""benchmarks/judges.py: accuracy and agreement by hand, and the table as a user makes it."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.judges import describe
+from models.classifier import Classifier
+from models.encoder import Encoder
+from utils.audio.datasets import DIGITS
+from utils.runs.files import read_jsonl
+
+
+def test_accuracy_and_agreement_by_hand():
+    labels = np.array([0, 1, 2, 2])
+    answers = {"a": np.eye(3)[[0, 1, 2, 1]], "b": np.eye(3)[[0, 1, 1, 1]], "c": np.eye(3)[[2, 2, 1, 0]]}
+    facts = describe(answers, labels)
+    assert [facts[name]["accuracy"] for name in "abc"] == [0.75, 0.5, 0]
+    assert [facts[pair]["agreement"] for pair in ("a, b", "a, c", "b, c")] == [0.75, 0, 0.25]
+    assert facts["a"]["from"] < 0.75 < facts["a"]["to"]
+    assert "accuracy" not in describe(answers, None)["a"]
+
+
+def test_the_table(run_main, tmp_path):
+    for digit in DIGITS:
+        (tmp_path / "data" / digit).mkdir(parents=True)
+        soundfile.write(tmp_path / "data" / digit / "060cd039_nohash_0.wav", np.zeros(1024), 8000)
+    (tmp_path / "data" / "validation_list.txt").write_text("\n".join(f"{d}/060cd039_nohash_0.wav" for d in DIGITS))
+    shape = dict(width=4, num_samples=1024, sample_rate=8000)
+    for name, architecture in (("classifier", "resnet18"), ("one", "mel_cnn"), ("other", "waveform_cnn")):
+        Classifier(architecture=architecture, class_names=DIGITS, **shape).save(tmp_path / f"{name}.keras")
+    Encoder(latent_dim=6, **shape).save(tmp_path / "encoder.keras")
+    result = run_main(
+        *("benchmarks/judges.py", tmp_path / "data", "--generator", "tests.tiny:generator"),
+        *("--encoder", tmp_path / "encoder.keras", "--classifier", tmp_path / "classifier.keras", "--n", 5),
+        *("--judges", tmp_path / "one.keras", tmp_path / "other.keras", "--results", tmp_path, "--cache", tmp_path),
+    )
+    assert result.returncode == 0, result.stderr
+    records = read_jsonl(tmp_path / "judges.jsonl")
+    assert [(record["set"], record["n"]) for record in records] == [
+        ("real", 10),
+        ("reconstructions", 10),
+        ("samples", 5),
+    ]
+    for record in records:
+        assert {"classifier", "one", "other", "one, other", "classifier, one"} <= set(record)
+    assert records[0]["one"]["accuracy"] == pytest.approx(0.1)  # silence in every class
