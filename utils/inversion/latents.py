@@ -1,13 +1,13 @@
 """Latents on disk: `.npz` files without pickle that hold all it takes to trace and replay them."""
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from utils.inversion.store import read_npz
 from utils.options import UserError
 from utils.runs.files import atomic_path, to_json
 
@@ -91,12 +91,10 @@ def load_latents(path: Path) -> Latents:
         UserError: when the file is missing, damaged or not one of these; the message says what was found.
     """
     try:
-        # A bad member of the archive shows only when it is read, hence all of them here.
-        with np.load(path, allow_pickle=False) as file:
-            members = {name: file[name] for name in file.files}
+        members = read_npz(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged, or no latents file (.npz)") from error
     missing = [name for name in REQUIRED if name not in members]
     if missing == ["generator", "method", "seed"] and members["z"].dtype.kind in "fiu":

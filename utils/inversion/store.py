@@ -7,6 +7,7 @@ result depends on. A record is written once and whole; one that was written unde
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,13 +50,12 @@ class ResultStore:
     def read(self, name: str, key: Mapping[str, Any]) -> Record | None:
         """The record of a unit of work; None where there is none, none of this key, or a damaged one."""
         try:
-            with np.load(self.path(name), allow_pickle=False) as file:
-                if str(file[KEY]) != key_sha256(key):
-                    return None
-                arrays = {member: file[member] for member in file.files if member not in (KEY, FACTS)}
-                return Record(json.loads(str(file[FACTS])), arrays)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.error):
-            return None
+            members = read_npz(self.path(name))
+            if str(members.pop(KEY)) == key_sha256(key):
+                return Record(json.loads(str(members.pop(FACTS))), members)
+        except (OSError, ValueError, KeyError):
+            pass
+        return None
 
     def write(self, name: str, key: Mapping[str, Any], record: Record) -> None:
         """Writes a record atomically; equal records give equal bytes.
@@ -69,6 +69,21 @@ class ResultStore:
         arrays = {KEY: np.asarray(key_sha256(key)), FACTS: np.asarray(to_json(record.facts)), **record.arrays}
         with atomic_path(path) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The members of an `.npz` file, without pickle.
+
+    Raises:
+        OSError: where the file cannot be read.
+        ValueError: where it is damaged, or of another kind.
+    """
+    try:
+        # A bad member of the archive shows only when it is read, hence all of them here.
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"damaged, or no .npz file: {error}") from error
 
 
 def key_sha256(key: Mapping[str, Any]) -> str:
