@@ -211,7 +211,8 @@ def write_reports(args: argparse.Namespace, folder: RecoveryFolder, hashes: dict
         "commit": str(environment["commit"])[:12],
         "hardware": environment["hardware"]["cpu"],
     }
-    write_page(folder.folder, f"Recovery of {args.input.name}", folder.results(), facts)
+    title = f"Recovery of {args.input.name}"
+    write_page(folder.folder, title, folder.results(), facts, failures=folder.failures)
 
 
 def print_medians(results: list[dict[str, Any]]) -> None:

@@ -42,22 +42,22 @@ def generator(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def clips(run_script, generator):
+def clips(run_main, generator):
     """What generate.py writes: clips to train on and to invert."""
     output = generator.parent / "clips"
-    done = run_script("generate.py", "--generator", generator, "--n", 24, "--seed", 3, "--output", output)
+    done = run_main("generate.py", "--generator", generator, "--n", 24, "--seed", 3, "--output", output)
     assert done.returncode == 0, done.stderr
     return output
 
 
 @pytest.fixture(scope="module")
-def encoder(run_script, generator, clips):
+def encoder(run_main, generator, clips):
     """What two steps of train.py leave."""
     folder = generator.parent
     given = ("--data", clips, "--feature_weight", 0, "--spectral_weight", 1, "--width", 4, "--validation_clips", 2)
     given += ("--epochs", 1, "--steps_per_epoch", 2, "--batch_size", 4, "--output", folder / "run")
     given += ("--cache", folder / "cache", "--results", folder / "results")
-    done = run_script("train.py", "--generator", generator, *given)
+    done = run_main("train.py", "--generator", generator, *given)
     assert done.returncode == 0, done.stderr
     return folder / "run" / "encoder.keras"
 
@@ -81,11 +81,11 @@ def test_train(generator, encoder):
     assert all(np.isfinite(row[name]) for row in steps for name in ("real_spectral", "synthetic_latent"))
 
 
-def test_recover(run_script, generator, clips, encoder):
+def test_recover(run_main, generator, clips, encoder):
     output = generator.parent / "found"
     given = ("--method", "all", "--encoder", encoder, "--limit", FILES, "--own_samples", OWN, "--max_iter", 300)
     given += ("--restarts", 4, "--output", output)
-    done = run_script("latent_vector_recovery.py", clips, "--generator", generator, *given)
+    done = run_main("latent_vector_recovery.py", clips, "--generator", generator, *given)
     assert done.returncode == 0, done.stderr
     assert "latent size 5, 1000 samples at 11025 Hz, 2 channel(s), normal prior" in done.stdout
     assert (output / "index.html").stat().st_size > 0
@@ -108,13 +108,14 @@ def test_recover(run_script, generator, clips, encoder):
     assert median("hybrid", "snr_db") > median("encoder", "snr_db") + 10  # and its answer is only a start
 
 
-def test_the_readme_s_factory(run_script, repo_root, tmp_path):
+def test_the_readme_s_factory(run_main, repo_root, monkeypatch, tmp_path):
     section = (repo_root / "README.md").read_text().partition("## Your own generator")[2].partition("\n## ")[0]
     (code,) = re.findall(r"~~~python\n(.*?)~~~", section, re.DOTALL)
     (tmp_path / "my_generator.py").write_text(code)
     (name,) = re.findall(r"--generator (my_generator:\w+)", section)[:1]
     given = ("--generator", name, "--n", 2, "--output", tmp_path / "out")
-    done = run_script("generate.py", *given, env={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.syspath_prepend(tmp_path)
+    done = run_main("generate.py", *given)
     assert done.returncode == 0, done.stderr
     drums = load_generator(repo_root / "examples" / "drums.keras")
     assert (drums.num_samples, drums.latent_dim, drums.sample_rate, drums.prior) == (8192, 16, 22050, "normal")

@@ -43,7 +43,7 @@ class Status(IntEnum):
 
 @dataclass
 class Result:
-    """What `minimize` found, one entry per row.
+    """What `minimize` gives, one entry per row.
 
     x: [B, n], dtype of x0. Best point evaluated (x0 itself where the start was not finite).
     fun: [B] float64. Value at x; inf where the start was not finite.
@@ -202,8 +202,8 @@ def minimize(
         running = rows.status == Status.running
         if not running.all():
             done = rows.take(~running)
-            found = np.isfinite(done.best_f)
-            result.x[done.index[found]] = done.best_x[found]
+            finite = np.isfinite(done.best_f)
+            result.x[done.index[finite]] = done.best_x[finite]
             result.fun[done.index] = done.best_f
             result.evaluations[done.index] = done.evaluations
             result.iterations[done.index] = done.iterations
@@ -213,7 +213,7 @@ def minimize(
             result.curve = [np.array(curve) for curve in curves]
             return result
 
-        _begin_search(rows, np.flatnonzero(moved))
+        _start_search(rows, np.flatnonzero(moved))
         trial = rows.x + rows.step[:, None] * rows.d
         with np.errstate(over="ignore"):  # a step out of float32's range is just another non-finite point
             # Rounded as the objective sees it, so that s and y describe the same step.
@@ -273,7 +273,7 @@ def _forget(rows: _Rows, which: np.ndarray) -> None:
     rows.gamma[which] = rows.length[which] / np.maximum(norm, TINY)
 
 
-def _begin_search(rows: _Rows, which: np.ndarray) -> None:
+def _start_search(rows: _Rows, which: np.ndarray) -> None:
     """Gives the rows `which` a new direction and an empty bracket."""
     d = _direction(rows, which)
     slope = np.vecdot(rows.g[which], d)

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from urllib.parse import quote
@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from utils.report.thumbnails import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
-from utils.runs.files import atomic_path, read_jsonl
+from utils.runs.files import atomic_path
 
 TEMPLATE = Path(__file__).with_name("page.html")
 METHODS = ("gradient", "encoder", "hybrid")  # the columns' order in the paper's Figures 2 and 3
@@ -42,17 +42,20 @@ def write_page(
     title: str,
     results: Iterable[dict],
     facts: dict[str, str],
+    *,
+    failures: Mapping[str, str] = {},
     max_clips: int = 500,
 ) -> Path:
     """Write `output_dir/index.html`: each clip and its reconstructions with players, pictures and numbers.
 
     Args:
-        output_dir: the run's folder. Failures (`source`, `reason`) are read from its `failures.jsonl`.
+        output_dir: the run's folder.
         title: heading of the page.
         results: the lines of `results.jsonl`, one dict a clip and method: `source`, `method`, `kind` ("file"
             or "own sample"), `original` and `reconstruction` (WAV paths relative to `output_dir`), `windows`,
             `status` and the numbers named in `NUMBERS`. Numbers may be missing, None or not finite.
         facts: what the run was (generator, method, seed, commit, ...), shown as given.
+        failures: reason by source.
         max_clips: clips shown, the first ones; the page says so if there are more. The medians are over all.
 
     Returns:
@@ -65,7 +68,6 @@ def write_page(
     every = [result for clip in clips.values() for result in clip.values()]
     methods = sorted({result["method"] for result in every}, key=_method_order)
     shown = list(clips.items())[:max_clips]
-    failures = _failures(output_dir / "failures.jsonl")
 
     numbers = [f'<option value="{key}">{label}</option>' for key, (label, _, _) in NUMBERS.items()]
     parts = {
@@ -121,8 +123,8 @@ def _card(output_dir: Path, kind: str, source: str, clip: dict[str, dict], metho
     present = [method for method in methods if method in clip]
     names = [clip[present[0]]["original"], *(clip[method]["reconstruction"] for method in present)]
     sounds = [_read(output_dir, name) for name in names]
-    heard = [sound for sound in sounds if not isinstance(sound, str)]
-    peak = max((float(np.nanmax(np.abs(audio), initial=0)) for audio, _ in heard), default=0.0)
+    readable = [sound for sound in sounds if not isinstance(sound, str)]
+    peak = max((float(np.nanmax(np.abs(audio), initial=0)) for audio, _ in readable), default=0.0)
     peak = peak if math.isfinite(peak) and peak > 0 else 1.0
     spectra = [None if isinstance(sound, str) else spectrogram_db(sound[0]) for sound in sounds]
     top = max((float(decibels.max()) for decibels in spectra if decibels is not None), default=0.0)
@@ -210,8 +212,8 @@ def _lead(results: list[dict], methods: list[str]) -> str:
             clause = f"on its own samples the generator is recovered to {_median_quality(own)}"
             z_mse = [value for r in own if (value := _number(r.get("z_mse"))) is not None]
             if z_mse:
-                found = sum(value < RECOVERED_Z_MSE for value in z_mse)
-                clause += f", the latent itself in {found} of {len(z_mse)}"
+                exact = sum(value < RECOVERED_Z_MSE for value in z_mse)
+                clause += f", the latent itself in {exact} of {len(z_mse)}"
             clauses.append(clause)
         if files:
             clauses.append(
@@ -259,12 +261,7 @@ def _medians(results: list[dict], methods: list[str]) -> str:
     )
 
 
-def _failures(path: Path) -> dict[str, str]:
-    """Source: reason. A source that failed again counts once, with its last reason."""
-    return {line["source"]: line["reason"] for line in read_jsonl(path)}
-
-
-def _failure_list(failures: dict[str, str]) -> str:
+def _failure_list(failures: Mapping[str, str]) -> str:
     if not failures:
         return ""
     items = "".join(f"<li><b>{_text(source)}</b> {_text(reason)}</li>" for source, reason in failures.items())
