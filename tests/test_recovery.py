@@ -1,4 +1,4 @@
-"""utils/recovery.py and utils/latents.py on generators small enough to be inverted exactly."""
+"""utils/inversion/invert.py and latents.py on generators small enough to be inverted exactly."""
 
 import numpy as np
 import pytest
@@ -18,6 +18,12 @@ OBJECTIVE = parse_objective("stft_real=1,waveform=1")
 @pytest.fixture(scope="module")
 def tiny():
     return load_generator("tests.tiny:generator")
+
+
+@pytest.fixture(scope="module")
+def inverters(tiny):
+    """Of the tiny generator by solver, traced once."""
+    return {solver: Inverter(tiny, OBJECTIVE, solver=solver) for solver in ("batched", "scipy")}
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +61,11 @@ def test_starts_depend_on_seed_clip_and_restart_only(tiny):
 
 
 @pytest.mark.parametrize("solver", ["batched", "scipy"])
-def test_the_generators_own_samples_are_recovered_exactly(tiny, solver):
-    z = tiny.sample_prior(5, 6)
+def test_the_generators_own_samples_are_recovered_exactly(tiny, inverters, solver):
+    n = {"batched": 6, "scipy": 1}[solver]  # one after another: slower
+    z = tiny.sample_prior(5, n)
     targets = tiny(z).numpy()
-    found = Inverter(tiny, OBJECTIVE, solver=solver).refine(
-        targets, from_prior(tiny, 0, identities(6), 8), max_iter=300
-    )
+    found = inverters[solver].refine(targets, from_prior(tiny, 0, identities(n), 8), max_iter=300)
     np.testing.assert_allclose(found.z, z, atol=1e-3)
     np.testing.assert_allclose(found.audio, targets, atol=1e-3)
     assert (found.objective < 1e-3).all()
@@ -73,33 +78,31 @@ def test_a_random_wavegan_is_inverted():
     np.testing.assert_allclose(found.z, z[0], atol=1e-2)
 
 
-def test_batched_and_scipy_reach_comparable_objectives(tiny, noise):
+def test_batched_and_scipy_reach_comparable_objectives(tiny, inverters, noise):
     starts = from_prior(tiny, 0, identities(6))
-    batched, scipy = (
-        Inverter(tiny, OBJECTIVE, solver=solver).refine(noise, starts, max_iter=200) for solver in ("batched", "scipy")
-    )
+    batched, scipy = (inverters[solver].refine(noise, starts, max_iter=200) for solver in ("batched", "scipy"))
     assert np.median(batched.objective) <= 1.02 * np.median(scipy.objective)
     assert np.median(batched.evaluations) <= 2.5 * np.median(scipy.evaluations)
 
 
-def test_more_restarts_never_end_higher(tiny):
-    inverter, targets = Inverter(tiny, OBJECTIVE), tiny(tiny.sample_prior(5, 6)).numpy()
+def test_more_restarts_never_end_higher(tiny, inverters):
+    inverter, targets = inverters["batched"], tiny(tiny.sample_prior(5, 6)).numpy()
     one, four = (inverter.refine(targets, from_prior(tiny, 0, identities(6), k), max_iter=8) for k in (1, 4))
     assert (four.objective <= one.objective + 1e-5).all()
     assert (four.objective < one.objective - 1e-5).any()
     assert (four.evaluations > one.evaluations).all()
 
 
-def test_results_do_not_depend_on_the_clips_beside(tiny, noise):
-    inverter, starts = Inverter(tiny, OBJECTIVE), from_prior(tiny, 0, identities(6), 2)
+def test_results_do_not_depend_on_the_clips_beside(tiny, inverters, noise):
+    inverter, starts = inverters["batched"], from_prior(tiny, 0, identities(6), 2)
     together = inverter.refine(noise, starts, max_iter=20)
     alone = inverter.refine(noise[4:5], starts[4:5], max_iter=20)
     np.testing.assert_allclose(together.objective[4:5], alone.objective, rtol=1e-3)
 
 
 @pytest.mark.parametrize("solver", ["batched", "scipy"])
-def test_reports_belong_to_the_latents_given(tiny, noise, solver):
-    found = Inverter(tiny, OBJECTIVE, solver=solver).refine(noise, from_prior(tiny, 0, identities(6)), max_iter=7)
+def test_reports_belong_to_the_latents_given(tiny, inverters, noise, solver):
+    found = inverters[solver].refine(noise, from_prior(tiny, 0, identities(6)), max_iter=7)
     np.testing.assert_allclose(found.audio, tiny(found.z), atol=1e-6)
     np.testing.assert_allclose([curve[-1] for curve in found.curve], found.objective, rtol=1e-5)
     assert [len(curve) for curve in found.curve] == found.evaluations.tolist()
@@ -108,13 +111,11 @@ def test_reports_belong_to_the_latents_given(tiny, noise, solver):
 
 
 @pytest.mark.parametrize("solver", ["batched", "scipy"])
-def test_the_box_holds_only_where_it_is_wanted_and_there_is_one(tiny, solver):
+def test_the_box_holds_only_where_it_is_wanted_and_there_is_one(tiny, inverters, solver):
     loud = tiny(np.full((1, 6), 1.5, np.float32)).numpy()
     starts = from_prior(tiny, 0, identities(1), 4)
-    boxed, free = (
-        Inverter(tiny, OBJECTIVE, solver=solver, clip_to_prior=clip).refine(loud, starts, max_iter=200)
-        for clip in (True, False)
-    )
+    without_box = Inverter(tiny, OBJECTIVE, solver=solver, clip_to_prior=False)
+    boxed, free = (x.refine(loud, starts, max_iter=50) for x in (inverters[solver], without_box))
     assert np.abs(boxed.z).max() <= 1
     assert np.abs(free.z).max() > 1 and free.objective[0] < boxed.objective[0]
 
@@ -125,12 +126,12 @@ def test_the_box_holds_only_where_it_is_wanted_and_there_is_one(tiny, solver):
 
 
 @pytest.mark.parametrize("solver", ["batched", "scipy"])
-def test_a_target_that_is_not_finite_stops_no_other(tiny, noise, solver):
+def test_a_target_that_is_not_finite_stops_no_other(tiny, inverters, noise, solver):
     targets = noise[:3].copy()
     targets[1, 7] = np.nan
-    found = Inverter(tiny, OBJECTIVE, solver=solver).refine(targets, from_prior(tiny, 0, identities(3)), max_iter=5)
+    found = inverters[solver].refine(targets, from_prior(tiny, 0, identities(3)), max_iter=5)
     assert found.status == ["max_iter", "nonfinite_start", "max_iter"]
-    assert np.isfinite(found.objective).tolist() == [True, False, True]
+    assert np.isfinite(found.objective).tolist() == found.finite.tolist() == [True, False, True]
     assert np.isfinite(found.z).all()
 
 
@@ -145,13 +146,13 @@ def test_a_bfloat16_search_ends_with_float32():
     assert [len(curve) for curve in polished.curve] == polished.evaluations.tolist()
 
 
-def test_an_encoders_answer_is_taken_clipped_and_refined(tiny):
+def test_an_encoders_answer_is_taken_clipped_and_refined(tiny, inverters):
     z = tiny.sample_prior(3, 4)
     targets = tiny(z).numpy()
     starts = from_encoder(tiny, lambda audio: z + 0.02, targets)
     assert starts.shape == (4, 1, 6) and np.abs(starts).max() <= 1
     assert np.abs(from_encoder(tiny, lambda audio: z + 9, targets, clip_to_prior=False)).min() > 7
-    inverter = Inverter(tiny, OBJECTIVE)
+    inverter = inverters["batched"]
     encoded = inverter.evaluate(targets, starts[:, 0])
     hybrid = inverter.refine(targets, starts, max_iter=100)
     np.testing.assert_array_equal(encoded.z, starts[:, 0])
@@ -201,11 +202,54 @@ def test_an_unknown_solver_is_refused(tiny):
         Inverter(tiny, OBJECTIVE, solver="adam")
 
 
-def test_parts_join_to_what_slices_cut(tiny, noise):
-    found = Inverter(tiny, OBJECTIVE).refine(noise, from_prior(tiny, 0, identities(6)), max_iter=3)
+def test_parts_join_to_what_slices_cut(tiny, inverters, noise):
+    found = inverters["batched"].refine(noise, from_prior(tiny, 0, identities(6)), max_iter=3)
     joined = recovery.Recovered.concatenate([found[:2], found[2:]])
     for name, value in vars(found).items():
         np.testing.assert_equal(vars(joined)[name], value)
+
+
+@pytest.fixture(scope="module")
+def methods(tiny, inverters):
+    """All three, with an encoder that is a little wrong and knows no bounds."""
+    encoder = lambda audio: 1.3 * tiny.sample_prior(3, 5)[: len(audio)]  # noqa: E731
+    networks = {"generator_sha256": "ab", "encoder_sha256": "cd"}
+    return recovery.Recovery(inverters["batched"], encoder, {"gradient": 9, "hybrid": 4}, 2, 7, networks)
+
+
+def test_the_methods_are_the_paper_s_three(tiny, methods, noise):
+    inverter, targets, names = methods.inverter, noise[:5], identities(5)
+    encoded = from_encoder(tiny, methods.encoder, targets)
+    np.testing.assert_array_equal(methods("encoder", targets, names).z, encoded[:, 0])
+    expected = inverter.refine(targets, encoded, max_iter=4)
+    np.testing.assert_array_equal(methods("hybrid", targets, names).z, expected.z)
+    expected = inverter.refine(targets, from_prior(tiny, 7, names, 2), max_iter=9)
+    np.testing.assert_array_equal(methods("gradient", targets, names).z, expected.z)
+
+
+def test_batches_are_computed_apart_and_joined(methods, noise):
+    names, seen = identities(5), []
+    whole, seconds = methods.in_batches(
+        "gradient", noise[:5], names, batch_size=2, progress=lambda running, objective: seen.append(running)
+    )
+    parts = [methods("gradient", noise[i:j], names[i:j]) for i, j in ((0, 2), (2, 4), (4, 5))]
+    for name, value in vars(recovery.Recovered.concatenate(parts)).items():
+        np.testing.assert_equal(vars(whole)[name], value)
+    assert seconds.shape == (5,) and (seconds > 0).all() and seconds[0] == seconds[1]
+    assert max(seen) == 4  # two clips, two starts
+
+
+def test_settings_hold_what_a_method_uses_and_nothing_else(methods):
+    all_settings = {name: methods.settings(name) for name in recovery.METHODS}
+    shared = {"objective": str(OBJECTIVE), "clip_to_prior": True, "generator_sha256": "ab"}
+    search = {"solver": "batched"}
+    assert all_settings == {
+        "encoder": shared | {"method": "encoder", "encoder_sha256": "cd"},
+        "gradient": shared
+        | search
+        | {"method": "gradient", "max_iter": 9, "restarts": 2, "seed": 7, "encoder_sha256": None},
+        "hybrid": shared | search | {"method": "hybrid", "max_iter": 4, "encoder_sha256": "cd"},
+    }
 
 
 def example() -> Latents:
