@@ -124,6 +124,12 @@ def classifier_features(model: Classifier, audio: tf.Tensor) -> dict[str, tf.Ten
     return model.network(audio, training=False)
 
 
+def block_features(model: Classifier, audio: tf.Tensor) -> dict[str, tf.Tensor]:
+    """`classifier_features`, but of the blocks alone: what the paper's training loss compares."""
+    features = classifier_features(model, audio)
+    return {name: features[name] for name in model.block_names}
+
+
 def middle_block_features(model: Classifier) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """`classifier_features`, but of the middle block alone: what the paper's recovery loss compares.
 

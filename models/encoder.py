@@ -8,6 +8,7 @@ from keras import layers
 
 from models.checkpoints import existing_file, load_keras
 from models.resnet import Spectrogram, resnet18
+from utils.options import UserError
 
 FILE_NAME = "encoder.keras"
 
@@ -123,3 +124,19 @@ def load_encoder(path: str | Path) -> keras.Model:
         UserError: no such file, or a damaged one.
     """
     return load_keras(find_encoder(path))
+
+
+def load_initial_weights(encoder: Encoder, path: str | Path, *, flag: str) -> None:
+    """Gives an encoder the weights of another one, built alike, from its file.
+
+    Raises:
+        UserError: no such file, or one of another network; `flag` is the option that named it.
+    """
+    given = load_encoder(path)
+    if not isinstance(given, Encoder):
+        raise UserError(f"{flag} {path}: must be an encoder of train.py. Received: a {type(given).__name__}")
+    for option in ("latent_dim", "width", "front_end", "bounded", "num_samples", "num_channels", "sample_rate"):
+        theirs, ours = given.options[option], encoder.options[option]
+        if theirs != ours:
+            raise UserError(f"{flag} {path}: must have {option} {ours}. Received: {theirs}")
+    encoder.set_weights(given.get_weights())

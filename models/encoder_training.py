@@ -1,4 +1,4 @@
-"""Training an encoder against a frozen generator: the batches, the two kinds of update, the measures.
+"""Training an encoder against a frozen generator: the batches and the two kinds of update.
 
 Each step follows the paper (section on the inverse mapping model): one update on a batch of real clips, by how far
 their reconstructions lie from them; then updates on fresh synthetic clips, by the error of z too. Everything random
@@ -7,26 +7,26 @@ of its batch: resumed or spread over several devices, training goes the same way
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from models.classifier import Classifier, classifier_features
-from models.encoder import Encoder
+from models.classifier import Classifier, block_features
+from models.encoder import Encoder, load_initial_weights
 from models.generator import Generator
-from utils import metrics
 from utils.audio.augment import augment
 from utils.audio.datasets import Dataset, training_batches
-from utils.losses import feature_distance
-from utils.spectrograms import log_magnitude
+from utils.inversion.prior import PRIORS
+from utils.losses import Objective, Point
 
 # What a real clip may be turned into and still be one: moved, louder or softer, with a little noise.
 augment_real = functools.partial(
     augment, max_shift=800, gain_db=(-6.0, 6.0), snr_db=(30.0, 60.0), max_time_mask=0.0, max_band_mask=0.0
 )
+FEATURE_TERMS = {"mse": "feature_squared", "mae": "feature"}
 SYNTHETIC_SNR_DB = (15.0, 60.0)
 LONGEST_TAIL = 0.1  # share of a clip
 PURPOSES = ("z", "noise", "snr_db", "tail")
@@ -34,14 +34,14 @@ PURPOSES = ("z", "noise", "snr_db", "tail")
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What an update minimises: a weighted sum of terms, each a mean over the batch.
+    """What an update minimises: a weighted sum of the terms of `utils.losses`, each a mean over the batch.
 
     Attributes:
-        latent: of the mean squared error of z; synthetic clips only.
-        feature: of `utils.losses.feature_distance`; 0 needs no classifier.
-        spectral: of the mean absolute difference of the log-magnitude spectrograms.
+        latent: of `latent`; synthetic clips only.
+        feature: of `feature_squared` or `feature`; 0 needs no classifier.
+        spectral: of `spectral`.
         synthetic_audio: factor on `feature` and `spectral` for synthetic clips (1: the paper; 0: z alone).
-        feature_distance: "mse" or "mae".
+        feature_distance: "mse" (the paper) or "mae" (its supplement).
     """
 
     latent: float = 1.0
@@ -51,19 +51,19 @@ class LossWeights:
     feature_distance: str = "mse"
 
     @property
-    def real(self) -> dict[str, float]:
+    def real(self) -> Objective:
         """The terms of real clips whose weight is not 0."""
-        return _without_zeros({"feature": self.feature, "spectral": self.spectral})
+        return _objective({FEATURE_TERMS[self.feature_distance]: self.feature, "spectral": self.spectral})
 
     @property
-    def synthetic(self) -> dict[str, float]:
+    def synthetic(self) -> Objective:
         """The terms of synthetic clips whose weight is not 0."""
-        audio = {name: weight * self.synthetic_audio for name, weight in self.real.items()}
-        return _without_zeros({"latent": self.latent, **audio})
+        audio = {name: weight * self.synthetic_audio for name, weight in self.real.weights.items()}
+        return _objective({"latent": self.latent, **audio})
 
 
-def _without_zeros(weights: dict[str, float]) -> dict[str, float]:
-    return {name: weight for name, weight in weights.items() if weight}
+def _objective(weights: dict[str, float]) -> Objective:
+    return Objective({name: weight for name, weight in weights.items() if weight})
 
 
 # ---- batches ----------------------------------------------------------------------
@@ -85,10 +85,10 @@ def encoder_batches(
     Args:
         dataset: real clips.
         generator: whose prior z is drawn from.
-        batch_size: B, real clips a step, and synthetic ones an update.
+        batch_size: clips per real batch and per synthetic batch.
         seed: of everything random.
         first_step: the step to begin at.
-        synthetic_steps: S, synthetic updates a step.
+        synthetic_steps: S, synthetic batches per step.
         augment_clips: pass real clips through `augment_real`.
         augment_samples: also draw what `degrade` does to synthetic clips.
 
@@ -111,10 +111,7 @@ def encoder_batches(
         seeds = dict(zip(PURPOSES, tf.unstack(tf.random.split(seeds, len(PURPOSES))), strict=True))
         uniform = tf.random.stateless_uniform
         shape = [*rows, generator.latent_dim]
-        if generator.prior == "uniform":
-            batch = {"z": uniform(shape, seeds["z"], -1.0, 1.0)}
-        else:
-            batch = {"z": tf.random.stateless_normal(shape, seeds["z"])}
+        batch = {"z": PRIORS[generator.prior].stateless(shape, seeds["z"])}
         if augment_samples:
             shape = [*rows, generator.num_samples, generator.num_channels]
             batch["noise"] = uniform(shape, seeds["noise"], -(3.0**0.5), 3.0**0.5)
@@ -126,20 +123,6 @@ def encoder_batches(
     draws = draws.map(draw, num_parallel_calls=2, deterministic=True)
     steps = tf.data.Dataset.zip(real, draws)
     return steps.map(lambda clips, batch: {"audio": clips[0], **batch}).prefetch(2)
-
-
-def distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    """Give each replica its rows of every batch, in order, on one machine or several."""
-    if strategy.num_replicas_in_sync == 1:
-        return batches
-
-    def rows_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        rows = batch_size // context.num_input_pipelines
-        first = rows * context.input_pipeline_id
-        here = batches.map(lambda batch: tf.nest.map_structure(lambda x: x[first : first + rows], batch))
-        return here.rebatch(batch_size // context.num_replicas_in_sync)
-
-    return strategy.distribute_datasets_from_function(rows_of)
 
 
 def degrade(audio: tf.Tensor, noise: tf.Tensor, snr_db: tf.Tensor, tail: tf.Tensor) -> tf.Tensor:
@@ -160,15 +143,54 @@ def degrade(audio: tf.Tensor, noise: tf.Tensor, snr_db: tf.Tensor, tail: tf.Tens
     return audio * tf.cast(time < 1.0 - tail[:, None], tf.float32)[..., None]
 
 
+def new_encoder(
+    generator: Generator,
+    *,
+    seed: int,
+    learning_rate: float,
+    decay_updates: int | None,
+    init_from: str | Path | None,
+    bounded: bool,
+    **options,
+) -> Encoder:
+    """An encoder for a generator's clips as its training begins, compiled with Adam.
+
+    Args:
+        generator: that it is to invert.
+        seed: of its random weights.
+        learning_rate: of Adam, at the start.
+        decay_updates: updates after which the rate is 0, on a cosine; None: it is constant.
+        init_from: begin with the weights of this encoder (`load_initial_weights`).
+        bounded: keep its answers in the prior's box, where there is one.
+        options: the others of `Encoder`.
+    """
+    keras.utils.set_random_seed(seed)
+    encoder = Encoder(
+        latent_dim=generator.latent_dim,
+        num_samples=generator.num_samples,
+        num_channels=generator.num_channels,
+        sample_rate=generator.sample_rate,
+        generator=generator.fingerprint,
+        bounded=bounded and PRIORS[generator.prior].bounded,
+        **options,
+    )
+    if init_from:
+        load_initial_weights(encoder, init_from, flag="--init_from")
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_updates) if decay_updates else learning_rate
+    optimizer = keras.optimizers.Adam(rate)
+    optimizer.build(encoder.trainable_variables)
+    encoder.compile(optimizer, jit_compile=False)
+    return encoder
+
+
 # ---- the step -----------------------------------------------------------------------
 
 
 class EncoderTrainer(keras.Model):
-    """An encoder beside the frozen networks that teach it, for `compile(optimizer)` and `fit`.
+    """An encoder beside the frozen networks that teach it: after `compile(optimizer)`, `next_step` trains it.
 
-    Make it in the scope of the `tf.distribute` strategy in which the encoder was made. `fit` takes the batches of
-    `encoder_batches`; of each step it logs every term, `real_...` and `synthetic_...`, and the weighted sums
-    `real_loss` and `synthetic_loss`.
+    Make it in the scope of the `tf.distribute` strategy in which the encoder was made. A step gives every term,
+    `real_...` and `synthetic_...`, and the weighted sums `real_loss` and `synthetic_loss`.
 
     Args:
         encoder: what is trained.
@@ -186,12 +208,9 @@ class EncoderTrainer(keras.Model):
         super().__init__(name="encoder_trainer")
         self.encoder = encoder
         self.generator = generator
-        self.weights_of = {"real": weights.real, "synthetic": weights.synthetic}
-        # As functions, so that Keras does not take the classifier for a part of what is trained.
-        self._features = None if classifier is None else functools.partial(classifier_features, classifier)
-        self._feature_distance = functools.partial(
-            feature_distance, blocks=classifier.block_names if classifier else (), distance=weights.feature_distance
-        )
+        self.objectives = {"real": weights.real, "synthetic": weights.synthetic}
+        # As a function, so that Keras does not take the classifier for a part of what is trained.
+        self._features = functools.partial(block_features, classifier)
         self.built = True
         if self.distribute_strategy.num_replicas_in_sync > 1:
             for layer in encoder.network.layers:  # a batch's statistics are those of all of its rows
@@ -201,22 +220,24 @@ class EncoderTrainer(keras.Model):
     def compile(self, optimizer: keras.optimizers.Optimizer) -> None:
         # XLA makes transposed convolutions many times slower on a CPU.
         super().compile(optimizer=optimizer, jit_compile=False)
+        self.make_train_function()
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
-        """Nothing is left to build. Keras's own takes a first batch apart, and fails where workers share it."""
+    def next_step(self, batches: Iterator[Mapping[str, tf.Tensor]]) -> dict[str, float]:
+        """Takes a batch of `encoder_batches`, distributed or not, and trains on it on all devices: the losses."""
+        return {name: float(value) for name, value in self.train_function(batches).items()}
 
     def train_step(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One update on real clips, then one on each of S batches of synthetic clips."""
         report = {}
-        if self.weights_of["real"]:
+        if self.objectives["real"].weights:
             report |= self._update("real", batch["audio"], batch["audio"], None)
         updates = []
         for i in range(batch["z"].shape[1]):
             z = batch["z"][:, i]
-            target = heard = self.generator(z)
+            target = inputs = self.generator(z)
             if "noise" in batch:
-                heard = degrade(target, batch["noise"][:, i], batch["snr_db"][:, i], batch["tail"][:, i])
-            updates.append(self._update("synthetic", heard, target, z))
+                inputs = degrade(target, batch["noise"][:, i], batch["snr_db"][:, i], batch["tail"][:, i])
+            updates.append(self._update("synthetic", inputs, target, z))
         for name in updates[0]:
             report[name] = tf.add_n([update[name] for update in updates]) / len(updates)
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -224,118 +245,44 @@ class EncoderTrainer(keras.Model):
             report = {name: value[None] for name, value in report.items()}
         return report
 
-    def _update(self, kind: str, heard: tf.Tensor, target: tf.Tensor, z: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """Move the encoder, which hears `heard`, to where it finds z and the generator gives `target`."""
-        weights, variables = self.weights_of[kind], self.encoder.trainable_variables
+    def _update(self, kind: str, inputs: tf.Tensor, target: tf.Tensor, z: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """One optimizer step: encode `inputs`, compare with `target` and z."""
+        objective, variables = self.objectives[kind], self.encoder.trainable_variables
         with tf.GradientTape() as tape:
-            found = self.encoder(heard, training=True)
-            audio = self.generator(found) if set(weights) - {"latent"} else None
-            terms = self.terms(weights, audio, target, found, z)
+            encoded = self.encoder(inputs, training=True)
+            terms = objective.terms(self._point(objective, encoded, target, z))
             terms = {name: tf.reduce_mean(value) for name, value in terms.items()}
-            loss = tf.add_n([weight * terms[name] for name, weight in weights.items()])
+            loss = objective.sum(terms)
             # The optimizer sums the replicas' gradients.
             share = loss / self.distribute_strategy.num_replicas_in_sync
         gradients = tape.gradient(share, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         # A gradient that is not finite shows at once, as a loss that is not, before the next step's loss would.
         loss = tf.where(tf.math.is_finite(tf.linalg.global_norm(gradients)), loss, float("nan"))
-        return {f"{kind}_{name}": value for name, value in {"loss": loss, **terms}.items()}
+        return {f"{kind}_{name}": value for name, value in {"loss": loss, **_logged(terms)}.items()}
 
-    def terms(
+    def _point(
         self,
-        names: Sequence[str],
-        audio: tf.Tensor | None,
+        objective: Objective,
+        encoded: tf.Tensor,
         target: tf.Tensor,
-        found: tf.Tensor,
-        z: tf.Tensor | None,
-    ) -> dict[str, tf.Tensor]:
-        """Loss terms, one value a clip.
-
-        Args:
-            names: which, out of "latent", "feature" and "spectral".
-            audio: float32 `[B, T, C]`, the reconstructions; None where only "latent" is asked for.
-            target: float32 `[B, T, C]`, the clips.
-            found: float32 `[B, latent_dim]`, the encoder's answers.
-            z: float32 `[B, latent_dim]`, the truth; None without "latent".
-
-        Returns:
-            Name to float32 `[B]`.
-        """
-        terms = {}
-        if "latent" in names:
-            terms["latent"] = tf.reduce_mean(tf.square(found - z), axis=1)
-        if "feature" in names:
-            terms["feature"] = self._feature_distance(self._features(audio), self._features(target))
-        if "spectral" in names:
-            difference = log_magnitude(audio) - log_magnitude(target)
-            terms["spectral"] = tf.reduce_mean(tf.abs(difference), axis=[1, 2, 3])
-        return terms
+        true_z: tf.Tensor | None,
+        audio: tf.Tensor | None = None,
+    ) -> Point:
+        """What the terms of an objective look at; `audio`, the sample at `encoded`, is made where they need it."""
+        if audio is None and objective.needs_audio:
+            audio = self.generator(encoded)
+        features = [self._features(x) for x in (audio, target)] if objective.needs_features else [{}, {}]
+        return Point(audio, target, encoded, self.generator.prior, *features, true_z)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def reconstruct(self, audio: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        """The encoder's answers, what the generator makes of them, and the terms of a real clip, `[B]` each."""
-        found = self.encoder(audio, training=False)
-        reconstruction = self.generator(found)
-        return found, reconstruction, self.terms(list(self.weights_of["real"]), reconstruction, audio, found, None)
+        """The encoder's z, the generator's samples there, and the terms of real clips, float32 `[B]` each."""
+        objective, z = self.objectives["real"], self.encoder(audio, training=False)
+        samples = self.generator(z)
+        return z, samples, _logged(objective.terms(self._point(objective, z, audio, None, samples)))
 
 
-# ---- measures -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What `measure` finds out.
-
-    numbers: measure to its mean over the clips.
-    z: float32 `[N, latent_dim]`, the encoder's answers.
-    reconstructions: float32 `[N, T, C]`.
-    """
-
-    numbers: dict[str, float]
-    z: np.ndarray
-    reconstructions: np.ndarray
-
-
-def measure(
-    trainer: EncoderTrainer,
-    audio: np.ndarray,
-    *,
-    z: np.ndarray | None = None,
-    labels: np.ndarray | None = None,
-    judges: Mapping[str, Classifier],
-    batch_size: int,
-) -> Measured:
-    """How well an encoder does on clips it was not trained on.
-
-    Args:
-        trainer: holds the encoder.
-        audio: float32 `[N, T, C]` in [-1, 1].
-        z: float32 `[N, latent_dim]`, of the generator's own samples.
-        labels: int `[N]`, classes, of clips that have them. Where there are none, a judge's answer on the clip
-            itself stands for them.
-        judges: classifiers by the name under which their answers on the reconstructions are counted.
-        batch_size: clips computed together.
-
-    Returns:
-        Numbers: "feature" and "spectral" where the trainer weighs them; "waveform_mse" and "ssim"
-        (`utils.metrics`); "latent", the mean squared error of z, where z is given; the share of right answers under
-        each judge's name.
-    """
-    parts = [trainer.reconstruct(tf.constant(audio[i : i + batch_size])) for i in range(0, len(audio), batch_size)]
-    found = np.concatenate([part[0] for part in parts])
-    reconstructions = np.concatenate([part[1] for part in parts])
-    numbers = {name: np.concatenate([part[2][name] for part in parts]).mean() for name in parts[0][2]}
-    pairs = list(zip(audio, reconstructions, strict=True))
-    numbers["waveform_mse"] = np.mean([metrics.waveform_mse(*pair) for pair in pairs])
-    numbers["ssim"] = np.mean([metrics.ssim(*pair) for pair in pairs])
-    if z is not None:
-        numbers["latent"] = metrics.latent_mse(found, z)
-    for name, judge in judges.items():
-        said = _answers(judge, audio, batch_size) if labels is None else labels
-        numbers[name] = np.mean(_answers(judge, reconstructions, batch_size) == said)
-    return Measured({name: float(value) for name, value in numbers.items()}, found, reconstructions)
-
-
-def _answers(judge: Classifier, audio: np.ndarray, batch_size: int) -> np.ndarray:
-    batches = [audio[i : i + batch_size] for i in range(0, len(audio), batch_size)]
-    return np.concatenate([np.argmax(judge(batch, training=False), axis=1) for batch in batches])
+def _logged(terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The same terms by the names of `LossWeights`."""
+    return {name.removesuffix("_squared"): value for name, value in terms.items()}

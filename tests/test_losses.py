@@ -5,23 +5,23 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from utils.losses import DEFAULT, PUBLISHED, TERMS, Point, parse_objective
+from utils.losses import DEFAULT, PUBLISHED, TERMS, Objective, Point, parse_objective
 from utils.options import UserError
 
 RNG = np.random.default_rng(0)
 AUDIO = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)
 TARGET = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)
-Z = RNG.uniform(-2, 2, (3, 5)).astype(np.float32)
+Z, TRUE_Z = RNG.uniform(-2, 2, (2, 3, 5)).astype(np.float32)
 
 
-def taps(audio) -> dict[str, tf.Tensor]:
+def blocks(audio) -> dict[str, tf.Tensor]:
     """Two maps in place of a classifier's activations, of several sizes and types."""
     return {"square": tf.square(audio), "coarse": tf.cast(audio[:, ::64, :1], tf.bfloat16)}
 
 
-def point(audio=AUDIO, target=TARGET, z=Z, prior="uniform") -> Point:
-    audio, target, z = (tf.constant(x) for x in (audio, target, z))
-    return Point(audio, target, z, prior, taps(audio), taps(target))
+def point(audio=AUDIO, target=TARGET, z=Z, prior="uniform", true_z=TRUE_Z) -> Point:
+    audio, target, z, true_z = (tf.constant(x) for x in (audio, target, z, true_z))
+    return Point(audio, target, z, prior, blocks(audio), blocks(target), true_z)
 
 
 def scipy_stft(audio: np.ndarray, frame: int, hop: int) -> np.ndarray:
@@ -58,12 +58,31 @@ def test_mr_stft_agrees_with_scipy():
     np.testing.assert_allclose(TERMS["mr_stft"](point()), expected, rtol=1e-4)
 
 
-def test_feature_is_the_mean_over_taps_of_the_mean_absolute_error():
-    square = np.abs(AUDIO**2 - TARGET**2).mean(axis=(1, 2))
-    coarse = np.abs(AUDIO - TARGET)[:, ::64, :1].mean(axis=(1, 2))
-    np.testing.assert_allclose(TERMS["feature"](point()), (square + coarse) / 2, rtol=1e-2)
+def test_spectral_is_the_mean_absolute_error_of_log_magnitudes():
+    def log_magnitude(x):
+        return np.log(np.sqrt(np.abs(scipy_stft(x, 256, 128)) ** 2 + 1e-8) + 1e-3)
+
+    expected = [np.abs(log_magnitude(a) - log_magnitude(b)).mean() for a, b in zip(AUDIO, TARGET, strict=True)]
+    np.testing.assert_allclose(TERMS["spectral"](point()), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name, error", [("feature", np.abs), ("feature_squared", np.square)])
+def test_feature_terms_are_means_over_blocks_of_mean_errors(name, error):
+    square = error(AUDIO**2 - TARGET**2).mean(axis=(1, 2))
+    coarse = error(AUDIO - TARGET)[:, ::64, :1].mean(axis=(1, 2))
+    np.testing.assert_allclose(TERMS[name](point()), (square + coarse) / 2, rtol=1e-2)
+
+
+def test_an_objective_says_what_it_needs():
     assert parse_objective("waveform=1,feature=0.002").needs_features
+    assert Objective({"feature_squared": 1.0}).needs_features
     assert not parse_objective(DEFAULT).needs_features
+    assert parse_objective("latent_prior=1,spectral=2").needs_audio and Objective({"feature": 1.0}).needs_audio
+    assert not Objective({"latent": 1.0, "latent_prior": 1.0}).needs_audio
+
+
+def test_latent_is_the_mean_squared_error_of_z():
+    np.testing.assert_allclose(TERMS["latent"](point()), ((Z - TRUE_Z) ** 2).mean(axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +98,11 @@ def test_latent_prior(prior, expected):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_a_clip_alone_and_in_a_batch_lose_the_same(name):
-    alone = TERMS[name](point(AUDIO[1:2], TARGET[1:2], Z[1:2]))
+    alone = TERMS[name](point(AUDIO[1:2], TARGET[1:2], Z[1:2], true_z=TRUE_Z[1:2]))
     np.testing.assert_allclose(TERMS[name](point())[1:2], alone, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["stft_real", "waveform", "mr_stft", "feature"])
+@pytest.mark.parametrize("name", ["stft_real", "waveform", "mr_stft", "spectral", "feature", "feature_squared"])
 @pytest.mark.parametrize("audio", [AUDIO, np.zeros_like(AUDIO)], ids=["noise", "silence"])
 def test_values_and_gradients_are_finite_at_a_perfect_match_and_for_silence(name, audio):
     for target in (audio, np.zeros_like(audio)):
@@ -111,7 +130,8 @@ def test_named_objectives_are_valid(text):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("loudness=1", "stft_real, waveform, mr_stft, feature, latent_prior"),
+        ("loudness=1", "stft_real, waveform, mr_stft, spectral, feature, feature_squared, latent_prior. "),
+        ("latent=1", "with a term out of stft_real"),
         ("", "TERM=WEIGHT"),
         ("waveform=1,", "TERM=WEIGHT"),
         ("waveform", "waveform=1"),

@@ -19,22 +19,19 @@ import tensorflow as tf
 import train
 from models.classifier import Classifier, classifier_features
 from models.encoder import Encoder, load_encoder
-from models.encoder_training import EncoderTrainer, LossWeights, degrade, encoder_batches, measure
+from models.encoder_training import EncoderTrainer, LossWeights, degrade, encoder_batches, new_encoder
+from models.encoder_validation import measure
 from models.generator import load_generator
 from tests.tiny import Tiny
-from utils import metrics, options
+from utils import losses, metrics, options
 from utils.audio.datasets import DIGITS, batch_indices, load_dataset
-from utils.losses import feature_distance
 from utils.options import UserError
 from utils.runs.files import read_jsonl
+from utils.runs.training_run import TrainingRun, losses_by_step
 from utils.spectrograms import log_magnitude
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, STEPS = 2, 4
-
-
-def normal_stereo():
-    return Tiny(num_channels=2, prior="normal")
 
 
 def write_tone(path, frequency, phase):
@@ -57,8 +54,8 @@ def place(tmp_path_factory):
     return root
 
 
-def arguments(place, folder, *more):
-    given = f"""--data {place}/data --generator tests.tiny:generator --classifier {place}/classifier.keras
+def arguments(place, folder, *more, data=None):
+    given = f"""{data or place / "data"} --generator tests.tiny:generator --classifier {place}/classifier.keras
         --cache {place}/cache --output {folder}/run --results {folder}/results --width 4 --batch_size 8
         --epochs {EPOCHS} --steps_per_epoch {STEPS} --synthetic_steps 1 --validation_clips 6"""
     return [*given.split(), *map(str, more)]
@@ -68,8 +65,8 @@ def arguments(place, folder, *more):
 def call(place, monkeypatch):
     """The script's main in this process: `call(folder, option, ...)` gives its exit code."""
 
-    def run(folder, *more):
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *more)])
+    def run(folder, *more, **other):
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *more, **other)])
         return train.main()
 
     return run
@@ -87,7 +84,7 @@ def whole(place, tmp_path_factory):
 
 
 def losses_of(folder):
-    steps = train.losses_by_step(folder / "run")
+    steps = losses_by_step(folder / "run")
     assert list(steps) == list(range(EPOCHS * STEPS))
     return np.array([[row[name] for name in sorted(row)] for row in steps.values()])
 
@@ -97,16 +94,6 @@ def same_training(one, other):
 
 
 # ---- the step ---------------------------------------------------------------------
-
-
-def test_feature_distance_is_the_mean_over_taps():
-    rng = np.random.default_rng(0)
-    one, other = ({"a": rng.normal(size=(3, 4, 5)), "b": rng.normal(size=(3, 7)), "c": np.nan} for _ in range(2))
-    for distance, function in (("mse", np.square), ("mae", np.abs)):
-        expected = (function(one["a"] - other["a"]).mean((1, 2)) + function(one["b"] - other["b"]).mean(1)) / 2
-        np.testing.assert_allclose(feature_distance(one, other, ["a", "b"], distance), expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="mse, mae"):
-        feature_distance(one, other, ["a"], "rms")
 
 
 def test_a_step_is_a_function_of_seed_and_number(place):
@@ -135,70 +122,150 @@ def test_a_step_is_a_function_of_seed_and_number(place):
             assert not np.array_equal(different[name], third[name])
     z = np.concatenate([batch["z"].ravel() for batch in from_start])
     assert np.abs(z).max() <= 1 and abs(z.mean()) < 0.15 and 0.25 < z.var() < 0.42
+    assert len(np.unique(z)) == z.size  # no latent twice, in no step and in no synthetic batch
+
+
+def test_latents_are_drawn_from_the_generators_prior(place):
+    dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
+    generator = load_generator("tests.tiny:stereo_normal")
+    (batch,) = encoder_batches(dataset, generator, 8, seed=5, synthetic_steps=40).take(1)
+    assert np.abs(batch["z"]).max() > 2 and np.var(batch["z"]) == pytest.approx(1, rel=0.1)
 
 
 def test_degrade_adds_the_noise_and_the_silence_it_is_told():
     rng = np.random.default_rng(0)
     audio, noise = rng.normal(0, 0.1, (2, 1000, 1)), rng.normal(0, 1, (2, 1000, 1))
-    heard = degrade(*(tf.constant(x, tf.float32) for x in (audio, noise, [20.0, 40.0], [0.25, 0.0]))).numpy()
-    assert np.all(heard[0, 750:] == 0) and np.all(heard[0, :750] != 0) and np.all(heard[1] != 0)
-    added = (heard - audio)[:, :750]
+    degraded = degrade(*(tf.constant(x, tf.float32) for x in (audio, noise, [20.0, 40.0], [0.25, 0.0]))).numpy()
+    assert np.all(degraded[0, 750:] == 0) and np.all(degraded[0, :750] != 0) and np.all(degraded[1] != 0)
+    added = (degraded - audio)[:, :750]
     snr = 10 * np.log10(np.square(audio).mean((1, 2)) / np.square(added).mean((1, 2)))
     np.testing.assert_allclose(snr, [20, 40], atol=0.5)
 
 
-def make_trainer(place, weights, rate=1e-3, **encoder_options):
+class Counted(Tiny):
+    """A generator that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, z):
+        self.calls += 1
+        return super().__call__(z)
+
+
+@pytest.fixture
+def small(place):
+    """A function from loss weights to a trainer of a small encoder with batch normalisation, its rate 0."""
+
+    def make(weights):
+        keras.utils.set_random_seed(1)
+        network = [keras.layers.AveragePooling1D(8), keras.layers.Flatten(), keras.layers.Dense(16)]
+        network += [keras.layers.BatchNormalization(), keras.layers.Dense(6)]
+        encoder = keras.Sequential([keras.Input((1024, 1)), *network])
+        classifier = keras.saving.load_model(place / "classifier.keras", compile=False)
+        trainer = EncoderTrainer(encoder, Counted(), classifier if weights.feature else None, weights)
+        optimizer = keras.optimizers.Adam(0.0)
+        optimizer.build(encoder.trainable_variables)
+        trainer.compile(optimizer)
+        return trainer, classifier
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Random clips, latents of two synthetic batches, and what `degrade` does to those."""
+    rng = np.random.default_rng(3)
+    batch = {
+        "audio": rng.uniform(-0.5, 0.5, (8, 1024, 1)),
+        "z": rng.uniform(-1, 1, (8, 2, 6)),
+        "noise": rng.normal(size=(8, 2, 1024, 1)),
+        "snr_db": rng.uniform(0, 10, (8, 2)),
+        "tail": rng.uniform(0.1, 0.4, (8, 2)),
+    }
+    return {name: tf.constant(value, tf.float32) for name, value in batch.items()}
+
+
+@pytest.mark.parametrize("feature_distance, error", [("mse", tf.square), ("mae", tf.abs)])
+def test_a_step_computes_the_papers_losses_and_moves_only_the_encoder(small, batch, feature_distance, error):
+    """Against plain code. At a rate of 0 every update meets the same encoder."""
+    weights = LossWeights(2.0, 3.0, 0.5, synthetic_audio=0.25, feature_distance=feature_distance)
+    trainer, classifier = small(weights)
+    encoder, generator = trainer.encoder, trainer.generator
+
+    def expect(inputs, target, z=None):
+        encoded = encoder(inputs, training=True)
+        made = generator(encoded)
+        a, b = classifier_features(classifier, made), classifier_features(classifier, target)
+        terms = {"feature": np.mean([tf.reduce_mean(error(a[block] - b[block])) for block in classifier.block_names])}
+        terms["spectral"] = tf.reduce_mean(tf.abs(log_magnitude(made) - log_magnitude(target)))
+        terms["loss"] = 3 * terms["feature"] + 0.5 * terms["spectral"]
+        if z is not None:
+            terms["latent"] = tf.reduce_mean(tf.square(encoded - z))
+            terms["loss"] = 2 * terms["latent"] + 0.25 * terms["loss"]
+        return {name: float(value) for name, value in terms.items()}
+
+    expected = {f"real_{name}": value for name, value in expect(batch["audio"], batch["audio"]).items()}
+    synthetic = []
+    for i in range(2):
+        z, target = batch["z"][:, i], generator(batch["z"][:, i])
+        degraded = degrade(target, *(batch[name][:, i] for name in ("noise", "snr_db", "tail")))
+        synthetic.append(expect(degraded, target, z))
+    expected |= {f"synthetic_{name}": np.mean([terms[name] for terms in synthetic]) for name in synthetic[0]}
+    moving = [w.numpy() for w in encoder.non_trainable_variables]
+
+    report = {name: float(value) for name, value in trainer.train_step(batch).items()}
+    assert report == pytest.approx(expected, rel=1e-4)
+    for before, after in zip(moving, encoder.non_trainable_variables, strict=True):
+        assert not np.array_equal(before, after)
+
+    assert trainer.trainable_variables == encoder.trainable_variables
+    frozen, before = classifier.get_weights(), [v.numpy() for v in encoder.trainable_variables]
+    trainer.optimizer.learning_rate = 1e-3
+    trainer.train_step(batch)
+    assert int(trainer.optimizer.iterations) == 6  # two steps of a real and two synthetic batches
+    for one, other in zip(before, encoder.trainable_variables, strict=True):
+        assert not np.array_equal(one, other)
+    for one, other in zip(frozen, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_takes_no_audio_term_does_not_run_the_generator_twice(small, batch):
+    one = {"audio": batch["audio"], "z": batch["z"][:, :1]}
+    for weights, calls in (
+        (LossWeights(feature=0.0, spectral=2.0), 1 + 2),
+        (LossWeights(feature=0.0, spectral=2.0, synthetic_audio=0.0), 1 + 1),
+        (LossWeights(feature=0.0), 1),
+    ):
+        trainer, _ = small(weights)
+        report = trainer.train_step(one)
+        assert trainer.generator.calls == calls
+        assert ("real_loss" in report) == bool(weights.real.weights)
+    assert weights.real.weights == {} and weights.synthetic.weights == {"latent": 1.0}
+    with pytest.raises(ValueError, match="needs a classifier"):
+        EncoderTrainer(None, None, None, LossWeights())
+
+
+def test_a_gradient_that_is_not_finite_shows_in_its_own_step(small, batch, monkeypatch):
+    monkeypatch.setitem(losses.TERMS, "latent", lambda point: tf.sqrt(tf.reduce_sum(point.z * 0.0, axis=1)))
+    trainer, _ = small(LossWeights(feature=0.0))
+    report = trainer.train_step({"audio": batch["audio"], "z": batch["z"][:, :1]})
+    assert float(report["synthetic_latent"]) == 0 and np.isnan(report["synthetic_loss"])
+
+
+def make_trainer(weights, rate, **encoder_options):
+    """A trainer of a small ResNet-18."""
     keras.utils.set_random_seed(1)
     generator = load_generator("tests.tiny:generator")
     encoder = Encoder(latent_dim=6, width=4, num_samples=1024, sample_rate=8000, **encoder_options)
-    classifier = keras.saving.load_model(place / "classifier.keras", compile=False)
-    trainer = EncoderTrainer(encoder, generator, classifier, weights)
+    trainer = EncoderTrainer(encoder, generator, None, weights)
     trainer.compile(keras.optimizers.Adam(rate))
-    return trainer, generator, classifier
+    return trainer, generator
 
 
-def test_a_step_computes_the_papers_losses_and_moves_only_the_encoder(place):
-    """Against plain eager code; the synthetic losses are those of the encoder after its real update."""
-    weights = LossWeights(latent=2.0, feature=3.0, spectral=0.5, synthetic_audio=0.25)
-    trainer, generator, classifier = make_trainer(place, weights)
-    audio = tf.random.stateless_uniform([8, 1024, 1], [0, 0], -0.5, 0.5)
-    z = tf.constant(generator.sample_prior(3, 8))
-    frozen = [w.copy() for w in classifier.get_weights()]
-    assert len(trainer.trainable_variables) == len(trainer.encoder.trainable_variables)
-
-    def expect(encoder, target, z):
-        found = encoder(target, training=True)
-        terms = {"latent": tf.reduce_mean(tf.square(found - z))} if z is not None else {}
-        made = generator(found)
-        a, b = classifier_features(classifier, made), classifier_features(classifier, target)
-        terms["feature"] = np.mean([tf.reduce_mean(tf.square(a[tap] - b[tap])) for tap in classifier.block_names])
-        terms["spectral"] = tf.reduce_mean(tf.abs(log_magnitude(made) - log_magnitude(target)))
-        return {name: float(value) for name, value in terms.items()}
-
-    copy = trainer.encoder.with_precision("float32")
-    expected = {"real": expect(copy, audio, None)}
-    variables = [v.numpy() for v in trainer.encoder.trainable_variables]
-    found = trainer.train_step({"audio": audio, "z": z[:, None]})
-    assert not np.allclose(variables[0], trainer.encoder.trainable_variables[0])
-    for name, value in expected["real"].items():
-        assert float(found[f"real_{name}"]) == pytest.approx(value, rel=1e-4)
-    real, synthetic = (
-        {n: float(found[f"{kind}_{n}"]) for n in ("feature", "spectral", "loss")} for kind in ("real", "synthetic")
-    )
-    assert real["loss"] == pytest.approx(3 * real["feature"] + 0.5 * real["spectral"], rel=1e-5)
-    latent = float(found["synthetic_latent"])
-    assert synthetic["loss"] == pytest.approx(
-        2 * latent + 0.75 * synthetic["feature"] + 0.125 * synthetic["spectral"], rel=1e-5
-    )
-    assert int(trainer.optimizer.iterations) == 2
-    for before, after in zip(frozen, classifier.get_weights(), strict=True):
-        np.testing.assert_array_equal(before, after)
-
-
-def test_it_learns_to_invert_its_generator(place):
+def test_it_learns_to_invert_its_generator():
     # Tiny is odd in z, and magnitudes cannot tell z from -z: the real part must do.
     weights = LossWeights(feature=0.0)
-    trainer, generator, _ = make_trainer(place, weights, rate=1e-2, bounded=True, front_end="stft_real")
+    trainer, generator = make_trainer(weights, rate=1e-2, bounded=True, front_end="stft_real")
     for layer in trainer.encoder.network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # a short training needs a short memory
@@ -212,14 +279,6 @@ def test_it_learns_to_invert_its_generator(place):
     assert found.numbers["latent"] < 0.2  # always answering 0 scores 1/3
 
 
-def test_what_takes_no_audio_term_does_not_run_the_generator_twice():
-    weights = LossWeights(feature=1.0, spectral=2.0, synthetic_audio=0.0)
-    assert weights.real == {"feature": 1.0, "spectral": 2.0} and weights.synthetic == {"latent": 1.0}
-    assert LossWeights(feature=0.0).real == {}
-    with pytest.raises(ValueError, match="needs a classifier"):
-        EncoderTrainer(None, None, None, LossWeights())
-
-
 # ---- the script -----------------------------------------------------------------------
 
 
@@ -230,7 +289,7 @@ def test_what_a_run_leaves(whole, place):
     }
     epochs = read_jsonl(folder / "epochs.jsonl")
     assert [row["step"] for row in epochs] == [STEPS, 2 * STEPS]
-    steps = train.losses_by_step(folder)
+    steps = losses_by_step(folder)
     assert epochs[1]["real_feature"] == pytest.approx(np.mean([steps[t]["real_feature"] for t in range(4, 8)]))
     for name in ("ssim", "waveform_mse", "accuracy", "judge_accuracy", "feature"):
         assert f"val_real_{name}" in epochs[0] and f"val_synthetic_{name}" in epochs[0]
@@ -254,20 +313,30 @@ def test_what_a_run_leaves(whole, place):
     assert re.search(r"epoch   2/2 \| real: feature .* clips/s, 0\.0 min left", log)
 
 
+@pytest.mark.slow
 def test_begins_with_a_given_encoder(whole, call, tmp_path):
     given = ("--init_from", whole / "my.keras")
     half = ("--export", tmp_path / "half.keras", "--export_dtype", "float16")
     short = ("--learning_rate", 1e-9, "--epochs", 1, "--steps_per_epoch", 1)
     assert call(tmp_path, *given, *short, *half) == options.EXIT_OK
-    begun, after = load_encoder(whole / "my.keras"), load_encoder(tmp_path / "run")
-    for one, other in zip(begun.trainable_variables, after.trainable_variables, strict=True):
+    before, after = load_encoder(whole / "my.keras"), load_encoder(tmp_path / "run")
+    for one, other in zip(before.trainable_variables, after.trainable_variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-7)
     for one, other in zip(after.weights, load_encoder(tmp_path / "half.keras").weights, strict=True):
         np.testing.assert_array_equal(np.float16(one), other)
     sizes = [(tmp_path / name).stat().st_size for name in ("run/encoder.keras", "half.keras")]
     assert sizes[1] < 0.7 * sizes[0]
-    with pytest.raises(options.UserError, match="--init_from .*width 8. Received: 4"):
-        call(tmp_path / "wide", *given, "--width", 8)
+
+
+def test_initial_weights_are_those_of_the_encoder_given(whole):
+    generator = load_generator("tests.tiny:generator")
+    given = dict(seed=0, learning_rate=1e-3, decay_updates=None, bounded=True, init_from=whole / "my.keras")
+    shape = dict(front_end="log_magnitude", alignment="aligned", precision="float32")
+    encoder = new_encoder(generator, **given, **shape, width=4)
+    for one, other in zip(encoder.get_weights(), load_encoder(whole / "my.keras").get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(UserError, match="--init_from .*width 8. Received: 4"):
+        new_encoder(generator, **given, **shape, width=8)
 
 
 def test_tensorboard_holds_losses_measures_pictures_and_sounds(whole):
@@ -279,8 +348,8 @@ def test_tensorboard_holds_losses_measures_pictures_and_sounds(whole):
         events.Reload()
         tags[name] = {tag: len(events.Tensors(tag)) for tag in events.Tags()["tensors"]}
     for name in ("real_feature", "real_spectral", "synthetic_latent", "synthetic_feature"):
-        assert tags["train"][f"epoch_{name}"] == tags["validation"][f"epoch_{name}"] == EPOCHS
-    assert tags["validation"]["epoch_real_ssim"] == tags["validation"]["epoch_real_judge_accuracy"] == EPOCHS
+        assert tags["train"][name] == tags["validation"][name] == EPOCHS
+    assert tags["validation"]["real_ssim"] == tags["validation"]["real_judge_accuracy"] == EPOCHS
     for clip in ("real_0000", "real_0005", "synthetic_0000", "synthetic_0005"):
         assert tags["clips"][f"{clip}/original"] == 1
         assert tags["clips"][f"{clip}/reconstruction"] == EPOCHS
@@ -290,18 +359,19 @@ def test_tensorboard_holds_losses_measures_pictures_and_sounds(whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("at_step", [2, STEPS])
 def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, tmp_path, monkeypatch, capsys, at_step):
-    written = train.Losses.on_train_batch_end
+    count = TrainingRun.count
 
-    def press_after(self, batch, logs):
-        written(self, batch, logs)
-        if self.step == at_step:
+    def press_after(self, step_losses):
+        count(self, step_losses)
+        if self.done == at_step:
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Losses, "on_train_batch_end", press_after)
-        assert call(tmp_path) == options.EXIT_INTERRUPTED
-    assert len(train.losses_by_step(tmp_path / "run")) == at_step
-    assert re.search(r"This goes on from .*last.keras: python train.py --data", capsys.readouterr().err)
+        patch.setattr(TrainingRun, "count", press_after)
+        with pytest.raises(KeyboardInterrupt, match="This goes on where it was: python train.py"):
+            call(tmp_path)
+    assert len(losses_by_step(tmp_path / "run")) == at_step
+    capsys.readouterr()
     assert call(tmp_path) == options.EXIT_OK
     assert f"resumed at step {at_step}" in capsys.readouterr().out
     same_training(tmp_path, whole)
@@ -312,43 +382,28 @@ def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, 
         call(tmp_path, "--seed", 4)
 
 
-def test_a_loss_that_is_not_finite_names_the_clips(place, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_checkpoint(place, call, tmp_path, monkeypatch):
+    assert call(tmp_path, "--schedule", "constant", "--epochs", 1) == options.EXIT_OK
+    before = (tmp_path / "run" / "last.keras").read_bytes()
+    monkeypatch.setitem(losses.TERMS, "spectral", lambda point: tf.sqrt(-1 - tf.abs(point.audio[:, 0, 0])))
+    with pytest.raises(UserError, match=rf"step {STEPS}: .*nan.* is as it was saved before") as error:
+        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate knows no last epoch
+    assert (tmp_path / "run" / "last.keras").read_bytes() == before
     dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments(place, tmp_path, "--quiet")])
-    losses = train.Losses(tmp_path, dataset, train.parse_options(), epoch_steps=4, step=2, is_chief=True)
-    losses.on_epoch_begin(0)
-    losses.on_train_batch_end(0, {"real_loss": np.float32(1.5)})
-    with pytest.raises(UserError, match="step 3: .*nan.* nothing had been saved") as error:
-        losses.on_train_batch_end(1, {"real_loss": np.float32("nan")})
-    names = [dataset.names[i] for i in batch_indices(len(dataset), 8, 3, 0)]
+    names = [dataset.names[i] for i in batch_indices(len(dataset), 8, STEPS, 0)]
     assert re.findall(r"\w+/\d_nohash_0.wav", str(error.value)) == list(dict.fromkeys(names))
-    assert train.losses_by_step(tmp_path) == {2: {"real_loss": 1.5}}
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_keeps_the_checkpoint(call, tmp_path, monkeypatch):
-    assert call(tmp_path, "--schedule", "constant", "--epochs", 1) == options.EXIT_OK
-    before = (tmp_path / "run" / "last.keras").read_bytes()
-    monkeypatch.setattr("models.encoder_training.log_magnitude", lambda audio: tf.sqrt(-1 - log_magnitude(audio) ** 2))
-    with pytest.raises(UserError, match=rf"step {STEPS}: .*nan.* is as it was saved before"):
-        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate knows no last epoch
-    assert (tmp_path / "run" / "last.keras").read_bytes() == before
-
-
-def test_a_gradient_that_is_not_finite_shows_in_its_own_step(place):
-    trainer, generator, _ = make_trainer(place, LossWeights(feature=0.0))
-    trainer.terms = lambda names, audio, target, found, z: {"latent": tf.sqrt(tf.reduce_sum(found * 0.0, axis=1))}
-    report = trainer.train_step({"audio": tf.zeros([4, 1024, 1]), "z": tf.zeros([4, 1, 6])})
-    assert float(report["synthetic_latent"]) == 0 and np.isnan(report["synthetic_loss"])
-
-
 def test_other_sounds_without_labels_or_a_classifier(place, call, tmp_path):
     (tmp_path / "birds").mkdir()
     for i in range(40):
         write_tone(tmp_path / "birds" / f"song {i}.wav", 150 + 20 * i, i)
-    sounds = ("--data", tmp_path / "birds", "--generator", "tests.test_train:normal_stereo", "--classifier", "nowhere")
-    losses = ("--feature_weight", 0, "--synthetic_audio_weight", 0)
-    assert call(tmp_path, *sounds, *losses, "--epochs", 1, "--steps_per_epoch", 1) == options.EXIT_OK
+    sounds = ("--generator", "tests.tiny:stereo_normal", "--classifier", "nowhere")
+    weights = ("--feature_weight", 0, "--synthetic_audio_weight", 0)
+    short = ("--epochs", 1, "--steps_per_epoch", 1)
+    assert call(tmp_path, *sounds, *weights, *short, data=tmp_path / "birds") == options.EXIT_OK
     encoder = load_encoder(tmp_path / "run")
     assert not encoder.options["bounded"] and encoder.num_channels == 2  # a normal prior has no box
     (epoch,) = read_jsonl(tmp_path / "run" / "epochs.jsonl")
@@ -357,12 +412,13 @@ def test_other_sounds_without_labels_or_a_classifier(place, call, tmp_path):
 
 def test_mistakes_are_told_in_a_line(call, place, tmp_path, capsys):
     for more, told in (
-        (("--data", tmp_path / "none"), "none: no such folder"),
-        (("--generator", "tests.test_train:normal_stereo"), "takes 1024 samples of 1 channel.* --feature_weight 0"),
+        (("--generator", "tests.tiny:stereo_normal"), "takes 1024 samples of 1 channel.* gives 1024 of 2"),
         (("--classifier", tmp_path / "none.keras"), "no such classifier"),
     ):
         with pytest.raises(UserError, match=told):
             call(tmp_path, *more)
+    with pytest.raises(UserError, match="none: no such folder"):
+        call(tmp_path, data=tmp_path / "none")
     assert not (tmp_path / "run").exists()
     for more, told in (
         (("--latent_weight", -1), "at least 0"),
@@ -384,7 +440,8 @@ import sys, utils, tensorflow as tf
 cpu, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import train
-assert train.make_strategy("mirrored").num_replicas_in_sync == 2
+from utils.runs.strategies import make_strategy
+assert make_strategy("mirrored").num_replicas_in_sync == 2
 sys.exit(train.main())
 """
 
@@ -428,13 +485,22 @@ def test_two_workers_train_as_one(call, place, tmp_path):
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_uninterrupted(place, whole, tmp_path):
-    command = [sys.executable, "train.py", *arguments(place, tmp_path)]
+    command = [sys.executable, "train.py", *arguments(place, tmp_path, "--save_minutes", 1e-9)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "run" / "last.keras").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    assert len(losses_by_step(tmp_path / "run")) < EPOCHS * STEPS
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and f"resumed at step {STEPS}" in done.stdout, done.stderr
+    assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr
     same_training(tmp_path, whole)
+    for one, other in zip(*(load_encoder(folder / "run").get_weights() for folder in (tmp_path, whole)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_starts_as_a_script(run_script, tmp_path):
+    done = run_script("train.py", tmp_path / "none", "--steps_per_epoch", 0)
+    assert done.returncode == 2 and done.stderr.startswith("error: argument --steps_per_epoch")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,67 +1,57 @@
-"""What recovery minimises over z: a weighted sum of named terms, written `stft_real=1,waveform=1`.
+"""The losses of training and of recovery: weighted sums of named terms, written `stft_real=1,waveform=1`.
 
-A term is a function of a `Point` that gives one loss per clip, registered under its own name by `@term`. One
-that needs a network takes it from a field of `Point`, where the objective's caller put it.
+A term is a function of a `Point` that gives one loss a clip, listed in `TERMS`. One that needs a network takes what it
+gives from a field of `Point`, where the caller put it.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from utils import spectrograms
+from utils.inversion.prior import PRIORS
 from utils.options import UserError
 
 PUBLISHED = "stft_real=1,waveform=1,feature=1"  # as in the paper's inversion script
 # On real speech the published terms alone are smallest near silence; mr_stft also finds own samples more often.
 DEFAULT = "stft_real=1,waveform=1,mr_stft=0.1"
-DISTANCES = {"mse": tf.square, "mae": tf.abs}
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
 
 
 class Point(NamedTuple):
     """What a term may look at.
 
-    audio, target: float32 `[B, T, C]` in [-1, 1], the reconstruction and the clip.
+    audio, target: float32 `[B, T, C]` in [-1, 1], the reconstruction and the clip; audio is None where no term asks
+        for it, see `Objective.needs_audio`.
     z: float32 `[B, latent_dim]`.
     prior: `uniform` in [-1, 1] or `normal`.
     features, target_features: activations of a classifier on audio and on target by block, each float `[B, ...]`;
         empty where the objective asks for none.
+    true_z: float32 `[B, latent_dim]`, of which target is the sample; None where that is not known.
     """
 
-    audio: tf.Tensor
+    audio: tf.Tensor | None
     target: tf.Tensor
     z: tf.Tensor
     prior: str
     features: Mapping[str, tf.Tensor] = {}
     target_features: Mapping[str, tf.Tensor] = {}
+    true_z: tf.Tensor | None = None
 
 
-Term = Callable[[Point], tf.Tensor]
-TERMS: dict[str, Term] = {}
-
-
-def term(function: Term) -> Term:
-    """Registers a term, `Point` to float32 `[B]`, under the function's name."""
-    TERMS[function.__name__] = function
-    return function
-
-
-@term
 def stft_real(point: Point) -> tf.Tensor:
     """Mean absolute error of the real parts of the STFTs: the paper's spectrogram loss."""
     return _mean(tf.abs(spectrograms.stft_real(point.audio) - spectrograms.stft_real(point.target)))
 
 
-@term
 def waveform(point: Point) -> tf.Tensor:
     """Mean absolute error of the samples (the paper)."""
     return _mean(tf.abs(point.audio - point.target))
 
 
-@term
 def mr_stft(point: Point) -> tf.Tensor:
     """Multi-resolution STFT loss (Yamamoto et al., 2020).
 
@@ -71,22 +61,43 @@ def mr_stft(point: Point) -> tf.Tensor:
     return tf.add_n([_stft_distance(point.audio, point.target, n) for n in RESOLUTIONS]) / len(RESOLUTIONS)
 
 
-@term
+def spectral(point: Point) -> tf.Tensor:
+    """Mean absolute error of the log-magnitude spectrograms."""
+    return _mean(tf.abs(spectrograms.log_magnitude(point.audio) - spectrograms.log_magnitude(point.target)))
+
+
 def feature(point: Point) -> tf.Tensor:
-    """Mean absolute error of the classifier's activations, mean over blocks; the paper takes one in the middle."""
-    return feature_distance(point.features, point.target_features, point.features, "mae")
+    """Mean absolute error of the classifier's activations, mean over blocks; the paper recovers with the middle one."""
+    return _mean_over_blocks(point, tf.abs)
 
 
-@term
+def feature_squared(point: Point) -> tf.Tensor:
+    """Mean squared error of the classifier's activations, mean over blocks: what the paper trains its encoder with."""
+    return _mean_over_blocks(point, tf.square)
+
+
+def latent(point: Point) -> tf.Tensor:
+    """Mean squared error of z, where the true one is known (the paper)."""
+    return _mean(tf.square(point.z - point.true_z))
+
+
 def latent_prior(point: Point) -> tf.Tensor:
     """Penalty for an unlikely z, mean over its entries.
 
-    The squared distance to the box [-1, 1] for a uniform prior; z^2 / 2 (-log N without its constant) for a
-    normal one.
+    The squared distance to the box of a bounded prior; z^2 / 2 (-log N without its constant) for a normal one.
     """
-    if point.prior == "normal":
-        return _mean(tf.square(point.z)) / 2
-    return _mean(tf.square(tf.nn.relu(tf.abs(point.z) - 1)))
+    prior = PRIORS[point.prior]
+    if prior.bounded:
+        return _mean(tf.square(point.z - tf.clip_by_value(point.z, prior.low, prior.high)))
+    return _mean(tf.square(point.z)) / 2
+
+
+Term = Callable[[Point], tf.Tensor]  # to float32 [B]
+OF_FEATURES: dict[str, Term] = {"feature": feature, "feature_squared": feature_squared}
+OF_LATENTS: dict[str, Term] = {"latent_prior": latent_prior, "latent": latent}
+OF_AUDIO: dict[str, Term] = {"stft_real": stft_real, "waveform": waveform, "mr_stft": mr_stft, "spectral": spectral}
+TERMS = OF_AUDIO | OF_FEATURES | OF_LATENTS
+RECOVERY_TERMS = [name for name in TERMS if name != "latent"]  # recovery does not know the true z
 
 
 @dataclass(frozen=True)
@@ -94,25 +105,38 @@ class Objective:
     """A weighted sum of terms, called as `objective(point)` for float32 `[B]`.
 
     Attributes:
-        weights: term name to weight, as `parse_objective` gives them.
+        weights: term name to weight.
     """
 
     weights: dict[str, float]
 
     def __call__(self, point: Point) -> tf.Tensor:
-        return tf.add_n([weight * TERMS[name](point) for name, weight in self.weights.items()])
+        return self.sum(self.terms(point))
+
+    def terms(self, point: Point) -> dict[str, tf.Tensor]:
+        """Each term's losses by itself, without its weight: name to float32 `[B]`."""
+        return {name: TERMS[name](point) for name in self.weights}
+
+    def sum(self, terms: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The weighted sum of what `terms` gave, or of means of it."""
+        return tf.add_n([weight * terms[name] for name, weight in self.weights.items()])
 
     @property
     def needs_features(self) -> bool:
         """Whether a classifier's activations must be in the points that it is called with."""
-        return feature.__name__ in self.weights
+        return not OF_FEATURES.keys().isdisjoint(self.weights)
+
+    @property
+    def needs_audio(self) -> bool:
+        """Whether the generator's audio must be in the points that it is called with."""
+        return bool(self.weights.keys() - OF_LATENTS.keys())
 
     def __str__(self) -> str:
         return ",".join(f"{name}={weight:g}" for name, weight in self.weights.items())
 
 
 def parse_objective(text: str) -> Objective:
-    """Reads an objective from its text, e.g. `stft_real=1,waveform=0.5`.
+    """Reads recovery's objective from its text, e.g. `stft_real=1,waveform=0.5`.
 
     Raises:
         UserError: for an unknown or repeated term, or a weight that is not a finite number above 0.
@@ -120,9 +144,9 @@ def parse_objective(text: str) -> Objective:
     weights = {}
     for part in text.split(","):
         name, equals, number = (piece.strip() for piece in part.partition("="))
-        if name not in TERMS:
+        if name not in RECOVERY_TERMS:
             raise UserError(
-                f"--objective: each part must be TERM=WEIGHT with a term out of {', '.join(TERMS)}. "
+                f"--objective: each part must be TERM=WEIGHT with a term out of {', '.join(RECOVERY_TERMS)}. "
                 f"Received: {part.strip()!r} in {text!r}"
             )
         if name in weights:
@@ -159,28 +183,10 @@ def _stft_distance(audio: tf.Tensor, target: tf.Tensor, frame_length: int) -> tf
     return convergence + _mean(tf.abs(tf.math.log(a) - tf.math.log(b)))
 
 
-def feature_distance(
-    features: Mapping[str, tf.Tensor], target: Mapping[str, tf.Tensor], blocks: Iterable[str], distance: str = "mse"
-) -> tf.Tensor:
-    """Mean over residual blocks of the mean squared (the paper) or absolute (its supplement) difference of activations.
-
-    Args:
-        features: activations by block, each float `[B, ...]`, such as `models.classifier.classifier_features` gives.
-        target: the same of the other clips.
-        blocks: which of them count, each as much as any other whatever its size.
-        distance: "mse" or "mae".
-
-    Returns:
-        float32 `[B]`.
-
-    Raises:
-        ValueError: for another distance.
-    """
-    if distance not in DISTANCES:
-        raise ValueError(f"distance must be one of {', '.join(DISTANCES)}. Received: {distance!r}")
-    per_block = []
-    for block in blocks:
-        difference = tf.cast(features[block], tf.float32) - tf.cast(target[block], tf.float32)
-        axes = list(range(1, difference.shape.rank))
-        per_block.append(tf.reduce_mean(DISTANCES[distance](difference), axis=axes))
-    return tf.add_n(per_block) / len(per_block)
+def _mean_over_blocks(point: Point, error: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """Mean errors of each block's activations, each block as much as any other whatever its size."""
+    differences = [
+        tf.cast(features, tf.float32) - tf.cast(point.target_features[block], tf.float32)
+        for block, features in point.features.items()
+    ]
+    return tf.add_n([_mean(error(difference)) for difference in differences]) / len(differences)

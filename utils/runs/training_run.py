@@ -126,22 +126,25 @@ class TrainingRun:
         bar = progress_bar("training", total, unit="step", quiet=self.quiet, initial=done, leave=False)
         self._bar = self._stack.enter_context(contextlib.closing(bar))
         interrupt = self._stack.enter_context(on_interrupt(finish_step=True))
-        while self.done < total:
-            self._step_started = time.monotonic()
-            yield self.done
-            out_of_time = minutes is not None and time.monotonic() - self._started > 60 * minutes
-            save_due = time.monotonic() - self._saved > 60 * save_minutes
-            if self.is_chief and (self.evaluation_due or save_due or interrupt.asked or out_of_time or self._stopped):
-                save(self.done)
-                self._saved, self._has_checkpoint = time.monotonic(), True
-            if self._stopped:
-                return
-            if interrupt.asked and self.done < total:
-                raise KeyboardInterrupt
-            if out_of_time and self.done < total:
-                goes_on = resume_command(self.folder, self._output).removeprefix("Interrupted. ")
-                tqdm.write(f"Stopped after {minutes:g} minutes and {self.done} steps. {goes_on}")
-                return
+        with bar:
+            while self.done < total:
+                self._step_started = time.monotonic()
+                yield self.done
+                out_of_time = minutes is not None and time.monotonic() - self._started > 60 * minutes
+                save_due = time.monotonic() - self._saved > 60 * save_minutes
+                if self.is_chief and (
+                    self.evaluation_due or save_due or interrupt.asked or out_of_time or self._stopped
+                ):
+                    save(self.done)
+                    self._saved, self._has_checkpoint = time.monotonic(), True
+                if self._stopped:
+                    return
+                if interrupt.asked and self.done < total:
+                    raise KeyboardInterrupt
+                if out_of_time and self.done < total:
+                    goes_on = resume_command(self.folder, self._output).removeprefix("Interrupted. ")
+                    tqdm.write(f"Stopped after {minutes:g} minutes and {self.done} steps. {goes_on}")
+                    return
 
     def count(self, losses: Mapping[str, Any]) -> None:
         """Counts the step that has just been done.
@@ -169,7 +172,7 @@ class TrainingRun:
             self._paced_seconds += now - self._step_started
         if self.is_chief:
             append_jsonl(self.folder / f"{STEPS}.jsonl", {"step": self.done, "hours": self.hours, **losses})
-        self._counted.append(losses)
+            self._counted.append(losses)
         self.done += 1
         self._bar.update()
 

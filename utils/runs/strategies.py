@@ -1,0 +1,38 @@
+"""Training over devices and machines by `tf.distribute`."""
+
+import tensorflow as tf
+
+STRATEGIES = ("none", "mirrored", "multi_worker")
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """A strategy by its name in `STRATEGIES`; "mirrored" takes all GPUs, without any all CPU devices."""
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes files: the only worker, the chief, or the first of the workers."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return (resolver.task_type, resolver.task_id) == ("chief" if has_chief else "worker", 0)
+
+
+def distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    """Gives each replica its rows of every batch, in order, on one machine or several."""
+    if strategy.num_replicas_in_sync == 1:
+        return batches
+
+    def rows_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        rows = batch_size // context.num_input_pipelines
+        first = rows * context.input_pipeline_id
+        here = batches.map(lambda batch: tf.nest.map_structure(lambda x: x[first : first + rows], batch))
+        return here.rebatch(batch_size // context.num_replicas_in_sync)
+
+    return strategy.distribute_datasets_from_function(rows_of)
