@@ -11,14 +11,14 @@ product: at its rate a step's operations would take the time of the last rows, w
 Examples:
 
     # the paper's sizes in float32 (minutes)
-    python -m benchmarks.training --data ../shared/data/speech_commands_digits
+    python -m benchmarks.training ../shared/data/speech_commands_digits
 
     # the bundled sizes, with the project's side in bfloat16
-    python -m benchmarks.training --data ../shared/data/speech_commands_digits --dim 32 --width 32 \\
+    python -m benchmarks.training ../shared/data/speech_commands_digits --dim 32 --width 32 \\
         --precision mixed_bfloat16
 
     # the input pipeline alone (seconds)
-    python -m benchmarks.training --data ../shared/data/speech_commands_digits --rounds 0
+    python -m benchmarks.training ../shared/data/speech_commands_digits --rounds 0
 """
 
 import argparse
@@ -110,7 +110,7 @@ def plain_step(
 
     def feature_loss(audio: tf.Tensor, reconstruction: tf.Tensor) -> tf.Tensor:
         a, b = classifier_features(classifier, audio), classifier_features(classifier, reconstruction)
-        losses = [tf.reduce_mean(tf.square(tf.cast(a[tap] - b[tap], tf.float32))) for tap in classifier.block_names]
+        losses = [tf.reduce_mean(tf.square(tf.cast(a[name] - b[name], tf.float32))) for name in classifier.block_names]
         return tf.add_n(losses) / len(losses)
 
     def apply(tape: tf.GradientTape, loss: tf.Tensor) -> None:
@@ -124,9 +124,9 @@ def plain_step(
         apply(tape, real)
         samples = generate(z)
         with tf.GradientTape() as tape:
-            found = encoder(samples, training=True)
-            latent = tf.reduce_mean(tf.square(found - z))
-            feature = feature_loss(samples, generate(found))
+            encoded = encoder(samples, training=True)
+            latent = tf.reduce_mean(tf.square(encoded - z))
+            feature = feature_loss(samples, generate(encoded))
             loss = latent + feature
         apply(tape, loss)
         return real, latent, feature, loss
@@ -147,13 +147,12 @@ def plain_step(
 def trainer_step(
     encoder: Encoder, generator: Generator, classifier: Classifier, batches: tf.data.Dataset
 ) -> Callable[[], object]:
-    """One step of `EncoderTrainer`, as Keras's `fit` calls it; one synthetic update, as in the paper."""
+    """One step of `EncoderTrainer`, as `train.py` calls it; one synthetic update, as in the paper."""
     trainer = EncoderTrainer(encoder, generator, classifier, LossWeights())
     trainer.compile(keras.optimizers.Adam(1e-3))
     trainer.optimizer.build(encoder.trainable_variables)
-    trainer.make_train_function()
     iterator = iter(batches)
-    return lambda: {name: float(value) for name, value in trainer.train_function(iterator).items()}
+    return lambda: trainer.next_step(iterator)
 
 
 # ---- measuring -------------------------------------------------------------------------
@@ -172,10 +171,10 @@ def pipeline_rate(batches: tf.data.Dataset, batch_size: int) -> float:
     iterator = iter(batches)
     for _ in range(5):
         next(iterator)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(PIPELINE_BATCHES):
         next(iterator)
-    return PIPELINE_BATCHES * batch_size / (time.perf_counter() - begun)
+    return PIPELINE_BATCHES * batch_size / (time.perf_counter() - started)
 
 
 class Side:
@@ -203,7 +202,7 @@ class Side:
 
 def plain_side(args: argparse.Namespace) -> Callable[[], object]:
     """The plain loop's step at the sizes of the command line."""
-    clips = plain_clips(load_dataset(args.data, cache_dir=args.cache), args.data, args.batch_size)
+    clips = plain_clips(load_dataset(args.input, cache_dir=args.cache), args.input, args.batch_size)
     encoder, classifier = networks(args.width, "float32", Architecture().latent_dim, plain=True)
     return plain_step(encoder, random_wavegan(args.dim, frozen_graph), classifier, clips)
 
@@ -211,14 +210,14 @@ def plain_side(args: argparse.Namespace) -> Callable[[], object]:
 def trainer_side(args: argparse.Namespace) -> Callable[[], object]:
     """The project's, on clips as they are."""
     native = random_wavegan(args.dim, lambda folder: load_generator(folder, args.precision))
-    dataset = load_dataset(args.data, cache_dir=args.cache)
+    dataset = load_dataset(args.input, cache_dir=args.cache)
     encoder, classifier = networks(args.width, args.precision, native.latent_dim)
     return trainer_step(encoder, native, classifier, encoder_batches(dataset, native, args.batch_size, seed=0))
 
 
 def main() -> None:
     parser = options.make_parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="SC09, or any folder of audio")
+    options.add_input(parser, "SC09, or any folder of audio")
     add = parser.add_argument
     add("--dim", type=options.positive_int, default=64, metavar="N", help="WaveGAN's channel multiplier")
     add("--width", type=options.positive_int, default=64, metavar="N", help="of encoder and classifier")
@@ -228,7 +227,7 @@ def main() -> None:
     args = parser.parse_args()
 
     native = random_wavegan(args.dim, load_generator)
-    dataset = load_dataset(args.data, cache_dir=args.cache)
+    dataset = load_dataset(args.input, cache_dir=args.cache)
     print("| input pipeline alone | clips/s |\n|---|---|")
     for title, augmented in (("paper: as they are", False), ("aligned: augmented, with noise", True)):
         batches = encoder_batches(

@@ -54,7 +54,7 @@ def clips(run_main, generator):
 def encoder(run_main, generator, clips):
     """What two steps of train.py leave."""
     folder = generator.parent
-    given = ("--data", clips, "--feature_weight", 0, "--spectral_weight", 1, "--width", 4, "--validation_clips", 2)
+    given = (clips, "--feature_weight", 0, "--spectral_weight", 1, "--width", 4, "--validation_clips", 2)
     given += ("--epochs", 1, "--steps_per_epoch", 2, "--batch_size", 4, "--output", folder / "run")
     given += ("--cache", folder / "cache", "--results", folder / "results")
     done = run_main("train.py", "--generator", generator, *given)

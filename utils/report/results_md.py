@@ -68,7 +68,7 @@ make results N=40               # a first look in a few minutes; its page is res
 
 # The same tables with the official generator and the whole of SC09
 .venv/bin/python download.py wavegan-sc09 sc09
-.venv/bin/python train.py --generator checkpoint/sc09 --data {official} --output logs/encoder-sc09
+.venv/bin/python train.py {official} --generator checkpoint/sc09 --output logs/encoder-sc09
 make results GENERATOR=checkpoint/sc09 DATA={official} ENCODER=logs/encoder-sc09 OUTPUT=results/official
 ```
 
