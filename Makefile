@@ -24,9 +24,9 @@ GENERATOR ?= checkpoint/
 ENCODER ?= inverse_mapping_checkpoint/
 OUTPUT ?= results/tables$(if $(filter-out 501,$(N)),-$(N))
 REPORT ?= $(if $(filter results/tables,$(OUTPUT)),RESULTS.md,$(OUTPUT)/RESULTS.md)
-METRICS = $(RUN) calculate_metrics.py --data "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" --n $(N) \
+METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" --n $(N) \
 	--solver batched --precision $(PRECISION) --max_iter $(MAX_ITER) --hybrid_max_iter $(MAX_ITER) --output "$(OUTPUT)"
-DETECTION = $(RUN) deepfake_detection.py --data "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" \
+DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" --output "$(OUTPUT)" \
 	--n $$(( $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 
 .PHONY: help setup wheels demo results test test-slow lint clean
@@ -73,9 +73,9 @@ results: setup ## every table and figure of the paper, and RESULTS.md (N=501 cli
 	$(METRICS) --all --preset aligned
 	$(METRICS) --figure 2
 	$(METRICS) --figure 3
-	$(DETECTION) --preset paper --output "$(OUTPUT)/paper"
-	$(DETECTION) --output "$(OUTPUT)"
-	$(METRICS) --report "$(REPORT)"
+	$(DETECTION) --preset paper
+	$(DETECTION) --preset aligned
+	$(RUN) -m utils.report.results_md "$(OUTPUT)" --output "$(REPORT)"
 
 lint: setup ## check the code and its format with ruff
 	$(RUN) -m ruff check .

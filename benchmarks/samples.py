@@ -15,13 +15,13 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
-import tensorflow as tf
 
 from benchmarks.generator import singular_values
 from models.classifier import load_classifier
 from models.generator import load_generator
 from utils import options
 from utils.audio.datasets import load_dataset
+from utils.evaluation.clips import render
 from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
@@ -39,12 +39,11 @@ def main() -> None:
     args = parser.parse_args()
     generator, judge = load_generator(args.generator), load_classifier(args.judge)
 
-    sample = tf.function(generator.__call__, autograph=False)
     z = generator.sample_prior(args.seed, args.n)
-    audio = np.concatenate([sample(tf.constant(z[i : i + BATCH])).numpy() for i in range(0, args.n, BATCH)])
+    audio = render(generator, z, BATCH)
     rows = {"samples": describe(audio, judge)}
     if args.real:
-        dataset = load_dataset(args.real, *audio.shape[1:], generator.sample_rate, split="report")
+        dataset = load_dataset(args.real, *generator.clip_shape, split="report")
         chosen = np.random.default_rng(args.seed).permutation(len(dataset))[: args.n]
         real = dataset.to_float(np.sort(chosen))
         rows["real"] = describe(real, judge)

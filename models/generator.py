@@ -72,6 +72,11 @@ class Generator:
         self.num_samples, self.num_channels = audio.shape[1:]
         self.fingerprint = fingerprint or hashlib.sha256(name.encode() + audio.tobytes()).hexdigest()
 
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """(num_samples, num_channels, sample_rate): what clips are read as."""
+        return self.num_samples, self.num_channels, self.sample_rate
+
     def __call__(self, z: tf.Tensor) -> tf.Tensor:
         """z float32 `[B, latent_dim]` to audio float32 `[B, num_samples, num_channels]`."""
         audio = _as_audio(self._function(tf.convert_to_tensor(z, tf.float32)))

@@ -23,6 +23,7 @@ from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils.inversion.invert import Inverter, Recovery, from_encoder
 from utils.losses import Objective
+from utils.metrics import Predictions
 from utils.options import UserError
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
@@ -93,9 +94,8 @@ class Networks:
             self._check(name, model)
         return models
 
-    def classify(self, audio: np.ndarray, batch_size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Each classifier's answers for clips `[N, T, C]`: float32 probabilities `[N, classes]` and pooled features
-        `[N, D]`."""
+    def classify(self, audio: np.ndarray, batch_size: int) -> dict[str, Predictions]:
+        """Each classifier's answers for clips float32 `[N, T, C]`."""
         return {name: in_batches(classify, audio, batch_size) for name, classify in self._classify.items()}
 
     @cached_property
@@ -178,10 +178,10 @@ def check_fit(flag: str, network: Encoder | Classifier, generator: Generator, al
     ]
 
 
-def _classification(model: Classifier) -> Callable[[np.ndarray], tuple[tf.Tensor, tf.Tensor]]:
+def _classification(model: Classifier) -> Callable[[np.ndarray], Predictions]:
     @tf.function(input_signature=[tf.TensorSpec([None, model.num_samples, model.num_channels])], autograph=False)
     def classify(audio):
         features = classifier_features(model, audio)
-        return features["probabilities"], features["pooled"]
+        return Predictions(features["probabilities"], features["pooled"])
 
     return classify

@@ -1,26 +1,31 @@
 """calculate_metrics.py and utils/evaluation.py on a tiny generator, encoder and classifiers."""
 
 import csv
-import importlib
+import functools
 import json
 import subprocess
 
 import keras
 import numpy as np
 import pytest
+import scipy.optimize
 import soundfile
 import tensorflow as tf
 
-from models.classifier import Classifier
+from models.classifier import Classifier, load_classifier, middle_block_features
 from models.encoder import Encoder
 from models.generator import load_generator
+from models.loading import Networks
+from utils import losses
 from utils.audio.datasets import DIGITS
-from utils.evaluation import rows as evaluation
+from utils.audio.files import ALIGNMENTS, load_clip
+from utils.evaluation.clips import synthetic_clips
+from utils.evaluation.names import ROWS
+from utils.inversion.invert import Inverter
+from utils.inversion.latents import load_latents
 from utils.options import EXIT_OK, EXIT_USAGE
 from utils.report import tables
 from utils.runs.files import read_jsonl
-
-calculate_metrics = importlib.import_module("calculate_metrics")
 
 GENERATOR, RATE, LENGTH, LATENT_DIM = "tests.tiny:generator", 8000, 1024, 6
 N = 5
@@ -44,20 +49,24 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def shared_networks():
+    return functools.cache(Networks)
+
+
 @pytest.fixture
-def call(monkeypatch, capsys, place):
-    """main() in this process, which saves TensorFlow's start: (exit code, what it printed, its errors)."""
+def call(run_main, place, shared_networks, monkeypatch):
+    """A function of the output folder and more arguments: calculate_metrics.py on the place's networks and clips.
+
+    Networks are loaded and traced once for all tests.
+    """
+    monkeypatch.setattr("calculate_metrics.Networks", shared_networks)
 
     def run(output, *args, data="clips"):
-        given = ["--generator", GENERATOR, "--data", place / data, "--split", "all", "--cache", place / "cache"]
+        given = [place / data, "--generator", GENERATOR, "--split", "all", "--cache", place / "cache"]
         given += [f"--{name}={place / f'{name}.keras'}" for name in ("encoder", "classifier", "judge")]
         given += ["--n", N, "--batch_size", 3, "--max_iter", 3, "--hybrid_max_iter", 2, "--resamples", 5]
-        given += ["--output", output, "--quiet"]
-        monkeypatch.setattr("sys.argv", ["calculate_metrics.py", *map(str, [*given, *args])])
-        with pytest.raises(SystemExit) as exited:
-            calculate_metrics.options.run(calculate_metrics.main)
-        printed = capsys.readouterr()
-        return exited.value.code, printed.out, printed.err
+        return run_main("calculate_metrics.py", *given, "--output", output, "--quiet", *args)
 
     return run
 
@@ -74,18 +83,18 @@ def numbers(output, row, number=1):
 
 
 def test_all_makes_both_tables_once(call, whole, monkeypatch):
-    code, printed, errors = call(whole, "--all", "--keep")
-    assert code == EXIT_OK, errors
-    for number, names in tables.ROWS.items():
+    done = call(whole, "--all", "--keep")
+    assert done.returncode == EXIT_OK, done.stderr
+    for number, names in ROWS.items():
         with open(whole / f"table{number}.csv", newline="") as file:
             found = [line for line in csv.DictReader(file) if line["source"] == "preset aligned"]
         assert {line["row"] for line in found} == set(names)
         assert all(np.isfinite(float(line[c])) for line in found for c in ("value", "low", "high"))
         assert all(line["n"] == str(N) for line in found)
         for name in names:
-            assert tables.ROW_TITLES[name] in printed
+            assert tables.ROW_TITLES[name] in done.stdout
     lines = read_jsonl(whole / "metrics.jsonl")
-    assert [line["row"] for line in lines] == [name for names in tables.ROWS.values() for name in names]
+    assert [line["row"] for line in lines] == [name for names in ROWS.values() for name in names]
     assert all(line["protocol"]["seed"] == 0 and line["environment"]["hardware"]["cores"] for line in lines)
 
     # What a method must be better than: it starts from a random sample and its objective only falls.
@@ -100,28 +109,34 @@ def test_all_makes_both_tables_once(call, whole, monkeypatch):
         raise AssertionError("searched again")
 
     before = sorted(whole.glob("recovered/*"))
-    monkeypatch.setattr(calculate_metrics.recovery.Inverter, "refine", refuse)
-    monkeypatch.setattr(calculate_metrics.recovery.Inverter, "evaluate", refuse)
-    code, _, errors = call(whole, "--synth", "--gradient")
-    assert code == EXIT_OK, errors
+    monkeypatch.setattr(Inverter, "refine", refuse)
+    monkeypatch.setattr(Inverter, "evaluate", refuse)
+    done = call(whole, "--synth", "--gradient")
+    assert done.returncode == EXIT_OK, done.stderr
     again = read_jsonl(whole / "metrics.jsonl")[-1]
     assert again["metrics"] == numbers(whole, "gradient")["metrics"]
     assert again["seconds_a_clip"] == numbers(whole, "gradient")["seconds_a_clip"]
     for figure in (2, 3):
-        code, _, errors = call(whole, "--figure", figure)
-        assert code == EXIT_OK, errors
+        done = call(whole, "--figure", figure)
+        assert done.returncode == EXIT_OK, done.stderr
         assert (whole / f"figure{figure}.png").stat().st_size > 10_000 and (whole / f"figure{figure}.svg").exists()
     assert sorted(whole.glob("recovered/*")) == before
 
 
 def test_rows_by_the_papers_flags(call, whole):
-    """Rows whose batches are missing end with what they ended with before."""
+    """Rows whose batches are missing end with what they ended with before; --method names the same ones."""
     gone = sorted(whole.glob("recovered/encoder-*"))
     for path in gone:
         path.unlink()
-    for flags, name, kind in ((("--inverse_mapping",), "encoder", "real"), (("--synth",), "clips", "synthetic")):
-        code, _, errors = call(whole, *flags)
-        assert code == EXIT_OK, errors
+    rows = {
+        ("--inverse_mapping",): ("encoder", "real"),
+        ("--synth",): ("clips", "synthetic"),
+        ("--method", "silence", "--synth"): ("silence", "synthetic"),
+        ("--method", "other"): ("other", "real"),
+    }
+    for flags, (name, kind) in rows.items():
+        done = call(whole, *flags)
+        assert done.returncode == EXIT_OK, done.stderr
         row = read_jsonl(whole / "metrics.jsonl")[-1]
         assert (row["row"], row["kind"], row["preset"]) == (name, kind, "aligned")
         assert row["metrics"] == numbers(whole, name, 1 if kind == "synthetic" else 2)["metrics"]
@@ -133,8 +148,8 @@ def test_kept_clips_read_back_give_the_same_row(call, whole):
     assert len(list(kept.glob("originals/*/*.wav"))) == N
     (kept / "hybrid").rename(kept / "theirs")
     folders = ("--originals", kept / "originals", "--reconstructions", kept / "theirs")
-    code, _, errors = call(whole, *folders, "--table", 2)
-    assert code == EXIT_OK, errors
+    done = call(whole, *folders, "--table", 2)
+    assert done.returncode == EXIT_OK, done.stderr
     theirs, ours = (numbers(whole, row, 2)["metrics"] for row in ("theirs", "hybrid"))
     for name in ("waveform_mse", "ssim", "stft_distance", "accuracy/judge", "frechet_distance/judge"):
         assert theirs[name]["value"] == pytest.approx(ours[name]["value"], rel=1e-5)  # the order of clips is another
@@ -142,15 +157,38 @@ def test_kept_clips_read_back_give_the_same_row(call, whole):
     assert "| theirs | preset aligned |" in (whole / "table2.md").read_text()
 
 
-def test_the_paper_preset_reads_clips_and_searches_as_published(call, whole):
-    code, _, errors = call(whole, "--gradient", "--preset", "paper", "--n", 2)
-    assert code == EXIT_OK, errors
-    protocol = read_jsonl(whole / "metrics.jsonl")[-1]["protocol"]
+def test_the_paper_preset_reads_clips_and_searches_as_published(call, place, tmp_path, monkeypatch):
+    """By what is done: the samples read, the solver run, the objective minimised, the latents left free."""
+    searches = []
+    minimize = scipy.optimize.minimize
+    monkeypatch.setattr(scipy.optimize, "minimize", lambda *a, **named: searches.append(named) or minimize(*a, **named))
+    done = call(tmp_path, "--gradient", "--preset", "paper", "--n", 2, "--keep")
+    assert done.returncode == EXIT_OK, done.stderr
+    protocol = read_jsonl(tmp_path / "metrics.jsonl")[-1]["protocol"]
     assert protocol["objective"] == "stft_real=1,waveform=1,feature=0.002"
     assert (protocol["alignment"], protocol["solver"], protocol["clip_to_prior"]) == ("paper", "scipy", False)
     assert (protocol["max_iter"], protocol["n"]) == (3, 2)  # given on the command line
-    code, printed, _ = call(whole, "--dry_run", "--all", "--preset", "paper")
-    assert code == EXIT_OK and "Would make 13 row(s)" in printed
+
+    assert [(x["method"], x["bounds"], x["options"]["maxiter"]) for x in searches] == [("L-BFGS-B", None, 3)] * 2
+
+    sources = sorted((place / "clips").rglob("*.wav"))
+    sources = [sources[i] for i in np.random.default_rng(0).permutation(12)[:2]]
+    kept = tmp_path / "kept" / "real-paper" / "originals"
+    clips = [load_clip(kept / path.relative_to(place / "clips"), LENGTH, 1, RATE).windows[0] for path in sources]
+    for path, clip in zip(sources, clips, strict=True):
+        expected = load_clip(path, LENGTH, 1, RATE, alignment=ALIGNMENTS["paper"]).windows[0]
+        np.testing.assert_allclose(clip, expected, atol=1 / 32768)
+        assert np.abs(clip - load_clip(path, LENGTH, 1, RATE).windows[0]).max() > 0.05
+
+    (record,) = (np.load(path) for path in (tmp_path / "recovered").iterdir())
+    features = middle_block_features(load_classifier(place / "classifier.keras"))
+    audio, target = load_generator(GENERATOR)(record["z"]), tf.constant(np.stack(clips))
+    point = losses.Point(audio, target, tf.constant(record["z"]), "uniform", features(audio), features(target))
+    expected = losses.parse_objective("stft_real=1,waveform=1,feature=0.002")(point)
+    np.testing.assert_allclose(record["objective"], expected, rtol=1e-4)
+
+    done = call(tmp_path, "--dry_run", "--all", "--preset", "paper")
+    assert done.returncode == EXIT_OK and "Would make 13 row(s)" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -158,19 +196,22 @@ def test_the_paper_preset_reads_clips_and_searches_as_published(call, whole):
     [
         (("--gradient", "--objective", "feature=1", "--classifier", "none"), "--classifier"),
         (("--inverse_mapping", "--encoder", "nowhere.keras"), "nowhere.keras"),
-        (("--judge", "classifier_checkpoint/judge.keras"), "--judge none"),
+        (("--judge", "classifier_checkpoint/judge.keras"), "--judge classifier_checkpoint/judge.keras: takes 16384"),
         (("--n", "1"), "--n"),
         (("--splits", "6"), "--splits"),
         (("--n", "500"), "--n 500"),
         (("--table", "1", "--synth"), "--synth"),
+        (("--all", "--method", "hybrid"), "--method"),
+        (("--method", "hybrid", "--gradient"), "--method hybrid"),
+        (("--method", "other", "--n", "7"), "--method other"),
         (("--reconstructions", "here"), "--originals"),
         (("--originals", "datasets/demo", "--reconstructions", "tests"), "--reconstructions"),
     ],
 )
 def test_mistakes_are_one_line(call, tmp_path, args, complaint):
-    code, _, errors = call(tmp_path, *args)
-    assert code == EXIT_USAGE
-    assert errors.startswith("error:") and complaint in errors and "Traceback" not in errors
+    done = call(tmp_path, *args)
+    assert done.returncode == EXIT_USAGE
+    assert done.stderr.startswith("error:") and complaint in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_users_first_run(run_script, place, tmp_path):
@@ -184,23 +225,31 @@ def test_a_users_first_run(run_script, place, tmp_path):
 
 def test_clips_do_not_depend_on_n_and_other_clips_are_others():
     generator = load_generator(GENERATOR)
-    few, many = (evaluation.synthetic_clips(generator, n, 3, batch_size=2) for n in (3, 7))
+    few, many = (synthetic_clips(generator, n, 3, batch_size=2) for n in (3, 7))
     np.testing.assert_allclose(few.audio, many.audio[:3], atol=1e-6)  # batches of other sizes round otherwise
     np.testing.assert_array_equal(few.z, many.z[:3])
-    later = evaluation.synthetic_clips(generator, 3, 3, start=4)
+    later = synthetic_clips(generator, 3, 3, start=4)
     np.testing.assert_allclose(later.audio, many.audio[4:], atol=1e-6)
     assert set(later.names).isdisjoint(few.names)
 
 
-def test_listening_is_independent_of_the_batch():
-    def listener(audio):
-        return tf.reduce_mean(audio, axis=2), tf.reduce_sum(audio, axis=2)
-
-    audio = np.random.default_rng(0).normal(0, 1, (7, 4, 2)).astype(np.float32)
-    for size in (1, 3, 7, 50):
-        heard = evaluation.listen(listener, audio, size)
-        np.testing.assert_allclose(heard.features, audio.sum(axis=2), rtol=1e-6)
-        assert heard.probabilities.shape == (7, 4)
+def test_the_same_clip_and_seed_start_alike_in_recovery_and_in_tables(run_main, place, tmp_path):
+    """A 16-bit file: the latents are equal bit by bit, as the clips come in the same order."""
+    rng = np.random.default_rng(1)
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", rng.normal(0, 0.1, LENGTH), RATE, subtype="PCM_16")
+    seed = next(seed for seed in range(100) if np.random.default_rng(seed).permutation(2)[0] == 0)
+    shared = (tmp_path, "--generator", GENERATOR, "--seed", seed, "--max_iter", 3, "--batch_size", 2, "--quiet")
+    out = tmp_path.parent / "out"
+    done = run_main("latent_vector_recovery.py", *shared, "--method=gradient", "--own_samples=0", "--output", out)
+    assert done.returncode == EXIT_OK, done.stderr
+    named = ("--method", "gradient", "--split", "all", "--n", 2, "--resamples", 2, "--cache", place / "cache")
+    named += ("--classifier", "none", "--judge", "none", "--output", out / "tables")
+    done = run_main("calculate_metrics.py", *shared, *named)
+    assert done.returncode == EXIT_OK, done.stderr
+    (record,) = (np.load(path) for path in (out / "tables" / "recovered").iterdir())
+    found = [load_latents(path) for path in sorted(out.glob("clips/*/gradient.npz"))]
+    np.testing.assert_array_equal(record["z"], np.concatenate([latents.z for latents in found]))
 
 
 @pytest.mark.slow

@@ -1,21 +1,27 @@
 """deepfake_detection.py as a user runs it, on a tiny generator, a tiny untrained encoder and a few noises."""
 
 import csv
-import importlib
-import json
+import functools
+import shutil
 
 import keras
 import numpy as np
 import pytest
 
 from models.encoder import Encoder
-from utils.audio.files import write_wav
-from utils.evaluation.detection import CONDITIONS, LATENTS, UNTRAINED_LATENTS
+from models.generator import load_generator
+from models.loading import Networks
+from utils.audio.datasets import to_float, to_int16
+from utils.audio.files import ALIGNMENTS, load_clip, write_wav
+from utils.evaluation import detection_features
+from utils.evaluation.detection import cross_validate, measure
+from utils.evaluation.detection_features import FEATURES
+from utils.evaluation.names import CONDITIONS, LATENTS, LOGISTIC_REGRESSION, SPECTROGRAMS, SVM, UNTRAINED_LATENTS
 from utils.options import EXIT_USAGE
-from utils.runs.files import read_json, read_jsonl
+from utils.runs.files import read_json
+from utils.spectrograms import spectrogram
 
-detection_script = importlib.import_module("deepfake_detection")
-CELLS_A_REPEAT = len(CONDITIONS) * 9 * 2
+ALL_CELLS, FEW_CELLS = len(CONDITIONS) * len(FEATURES) * 2, 2 * 2
 
 
 @pytest.fixture(scope="module")
@@ -32,51 +38,57 @@ def home(tmp_path_factory):
 
 
 def arguments(home, output, *more):
-    named = {"data": home / "real", "encoder": home / "encoder.keras", "cache": home / "cache", "output": output}
+    named = {"encoder": home / "encoder.keras", "cache": home / "cache", "output": output}
     named |= {"generator": "tests.tiny:generator", "split": "all", "n": 10, "repeats": 1}
     named |= dict(zip(more[::2], more[1::2], strict=True))
-    return [text for name, value in named.items() for text in (f"--{name}", str(value))]
-
-
-def call(monkeypatch, *args):
-    """main() in this process, which saves TensorFlow's start; returns what `options.run` would exit with."""
-    monkeypatch.setattr("sys.argv", ["deepfake_detection.py", *args])
-    with pytest.raises(SystemExit) as exited:
-        detection_script.options.run(detection_script.main)
-    return exited.value.code
-
-
-def numbers(folder):
-    """The measured numbers of a run, by what they are of."""
-    return {
-        (r["seed"], r["condition"], r["feature"], r["classifier"]): (r["own"], r.get("foreign"))
-        for r in read_jsonl(folder / "table3.jsonl")
-    }
+    return [named.pop("input", home / "real"), *(f"--{name}={value}" for name, value in named.items())]
 
 
 @pytest.fixture(scope="module")
-def first(home, run_script):
-    done = run_script("deepfake_detection.py", *arguments(home, home / "first", "seed", 3), timeout=1200)
+def shared_networks():
+    return functools.cache(Networks)
+
+
+@pytest.fixture
+def few(monkeypatch, shared_networks):
+    """Two features and one condition, networks loaded once, no t-SNE: runs of a second."""
+
+    def keep(condition="matched"):
+        monkeypatch.setattr("deepfake_detection.Networks", shared_networks)
+        monkeypatch.setattr("deepfake_detection.tsne", lambda x, seed: x[:, :2])
+        for name in set(FEATURES) - {SPECTROGRAMS, LATENTS}:
+            monkeypatch.delitem(FEATURES, name)
+        for name in set(CONDITIONS) - {condition}:
+            monkeypatch.delitem(CONDITIONS, name)
+
+    return keep
+
+
+def part(folder, preset="aligned"):
+    return read_json(folder / "table3.json")["presets"][preset]
+
+
+def numbers(folder, preset="aligned"):
+    """Of each cell, by what it is of."""
+    names = ("condition", "tested_on", "feature", "classifier")
+    return {tuple(cell[name] for name in names): cell for cell in part(folder, preset)["cells"]}
+
+
+def test_the_command_line_writes_table_and_figure(home, run_script):
+    """The whole table, as a process."""
+    folder = home / "whole"
+    done = run_script("deepfake_detection.py", *arguments(home, folder, "seed", 3), timeout=1200)
     assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_the_command_line_writes_table_and_figure(home, first):
-    folder = home / "first"
-    assert "**Clips: both rounded to 16 bit**" in first.stdout and "table3.md" in first.stdout.splitlines()[-1]
-    records = read_jsonl(folder / "table3.jsonl")
-    assert len(records) == CELLS_A_REPEAT
-    record = records[0]
-    assert record["settings"]["n"] == 10 and record["settings"]["folds"] == 10 and record["seed"] == 3
-    assert {"commit", "versions", "hardware", "seconds", "settings"} <= set(record)
-    whole = read_json(folder / "table3.json")
-    assert whole["seeds"] == [3] and len(whole["cells"]) == CELLS_A_REPEAT
-    for cell, record in zip(whole["cells"], records, strict=True):
-        assert cell["accuracy"] == record["own"]["accuracy"] and cell["feature"] == record["feature"]
+    assert "**Clips: both rounded to 16 bit**" in done.stdout and "table3.md" in done.stdout.splitlines()[-1]
+    assert len(list(folder.rglob("detection/*/*/*/*.npz"))) == ALL_CELLS == len(numbers(folder))
+    whole = part(folder)
+    assert whole["protocol"]["n"] == 10 and whole["protocol"]["folds"] == 10 and whole["protocol"]["seed"] == 3
+    assert {"commit", "versions", "hardware"} <= set(whole["environment"]) and whole["seconds"] > 0
     with open(folder / "table3.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == CELLS_A_REPEAT and rows[0]["paper"] == "0.515"
-    tails = [r for r in rows if r["feature"] == "tail level" and r["classifier"] == "logistic regression"]
+    assert len(rows) == ALL_CELLS and rows[0]["paper"] == "0.515" and rows[0]["source"] == "preset aligned"
+    assert all(float(row["low"]) <= float(row["accuracy"]) <= float(row["high"]) for row in rows)
+    tails = [r for r in rows if r["feature"] == "tail level" and r["classifier"] == LOGISTIC_REGRESSION]
     assert [float(r["accuracy"]) for r in tails][:2] == [1, 1], "real clips end in digital silence"
     answers = {
         name: [(r["accuracy"], r["auc"], r["eer"]) for r in rows if r["feature"] == name]
@@ -91,99 +103,172 @@ def test_the_command_line_writes_table_and_figure(home, first):
         assert text in svg
 
 
-def test_a_second_run_adds_only_what_is_missing(home, first, monkeypatch, capsys):
-    """As after a kill: of the first run the last lines are missing and one is torn."""
+@pytest.fixture
+def first(home, few, run_main):
+    """A folder with a finished run of few cells, seed 3."""
+    few()
+    folder = home / "first"
+    if not folder.exists():
+        done = run_main("deepfake_detection.py", *arguments(home, folder, "seed", 3))
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_second_run_adds_only_what_is_missing(home, first, run_main):
+    """As after a kill: of the first run the last records are missing and one is torn."""
     folder = home / "continued"
-    folder.mkdir()
-    before = (home / "first" / "table3.jsonl").read_bytes()
-    (folder / "table3.jsonl").write_bytes(before[: len(before) * 2 // 3])
-    whole_lines = before[: len(before) * 2 // 3].rpartition(b"\n")[0]
-    assert call(monkeypatch, *arguments(home, folder, "seed", 3, "repeats", 2), "--quiet") == 0
-    assert (folder / "table3.jsonl").read_bytes().startswith(whole_lines + b"\n")
-    assert len(read_jsonl(folder / "table3.jsonl")) == 2 * CELLS_A_REPEAT
-    found = numbers(folder)
-    assert {key: value for key, value in found.items() if key[0] == 3} == numbers(home / "first")
-    assert {key[0] for key in found} == {3, 4} and read_json(folder / "table3.json")["cells"][0]["repeats"] == 2
-    assert (folder / "figure4.svg").read_bytes() == (home / "first" / "figure4.svg").read_bytes()
-    assert capsys.readouterr().out.count("\n") == 1
+    shutil.copytree(first, folder)
+    for name in ("table3.json", "table3.md", "table3.csv", "figure4.svg"):
+        (folder / name).unlink()
+    gone, torn, *kept = sorted(folder.rglob("*.npz"))
+    gone.unlink()
+    torn.write_bytes(torn.read_bytes()[:100])
+    before = {path: path.read_bytes() for path in kept}
+    done = run_main("deepfake_detection.py", *arguments(home, folder, "seed", 3))
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in kept} == before
+    assert (folder / "table3.csv").read_bytes() == (first / "table3.csv").read_bytes()
+    assert (folder / "figure4.svg").read_bytes() == (first / "figure4.svg").read_bytes()
+
+    done = run_main("deepfake_detection.py", *arguments(home, folder, "seed", 3, "repeats", 2), "--quiet")
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    assert {path: path.read_bytes() for path in kept} == before
+    assert len(list(folder.rglob("*.npz"))) == 2 * FEW_CELLS
+    assert all(cell["repeats"] == 2 for cell in numbers(folder).values())
 
 
-def test_foreign_clips_are_for_testing_only(home, first, monkeypatch, capsys):
-    folder = home / "with_foreign"
-    more = ("seed", 3, "fakes", home / "foreign")
-    assert call(monkeypatch, *arguments(home, folder, *more)) == 0
-    found, without = numbers(folder), numbers(home / "first")
-    assert {key: own for key, (own, _) in found.items()} == {key: own for key, (own, _) in without.items()}
-    assert {foreign["decisions"] for _, foreign in found.values()} == {20}
-    assert f"tested on the clips of {home / 'foreign'}" in capsys.readouterr().out
-    assert "foreign (n = 10)" in (folder / "figure4.svg").read_text()
+def drawn_latents(n):
+    return load_generator("tests.tiny:generator").sample_prior(0, n)
 
 
-def test_the_papers_preset(home, monkeypatch):
+def test_foreign_clips_are_for_testing_only(home, first, run_main, monkeypatch):
+    """The generator's own are detected, real ones are not; the rest is as without them."""
+    for i, clip in enumerate(load_generator("tests.tiny:generator")(drawn_latents(12)).numpy()):
+        write_wav(home / "own" / f"{i}.wav", clip, 8000)
+    drawn = []
+    draw = detection_features.Extractor.draw
+    monkeypatch.setattr(detection_features.Extractor, "draw", lambda *args: drawn.append(draw(*args)) or drawn[-1])
+    accuracy = {}
+    for name in ("own", "real"):
+        folder = home / f"with_{name}"
+        done = run_main("deepfake_detection.py", *arguments(home, folder, "seed", 3, "fakes", home / name))
+        assert done.returncode == 0, done.stderr
+        cells = numbers(folder)
+        assert {key: cell for key, cell in cells.items() if key[1] == "own"} == numbers(first)
+        foreign = {key: cell for key, cell in cells.items() if key[1] == "foreign"}
+        assert len(foreign) == FEW_CELLS
+        accuracy[name] = foreign["matched", "foreign", SPECTROGRAMS, LOGISTIC_REGRESSION]["accuracy"]
+        assert f"tested on the clips of {home / name}" in done.stdout
+        assert "foreign (n = 10)" in (folder / "figure4.svg").read_text()
+        files = [to_float(to_int16(load_clip(p, 1024, 1, 8000).windows[0])) for p in (home / name).glob("*.wav")]
+        taken = drawn[-1][2][0]
+        assert len(taken) == 10 and all(any(np.array_equal(clip, file) for file in files) for clip in taken)
+    assert accuracy["own"] > 0.9 and accuracy["real"] < 0.6
+
+
+def test_the_papers_preset(home, few, run_main, monkeypatch):
+    """By what is done: how clips are read, which spectrograms are classified, in which condition they are drawn."""
+    few("as_is")
+    drawn, conditions = [], []
+    draw, call = detection_features.Extractor.draw, detection_features.Extractor.__call__
+    monkeypatch.setattr(detection_features.Extractor, "draw", lambda *args: drawn.append(draw(*args)) or drawn[-1])
+    monkeypatch.setattr(
+        detection_features.Extractor, "__call__", lambda *args: conditions.append(args[1]) or call(*args)
+    )
     more = ("preset", "paper", "precision", "mixed_bfloat16")
-    assert call(monkeypatch, *arguments(home, home / "paper", *more), "--quiet") == 0
-    options = read_json(home / "paper" / "table3.json")["options"]
-    assert (options["alignment"], options["front_end"], options["condition"]) == ("paper", "stft_real", "as_is")
+    done = run_main("deepfake_detection.py", *arguments(home, home / "paper", *more), "--quiet")
+    assert done.returncode == 0, done.stderr
+    protocol = part(home / "paper", "paper")["protocol"]
+    assert (protocol["alignment"], protocol["front_end"], protocol["condition"]) == ("paper", "stft_real", "as_is")
     assert "spectrograms (stft_real)" in (home / "paper" / "figure4.svg").read_text()
+
+    (real, _), (synthetic, _) = drawn[0]
+    files = [load_clip(p, 1024, 1, 8000, alignment=ALIGNMENTS["paper"]).windows[0] for p in home.glob("real/*.wav")]
+    assert all(min(np.abs(clip - file).max() for file in files) < 1 / 32768 for clip in real)
+    assert conditions == ["as_is", "as_is"]  # the table's and the figure's
+    np.testing.assert_array_equal(synthetic, load_generator("tests.tiny:generator")(drawn_latents(30)[:10]))
+    x = spectrogram(np.concatenate([real, synthetic]), "stft_real").numpy().reshape(20, -1)
+    for classifier in (LOGISTIC_REGRESSION, SVM):
+        held_out, _ = cross_validate(x, np.repeat([0, 1], 10), classifier, seed=0)
+        cell = numbers(home / "paper", "paper")["as_is", "own", SPECTROGRAMS, classifier]
+        assert {name: cell[name] for name in ("accuracy", "auc", "eer")} == pytest.approx(measure(held_out))
+
+
+def test_both_presets_share_a_table(home, first, few, run_main):
+    folder = home / "both"
+    shutil.copytree(first, folder)
+    done = run_main("deepfake_detection.py", *arguments(home, folder, "preset", "paper"), "--condition", "matched")
+    assert done.returncode == 0, done.stderr
+    assert numbers(folder) == numbers(first) and numbers(folder, "paper") != numbers(first)
+    assert len(list(folder.rglob("*.npz"))) == 2 * FEW_CELLS
+    text = (folder / "table3.md").read_text()
+    assert 0 < text.index("### Preset paper") < text.index("### Preset aligned")
 
 
 @pytest.mark.parametrize(
     "more, message",
     [
         (("n", 9), "--n: must be at least 10"),
-        (("n", 30), "--n 30: --data {home}/real has only 24 clips"),
-        (("data", "{home}/nowhere"), "nowhere: no such folder"),
-        (("fakes", "{home}/few"), "few: must hold at least 10 clips. Found: 3"),
+        (("n", 30), "--n 30: {home}/real has only 24 clips"),
+        (("input", "{home}/nowhere"), "nowhere: no such folder"),
+        (("fakes", "{home}/few"), "few: must hold at least 10 clips. Received: 3"),
         (("encoder", "{home}/nowhere"), "{home}/nowhere: no such encoder"),
-        (("encoder", "{home}/wide.keras"), "--encoder: must give latents [B, 6]"),
-        (("encoder", "{home}/nan.keras"), "nan.keras: gives NaN or infinite values"),
+        (("encoder", "{home}/wide.keras"), "--encoder {home}/wide.keras: gives 7 latents, the generator takes 6"),
+        (("encoder", "{home}/nan.keras"), "--encoder: gives NaN or infinite values"),
         (("seed", 2**31 - 1, "repeats", 2), "--seed: must be at most 2147483646"),
         (("condition", "loud"), "--condition: invalid choice"),
     ],
 )
-def test_mistakes_end_in_one_line(home, monkeypatch, capsys, more, message):
+def test_mistakes_end_in_one_line(home, run_main, more, message):
     if not (home / "wide.keras").exists():
-        Encoder(latent_dim=7, width=4, num_samples=1024, bounded=False).save(home / "wide.keras")
-        broken = Encoder(latent_dim=6, width=4, num_samples=1024, bounded=False)
+        shape = {"width": 2, "num_samples": 1024, "sample_rate": 8000, "bounded": False}
+        Encoder(latent_dim=7, **shape).save(home / "wide.keras")
+        broken = Encoder(latent_dim=6, **shape)
         broken.network.get_layer("latent").bias.assign(np.full(6, np.nan))
         broken.save(home / "nan.keras")
     more = [part.format(home=home) if isinstance(part, str) else part for part in more]
-    assert call(monkeypatch, *arguments(home, home / "bad", *more), "--quiet") == EXIT_USAGE
-    error = capsys.readouterr().err.strip()
+    done = run_main("deepfake_detection.py", *arguments(home, home / "bad", *more), "--quiet")
+    assert done.returncode == EXIT_USAGE
+    error = done.stderr.strip()
     assert message.format(home=home) in error and error.startswith("error: ") and "\n" not in error
     assert not (home / "bad" / "table3.json").exists()
 
 
-def test_an_encoder_of_other_clips_is_announced(home, monkeypatch, capsys):
-    other = Encoder(latent_dim=6, width=4, num_samples=1024, alignment="paper", generator="abc")
-    other.save(home / "other.keras")
-    more = ("encoder", home / "other.keras", "n", 30)  # ends early, by too many clips
-    assert call(monkeypatch, *arguments(home, home / "other", *more), "--quiet") == EXIT_USAGE
-    error = capsys.readouterr().err
-    assert "trained with another alignment, paper" in error and "trained with another generator, abc" in error
+def test_an_encoder_of_other_clips_is_announced(home, few, run_main):
+    few()
+    shape = {"latent_dim": 6, "width": 2, "num_samples": 1024, "sample_rate": 8000}
+    Encoder(**shape, alignment="paper", generator="abc").save(home / "other.keras")
+    done = run_main("deepfake_detection.py", *arguments(home, home / "other", "encoder", home / "other.keras"))
+    assert done.returncode == 0
+    for fact in ("trained with another alignment, paper", "trained with another generator, abc"):
+        assert fact in done.stderr
 
 
-def test_any_keras_model_serves_as_encoder(home, monkeypatch, capsys):
+def test_any_keras_model_serves_as_encoder(home, few, run_main):
+    few()
     layers = [keras.Input((1024, 1)), keras.layers.Flatten(), keras.layers.Dense(6)]
     keras.Sequential(layers).save(home / "plain.keras")
     more = ("encoder", home / "plain.keras", "precision", "mixed_bfloat16")
-    assert call(monkeypatch, *arguments(home, home / "plain", *more), "--quiet") == 0
-    assert "computes as saved, not in mixed_bfloat16" in capsys.readouterr().err
-    assert len(read_json(home / "plain" / "table3.json")["cells"]) == CELLS_A_REPEAT
+    done = run_main("deepfake_detection.py", *arguments(home, home / "plain", *more), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert "computes as saved, not in mixed_bfloat16" in done.stderr
+    assert len(numbers(home / "plain")) == FEW_CELLS
 
 
-def test_dry_run_writes_nothing(home, monkeypatch, capsys):
-    assert call(monkeypatch, *arguments(home, home / "dry"), "--dry_run") == 0
-    assert "Would write table3.md" in capsys.readouterr().out and not (home / "dry").exists()
+def test_dry_run_writes_nothing(home, run_main):
+    done = run_main("deepfake_detection.py", *arguments(home, home / "dry"), "--dry_run")
+    assert done.returncode == 0 and "Would write table3.md" in done.stdout and not (home / "dry").exists()
 
 
-def test_a_line_of_another_protocol_is_not_taken(home, first, monkeypatch):
+def test_a_record_of_another_protocol_is_not_taken(home, first, run_main):
+    """Nor is one that was put where another one belongs."""
     folder = home / "stale"
-    folder.mkdir()
-    records = read_jsonl(home / "first" / "table3.jsonl")
-    for record in records:
-        record["settings"]["encoder_sha256"] = "another"
-        record["own"]["accuracy"] = 0.123
-    (folder / "table3.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    assert call(monkeypatch, *arguments(home, folder, "seed", 3), "--quiet") == 0
-    assert all(cell["accuracy"] != 0.123 for cell in read_json(folder / "table3.json")["cells"])
+    (protocol,) = (first / "detection").iterdir()
+    shutil.copytree(protocol, folder / "detection" / protocol.name)
+    records = sorted(folder.rglob("*.npz"))
+    shutil.copyfile(records[0], records[1])
+    done = run_main("deepfake_detection.py", *arguments(home, folder, "seed", 3, "n", 11), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert len(list((folder / "detection").iterdir())) == 2
+    done = run_main("deepfake_detection.py", *arguments(home, folder, "seed", 3), "--quiet")
+    assert done.returncode == 0 and numbers(folder) == numbers(first)

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -14,26 +15,40 @@ from sklearn.metrics import det_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.evaluation import detection
+from tests.detection_part import detection_part
 from utils.evaluation.detection import (
     CLASSIFIERS,
-    LATENTS,
-    SHORTEST_SILENCE,
-    SPECTROGRAMS,
     HeldOut,
     confidence_interval,
     cross_validate,
-    digital_silence,
     equal_error_rate,
-    match_silence_and_level,
     measure,
+    summarise,
 )
+from utils.evaluation.detection_features import (
+    SHORTEST_SILENCE,
+    Encoded,
+    digital_silence,
+    feature_names,
+    features,
+    match_silence_and_level,
+    prepare,
+)
+from utils.evaluation.names import CLIPPED_LATENTS, LATENTS, SPECTROGRAMS, UNTRAINED_LATENTS
+from utils.report import tables
+from utils.spectrograms import spectrogram
 
 LABELS = np.repeat([0, 1], 50)
 
 
 def noise(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def encoded(audio, z, reconstruction):
+    """What features see; the untrained encoder answers z + 1."""
+    spectrograms = [spectrogram(tf.constant(x), "log_magnitude").numpy() for x in (audio, reconstruction)]
+    return Encoded(audio, z, z + 1, *spectrograms)
 
 
 # ---- error rates ----------------------------------------------------------------
@@ -176,42 +191,41 @@ def test_matching_takes_the_donors_silence_and_level():
 def test_conditions_take_one_giveaway_each():
     real, synthetic, donors = noise(0, 100, 1024, 1) * 0.1, noise(1, 100, 1024, 1) * 0.01, noise(2, 100, 1024, 1) * 0.01
     real[:, 960:] = 0
-    z = np.zeros((100, 3), np.float32)
     labels = np.repeat([0, 1], 100)
 
     def accuracy(condition, name):
         groups = [(real, donors), (synthetic, None)]
-        clips = np.concatenate([detection.prepare(condition, *group) for group in groups])
-        x = detection.features(clips, np.tile(z, (2, 1)), clips, front_end="stft_real", clip_to_prior=True)
+        clips = np.concatenate([prepare(condition, *group) for group in groups])
+        x = features(encoded(clips, np.zeros((200, 3), np.float32), clips), [name])
         return measure(cross_validate(x[name], labels, "logistic regression", seed=0)[0])["accuracy"]
 
     assert accuracy("as_is", "tail level") == accuracy("pcm16", "tail level") == 1
     assert accuracy("as_is", "RMS level") == 1
     assert accuracy("matched", "tail level") < 0.65 and accuracy("matched", "RMS level") < 0.65
-    np.testing.assert_array_equal(detection.prepare("as_is", synthetic, None), synthetic)
-    rounded = detection.prepare("pcm16", synthetic, None)
+    np.testing.assert_array_equal(prepare("as_is", synthetic, None), synthetic)
+    rounded = prepare("pcm16", synthetic, None)
     assert 0 < np.abs(rounded - synthetic).max() <= 0.5 / 32768
-    np.testing.assert_array_equal(detection.prepare("matched", synthetic, None), rounded)
+    np.testing.assert_array_equal(prepare("matched", synthetic, None), rounded)
     with pytest.raises(ValueError, match="condition must be one of"):
-        detection.prepare("loud", real, donors)
+        prepare("loud", real, donors)
 
 
 def test_features():
     audio = np.zeros((2, 1024, 1), np.float32)
     audio[0] = 0.1
     z = np.array([[3, -4, 0], [0.5, 0.5, 0.5]], np.float32)
-    found = detection.features(audio, z, audio * 0, front_end="log_magnitude", clip_to_prior=True)
+    found = features(encoded(audio, z, audio * 0), feature_names("uniform"))
     assert found[SPECTROGRAMS].shape == (2, 8 * 129)
     np.testing.assert_array_equal(found[LATENTS], z)
-    np.testing.assert_array_equal(found[detection.CLIPPED_LATENTS], [[1, -1, 0], [0.5, 0.5, 0.5]])
+    np.testing.assert_array_equal(found[UNTRAINED_LATENTS], z + 1)
+    np.testing.assert_array_equal(found[CLIPPED_LATENTS], [[1, -1, 0], [0.5, 0.5, 0.5]])
     np.testing.assert_allclose(found["norm of z"], [[5], [0.75**0.5]], rtol=1e-6)
     np.testing.assert_allclose(found["largest |z|"], [[4], [0.5]])
     for name in ("tail level", "RMS level"):
         np.testing.assert_allclose(found[name], [[-20], [-120]], rtol=1e-5)
     assert found["reconstruction error"][0] > 0.1 and found["reconstruction error"][1] == 0
     assert all(len(values) == 2 and values.ndim == 2 and values.dtype == np.float32 for values in found.values())
-    unbounded = detection.features(audio, z, audio, front_end="stft_real", clip_to_prior=False)
-    assert detection.CLIPPED_LATENTS not in unbounded and len(unbounded) == len(found) - 1
+    assert feature_names("normal") == [name for name in found if name != CLIPPED_LATENTS]
 
 
 # ---- the table ------------------------------------------------------------------
@@ -229,22 +243,24 @@ def test_confidence_interval():
         assert (low, high) == (pytest.approx(n / (n + z * z)), 1)
 
 
-def test_the_table_has_the_papers_numbers_beside_ours():
-    record = {"condition": "as_is", "tested_on": "own", "decisions": 200, "auc": 0.9, "eer": 0.2}
-    records = [
-        record | {"feature": feature, "classifier": classifier, "accuracy": accuracy}
+def test_the_table_has_the_papers_numbers_beside_ours(tmp_path):
+    numbers = {"decisions": 200, "auc": 0.9, "eer": 0.2}
+    results = [
+        {"condition": "as_is", "feature": feature, "classifier": classifier}
+        | {test: numbers | {"accuracy": accuracy} for test in ("own", "foreign")}
         for accuracy in (0.8, 0.9)
         for feature in (LATENTS, "largest |z|")
         for classifier in CLASSIFIERS
     ]
-    records += [r | {"tested_on": "theirs/"} for r in records]
-    summary = detection.summarise(records)
+    summary = summarise(results)
     assert len(summary) == 8 and summary[0]["accuracy"] == pytest.approx(0.85) and summary[0]["repeats"] == 2
-    assert [cell["paper"] for cell in summary] == [0.9199, 0.915] + [None] * 6
-    lines = detection.to_markdown(summary).splitlines()
-    interval = "85.0 % (21.5 to 100.0)"
+    assert [cell["tested_on"] for cell in summary] == ["own"] * 4 + ["foreign"] * 4
+    tables.add_detection(tmp_path, "aligned", detection_part(summary, fakes="theirs/"))
+    lines = (tmp_path / "table3.md").read_text().splitlines()
+    interval = "85.0 % [21.5, 100.0]"
     assert f"| {LATENTS} | 92.0 % | {interval} | 0.900 | 20.0 % | 91.5 % | {interval} | 0.900 | 20.0 % |" in lines
     assert any(line.startswith(r"| largest \|z\| |  | 85.0 %") for line in lines)
     assert "**Clips: as they are; tested on the clips of theirs/**" in lines
-    rows = list(csv.DictReader(io.StringIO(detection.to_csv(summary))))
-    assert len(rows) == 8 and rows[0]["paper"] == "0.9199" and rows[-1]["paper"] == ""
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table3.csv").read_text())))
+    assert [row["paper"] for row in rows] == ["0.9199", "0.915"] + [""] * 6
+    assert float(rows[0]["low"]) == pytest.approx(0.2147, abs=1e-4) and rows[0]["source"] == "preset aligned"

@@ -1,6 +1,7 @@
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from utils.report.figures import save_figure, training_figure
+from utils.report.figures import save_figure, training_figure, tsne
 
 EPOCHS = [{"epoch": e, "latent": 1 / e, "val_latent": 1.5 / e, "val_right": e / 4, "odd": 7.0} for e in (1, 2, 3)]
 PANELS = {"z": ["latent"], "heard": ["right", "unheard"], "nothing": ["odd"]}
@@ -29,3 +30,15 @@ def test_equal_figures_give_equal_files(tmp_path):
     for suffix in (".png", ".svg"):
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
+
+
+def test_an_embedding_is_a_function_of_clips_and_seed():
+    """Two clouds far apart stay apart."""
+    x = np.random.default_rng(0).normal(0, 1, (20, 50)) + np.repeat([[0], [40]], 10, axis=0)
+    with threadpool_limits(1):  # threads that wait for each other at every step are slow on a busy machine
+        first, second, other = tsne(x, 0), tsne(x, 0), tsne(x[::-1], 0)
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == (20, 2) and first.dtype == np.float32 and not np.array_equal(first, other)
+    centres = first[:10].mean(axis=0), first[10:].mean(axis=0)
+    spread = np.abs(first[:10] - centres[0]).max()
+    assert np.abs(centres[0] - centres[1]).max() > spread

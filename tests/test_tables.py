@@ -2,16 +2,30 @@
 
 import csv
 import io
-import json
 import re
 
 import pytest
 
-from utils.evaluation.detection import CONDITIONS, LATENTS, SPECTROGRAMS, TAIL_LEVEL, UNTRAINED_LATENTS
-from utils.evaluation.rows import CLIPS, ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
-from utils.options import UserError
-from utils.report import results_md as results_page
-from utils.report import tables
+from tests.detection_part import detection_part
+from utils.evaluation.names import (
+    CLIPS,
+    CONDITIONS,
+    ENCODER,
+    GRADIENT,
+    HYBRID,
+    LATENTS,
+    LOGISTIC_REGRESSION,
+    OTHER,
+    ROWS,
+    SAMPLE,
+    SILENCE,
+    SPECTROGRAMS,
+    SVM,
+    TAIL_LEVEL,
+    UNTRAINED_LATENTS,
+)
+from utils.options import EXIT_OK, EXIT_USAGE, UserError
+from utils.report import results_md, tables
 
 
 def row(name, preset, shift=0.0, n=501, **changed):
@@ -33,11 +47,12 @@ def row(name, preset, shift=0.0, n=501, **changed):
     } | changed
     numbers = {}
     for metric, value in values.items():
-        std = 0.25 if metric.startswith("inception") else None
-        numbers[metric] = value and {"value": value + shift, "low": 0.9 * value, "high": 1.2 * value, "std": std}
+        std = {"std": 0.25} if metric.startswith("inception") else {}
+        numbers[metric] = value and {"value": value + shift, "low": 0.9 * value, "high": 1.2 * value, **std}
     searched = name in (GRADIENT, ENCODER, HYBRID)
     return {
         "row": name,
+        "kind": "real",
         "preset": preset,
         "metrics": numbers,
         "seconds_a_clip": 0.5 if searched else None,
@@ -51,6 +66,8 @@ def row(name, preset, shift=0.0, n=501, **changed):
             "hybrid_max_iter": 81,
             "splits": 2,
             "objective": "waveform=1",
+            "prior_variance": 1 / 3,
+            "input": "some/data",
         },
         "environment": {
             "commit": "abcdef0123456789",
@@ -71,7 +88,7 @@ def folder(tmp_path):
         "stft_distance": None,
         "latent_mse": None,
     }
-    for number, names in tables.ROWS.items():
+    for number, names in ROWS.items():
         for preset, shift in (("aligned", 0.001), ("paper", 0.0)):
             rows = [row(name, preset, shift, **(clips if name == CLIPS else {})) for name in names]
             tables.add_rows(tmp_path, number, preset, rows)
@@ -88,8 +105,8 @@ def test_our_numbers_stand_beside_the_papers(folder):
         lines_of(text, "| gradient", source)[0] for source in ("paper", "preset paper", "preset aligned")
     )
     assert paper == "| gradient | paper | 3.96 ± 0.203 | 0.714 | 0.00489 | 0.9618 | – |"
-    assert "| 5.00 ± 0.25 [4.50, 6.00] | 2.000 [1.800, 2.400] | 0.00400 [0.00360, 0.00480] | 0.9500" in ours
-    assert "| 50.0 % [45.0 %, 60.0 %] |" in ours and "0.00500" in aligned
+    assert "| 5.00 [4.50, 6.00] | 2.000 [1.800, 2.400] | 0.00400 [0.00360, 0.00480] | 0.9500" in ours
+    assert "| 50.0 % [45.0, 60.0] |" in ours and "0.00500" in aligned
     assert text.index(paper) < text.index(ours) < text.index(aligned)
     assert lines_of((folder / "table2.md").read_text(), "| hybrid", "paper")[0].endswith("| 36.93 % |")
     assert (
@@ -98,7 +115,7 @@ def test_our_numbers_stand_beside_the_papers(folder):
 
 
 def test_every_line_of_a_grid_has_its_columns(folder):
-    for number in tables.ROWS:
+    for number in ROWS:
         grids = re.findall(r"(?:^\|.*\n)+", (folder / f"table{number}.md").read_text(), re.M)
         assert len(grids) == 3
         for grid in grids:
@@ -119,6 +136,7 @@ def test_csv_holds_every_number_once(folder):
     ours = by_key[OTHER, "preset aligned", "waveform_mse"]
     assert (float(ours["value"]), float(ours["low"])) == pytest.approx((0.005, 0.0036))
     assert (ours["n"], ours["seed"]) == ("501", "7")
+    assert by_key[OTHER, "preset aligned", "inception_score/judge"]["std"] == "0.25" and ours["std"] == ""
     assert (CLIPS, "preset paper", "waveform_mse") not in by_key
 
 
@@ -127,7 +145,7 @@ def test_a_row_replaces_its_own_only_and_a_foreign_one_comes_last(folder):
     tables.add_rows(folder, 2, "paper", [row("theirs", "paper"), row(GRADIENT, "paper", ssim=0.5)])
     after = tables.read_table(folder, 2)["presets"]
     assert after["aligned"] == before["aligned"]
-    assert [r["row"] for r in after["paper"]] == [*tables.ROWS[2], "theirs"]
+    assert [r["row"] for r in after["paper"]] == [*ROWS[2], "theirs"]
     assert [r for r in after["paper"] if r["row"] not in (GRADIENT, "theirs")] == [
         r for r in before["paper"] if r["row"] != GRADIENT
     ]
@@ -135,34 +153,68 @@ def test_a_row_replaces_its_own_only_and_a_foreign_one_comes_last(folder):
     assert lines_of((folder / "table2.md").read_text(), "| theirs", "preset paper")
 
 
-def write_detection(folder, latents, untrained):
+def test_rows_that_agree_stand_once(tmp_path):
+    for preset in ("paper", "aligned"):
+        shift = 0.01 if preset == "paper" else 0
+        tables.add_rows(tmp_path, 1, preset, [row(SILENCE, preset), row(GRADIENT, preset, shift)])
+    text = (tmp_path / "table1.md").read_text()
+    assert len(lines_of(text, "| floor: silence", "both presets")) == 3
+    assert not lines_of(text, "| floor: silence", "preset")
+    for preset in ("paper", "aligned"):
+        assert len(lines_of(text, "| gradient", f"preset {preset}")) == 3
+        assert f"{SILENCE},preset {preset},ssim" in (tmp_path / "table1.csv").read_text()
+
+
+def add_detection(folder, preset, latents, untrained):
     accuracies = {SPECTROGRAMS: 0.5, LATENTS: latents, UNTRAINED_LATENTS: untrained, TAIL_LEVEL: 1.0}
     cells = [
-        {"condition": c, "tested_on": "own", "feature": f, "classifier": "logistic regression", "accuracy": accuracy}
+        {"condition": c, "tested_on": "own", "feature": f, "classifier": classifier, "accuracy": accuracy}
+        | {"auc": 0.9, "eer": 0.1, "low": accuracy - 0.1, "high": accuracy, "repeats": 2}
         for c in CONDITIONS
         for f, accuracy in accuracies.items()
+        for classifier in (LOGISTIC_REGRESSION, SVM)
     ]
-    folder.mkdir(exist_ok=True)
-    (folder / "table3.json").write_text(json.dumps({"cells": cells}))
-    (folder / "table3.md").write_text("# Table 3\n\n| features |\n|---|\n| latents |\n")
+    tables.add_detection(folder, preset, detection_part(cells))
 
 
 def test_the_page_has_all_there_is_and_says_what_is_missing(folder):
-    write_detection(folder, latents=0.8, untrained=0.7)
-    write_detection(folder / "paper", latents=0.6, untrained=0.7)
+    add_detection(folder, "aligned", latents=0.8, untrained=0.7)
+    add_detection(folder, "paper", latents=0.6, untrained=0.7)
     (folder / "figure2.png").write_bytes(b"picture")
     page = folder / "page" / "RESULTS.md"
-    results_page.write_report(page, folder, "some/data")
+    for path in folder.glob("table*.md"):
+        path.unlink()  # the page is made from the JSON
+    results_md.write_results(page, folder)
     text = page.read_text()
     assert all(f"## {title}" in text for title in tables.TITLES.values())
-    assert "| latents |" in text and "--data some/data" in text and "\n# Table 3" not in text
+    assert "| predicted latents | 92.0 % | 80.0 % [70.0, 80.0] |" in text and "\n# Table 3" not in text
+    assert "calculate_metrics.py some/data --table 2" in text
     assert "**The generator** is the small WaveGAN" in text
     assert "at most 80 iterations for gradient and 81 for hybrid" in text
     assert (page.parent / "figures" / "figure2.png").read_bytes() == b"picture"
     assert "(figures/figure2.png)" in text and "figure3.png" not in text
     assert "Not made yet: Figure 3, Figure 4." in text
-    assert "above the untrained (+10.0 points)" in text and "not above the untrained (-10.0 points)" in text
-    assert text.count("What the numbers of preset") == 6 and "nan" not in text and "{" not in text
+    assert "preset paper of clips" in text and "is -10.0 points; preset aligned" in text and "is +10.0 points." in text
+    assert "nan" not in text and "{" not in text
+
+
+def test_the_page_opens_with_ten_lines_of_its_numbers(folder):
+    add_detection(folder, "aligned", latents=0.8, untrained=0.7)
+    page = folder / "RESULTS.md"
+    results_md.write_results(page, folder)
+    opening = page.read_text().split("## ")[0]
+    assert len([line for line in opening.splitlines() if line.startswith("- ")]) == 10
+    assert "501 clips a row, seed 7; searches of at most 80 (gradient) and 81 (hybrid) iterations" in opening
+    assert "0.300 / 0.300 / 0.300; always answering z = 0 scores 0.333, another draw 0.667" in opening
+
+
+def test_floors_are_those_of_the_prior(tmp_path):
+    normal = row(GRADIENT, "paper")
+    normal["protocol"]["prior_variance"] = 1.0
+    tables.add_rows(tmp_path, 1, "paper", [normal, row(SILENCE, "paper")])
+    results_md.write_results(tmp_path / "RESULTS.md", tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "always answering z = 0 scores 1.000, another draw 2.000" in text and "0.333" not in text
 
 
 def test_the_words_follow_the_numbers(tmp_path):
@@ -170,19 +222,30 @@ def test_the_words_follow_the_numbers(tmp_path):
         row(CLIPS, "paper", waveform_mse=None, **{"frechet_distance/judge": None, "accuracy/judge": 0.95}),
         row(GRADIENT, "paper", waveform_mse=0.02, **{"accuracy/judge": 0.17, "frechet_distance/judge": 9}),
         row(HYBRID, "paper", waveform_mse=0.001, **{"accuracy/judge": 0.71, "frechet_distance/judge": 1}),
-        row(SILENCE, "paper", waveform_mse=0.01),
+        row(SILENCE, "paper", waveform_mse=0.01, ssim_log_magnitude=0.5),
         row(OTHER, "paper", **{"frechet_distance/judge": 2}),
-        row(SAMPLE, "paper"),
+        row(SAMPLE, "paper", **{"accuracy/judge": 0.1}),
     ]
     tables.add_rows(tmp_path, 2, "paper", rows)
-    results_page.write_report(tmp_path / "RESULTS.md", tmp_path, "data")
+    results_md.write_results(tmp_path / "RESULTS.md", tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "gradient is no nearer than silence" in text
-    assert "most often in hybrid (71.0 %)" in text
-    assert "are 2.000 apart" in text and "hybrid, with 1.000, is below that" in text
+    assert "0.02000 / – / 0.00100, silence 0.01000 (no nearer than silence: gradient)" in text
+    assert "silence 0.500 (above 2 of 2)" in text
+    assert "17.0 / – / 71.0 % right, best hybrid, a random sample 10.0 %" in text
+    assert "9.000 / – / 1.000; two disjoint sets of such clips 2.000, hybrid is below that" in text
+
+
+def test_the_command_writes_the_page(folder, tmp_path_factory, run_main):
+    page = tmp_path_factory.mktemp("page") / "RESULTS.md"
+    done = run_main("utils/report/results_md.py", folder, "--output", page)
+    assert (done.returncode, done.stdout) == (EXIT_OK, f"{page}\n"), done.stderr
+    assert page.read_text().startswith("# Results")
+    (folder / "table3.json").write_text("[]")
+    done = run_main("utils/report/results_md.py", folder, "--output", page)
+    assert done.returncode == EXIT_USAGE and "holds no Table 3" in done.stderr
 
 
 def test_a_page_of_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="--all makes them"):
-        results_page.write_report(tmp_path / "RESULTS.md", tmp_path, "data")
+        results_md.write_results(tmp_path / "RESULTS.md", tmp_path)
     assert tables.read_table(tmp_path, 1) is None

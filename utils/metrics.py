@@ -1,13 +1,12 @@
-"""The numbers of the tables: pure NumPy cores in float64, never NaN or infinite, and a registry of them by name.
+"""The numbers of the tables: pure NumPy functions in float64, never NaN or infinite; `METRICS` is all of them by name.
 
-A core takes arrays and gives a number (or one number per clip). A metric, registered by `@metric`, is what a table
-shows of one row: a core applied to what is known of that row (`Row`), with its 95 % bootstrap interval (`measure`).
+A function takes what is known of one clip, or of a whole row of a table; `measure` gives its number for the row, with
+a 95 % bootstrap interval.
 """
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import correlate1d
@@ -21,7 +20,7 @@ SSIM_K1, SSIM_K2 = 0.01, 0.03
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of stft_distance in samples; the hop is a quarter
 CONFIDENCE = 0.95
 
-# ---- cores: one clip ------------------------------------------------------------
+# ---- of one clip ----------------------------------------------------------------
 
 
 def waveform_mse(original: np.ndarray, reconstruction: np.ndarray) -> float:
@@ -99,8 +98,18 @@ def stft_distance(original: np.ndarray, reconstruction: np.ndarray) -> float:
 
 
 def latent_mse(z: np.ndarray, z_true: np.ndarray) -> float:
-    """Mean squared difference of latents of one shape. Always answering 0 scores 1/3 under U(-1, 1)."""
+    """Mean squared difference of latents of one shape. Always answering 0 scores the prior's variance."""
     return float(np.mean(np.square(_difference(z_true, z))))
+
+
+def outside_prior(z: np.ndarray, bound: float) -> float:
+    """Share of the entries of z beyond -bound and bound."""
+    return float(np.mean(np.abs(np.asarray(z)) > bound))
+
+
+def accuracy(probabilities: np.ndarray, label: int) -> float:
+    """1 where a classifier's answer `[K]` is the label, else 0."""
+    return float(np.argmax(probabilities) == label)
 
 
 def stft(audio: np.ndarray, frame_length: int = FRAME_LENGTH, frame_step: int = FRAME_STEP) -> np.ndarray:
@@ -123,7 +132,7 @@ def log_magnitude(audio: np.ndarray) -> np.ndarray:
     return np.log(np.abs(stft(audio)) + LOG_FLOOR)
 
 
-# ---- cores: a set of clips ------------------------------------------------------
+# ---- of a set of clips ----------------------------------------------------------
 
 
 def inception_score(probabilities: np.ndarray, splits: int = 1, seed: int = 0) -> tuple[float, float]:
@@ -185,7 +194,14 @@ def _covariance_root(x: np.ndarray) -> np.ndarray:
     return np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
 
 
-# ---- metrics --------------------------------------------------------------------
+# ---- of a row of a table --------------------------------------------------------
+
+
+class Predictions(NamedTuple):
+    """A classifier's probabilities `[N, K]` and pooled features `[N, D]` of N clips."""
+
+    probabilities: np.ndarray
+    features: np.ndarray
 
 
 class Row(NamedTuple):
@@ -194,11 +210,12 @@ class Row(NamedTuple):
     original, reconstruction: float `[N, T, C]` in [-1, 1].
     probabilities, features: a classifier's answers `[N, K]` and pooled features `[N, D]` for the reconstructions.
     reference_features: its features of the clips compared with, `[N, D]`.
-    labels: int `[N]`, the digits the reconstructions should be heard as.
+    labels: int `[N]`, the digits the reconstructions should be taken for.
     z: `[N, latent_dim]`, of the reconstructions.
     z_true: the latents that the clips were made from.
     z_reference: the latents `z` is to be distributed like.
     bound: of the prior, |z| <= bound.
+    splits: of the inception score.
     """
 
     original: np.ndarray | None = None
@@ -214,110 +231,77 @@ class Row(NamedTuple):
     splits: int = 1
 
 
-class Estimate(NamedTuple):
-    """A number with its 95 % bootstrap interval; `std` over the splits, for the inception score."""
-
-    value: float
-    low: float
-    high: float
-    std: float | None = None
-
-
-@dataclass(frozen=True)
-class Metric:
+class Metric(NamedTuple):
     """One number of a table.
 
-    Attributes:
-        name: under which it is recorded.
-        definition: one line.
-        needs: the fields of `Row` it looks at; where one is None there is no such number.
-        judged: it depends on a classifier, and is there once for each.
-        per_clip: `function(row)` gives `[N]`, whose mean is the number; otherwise it gives the number.
+    function: of the fields of `Row` in `needs`; gives a number, or a number and its standard deviation.
+    needs: where one of them is None there is no such number.
+    definition: one line.
+    per_clip: `function` takes one clip at a time, and the row's number is the mean; otherwise it takes the whole row.
     """
 
-    name: str
-    definition: str
+    function: Callable[..., Any]
     needs: tuple[str, ...]
-    judged: bool
-    per_clip: bool
-    function: Callable[[Row], np.ndarray | float]
+    definition: str
+    per_clip: bool = True
+
+    @property
+    def by_classifier(self) -> bool:
+        """Whether it is there once for each classifier."""
+        return not {"probabilities", "features"}.isdisjoint(self.needs)
 
 
-METRICS: dict[str, Metric] = {}
+PAIR = ("original", "reconstruction")
+METRICS = {
+    "inception_score": Metric(
+        inception_score,
+        ("probabilities", "splits"),
+        "exp of the mean KL divergence of a classifier's answers from their mean, over --splits groups; 1 to 10",
+        per_clip=False,
+    ),
+    "frechet_distance": Metric(
+        frechet_distance,
+        ("features", "reference_features"),
+        "Frechet distance of a classifier's pooled features, reconstructions against the clips (FID)",
+        per_clip=False,
+    ),
+    "accuracy": Metric(
+        accuracy,
+        ("probabilities", "labels"),
+        "share of reconstructions classified as the clip's digit (of a clip without one: as the clip itself)",
+    ),
+    "waveform_mse": Metric(waveform_mse, PAIR, "mean squared difference of the samples"),
+    "ssim": Metric(
+        ssim,
+        PAIR,
+        "structural similarity of the real-part STFTs, max_val = max - min over both (the paper's); at most 1",
+    ),
+    "ssim_log_magnitude": Metric(
+        ssim_log_magnitude,
+        PAIR,
+        "structural similarity of the log-magnitude STFTs, max_val = max - min over both; at most 1",
+    ),
+    "stft_distance": Metric(
+        stft_distance,
+        PAIR,
+        "multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, 1024",
+    ),
+    "latent_mse": Metric(
+        latent_mse,
+        ("z", "z_true"),
+        "mean squared difference of recovered and true latents; always answering 0 scores the prior's variance",
+    ),
+    "latent_frechet_distance": Metric(
+        frechet_distance,
+        ("z", "z_reference"),
+        "Frechet distance of the recovered latents from the true ones, or for real clips from the prior's",
+        per_clip=False,
+    ),
+    "outside_prior": Metric(outside_prior, ("z", "bound"), "share of the entries of z outside of the prior's box"),
+}
 
 
-def metric(*needs: str, judged: bool = False, per_clip: bool = True):
-    """Registers a function of a `Row` under its own name, defined by its docstring."""
-
-    def register(function: Callable) -> Callable:
-        name = function.__name__.removeprefix("_")
-        METRICS[name] = Metric(name, function.__doc__, needs, judged, per_clip, function)
-        return function
-
-    return register
-
-
-@metric("probabilities", judged=True, per_clip=False)
-def _inception_score(row: Row) -> float:
-    """exp of the mean KL divergence of a classifier's answers from their mean, over --splits groups; 1 to 10"""
-    return inception_score(row.probabilities, min(row.splits, len(row.probabilities)))[0]
-
-
-@metric("features", "reference_features", judged=True, per_clip=False)
-def _frechet_distance(row: Row) -> float:
-    """Frechet distance of a classifier's pooled features, reconstructions against the clips (FID)"""
-    return frechet_distance(row.features, row.reference_features)
-
-
-@metric("probabilities", "labels", judged=True)
-def _accuracy(row: Row) -> np.ndarray:
-    """share of reconstructions heard as the clip's digit (for clips without one: as the clip itself is heard)"""
-    return (row.probabilities.argmax(axis=1) == row.labels).astype(np.float64)
-
-
-@metric("original", "reconstruction")
-def _waveform_mse(row: Row) -> np.ndarray:
-    """mean squared difference of the samples"""
-    return _each(waveform_mse, row)
-
-
-@metric("original", "reconstruction")
-def _ssim(row: Row) -> np.ndarray:
-    """structural similarity of the real-part STFTs, max_val = max - min over both (the paper's); at most 1"""
-    return _each(ssim, row)
-
-
-@metric("original", "reconstruction")
-def _ssim_log_magnitude(row: Row) -> np.ndarray:
-    """structural similarity of the log-magnitude STFTs, max_val = max - min over both; at most 1"""
-    return _each(ssim_log_magnitude, row)
-
-
-@metric("original", "reconstruction")
-def _stft_distance(row: Row) -> np.ndarray:
-    """multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, 1024"""
-    return _each(stft_distance, row)
-
-
-@metric("z", "z_true")
-def _latent_mse(row: Row) -> np.ndarray:
-    """mean squared difference of recovered and true latents; always answering 0 scores 0.333"""
-    return np.mean(np.square(_difference(row.z_true, row.z)), axis=1)
-
-
-@metric("z", "z_reference", per_clip=False)
-def _latent_frechet_distance(row: Row) -> float:
-    """Frechet distance of the recovered latents from the true ones, or for real clips from the prior's"""
-    return frechet_distance(row.z, row.z_reference)
-
-
-@metric("z", "bound")
-def _outside_prior(row: Row) -> np.ndarray:
-    """share of the entries of z outside of the prior's box"""
-    return np.mean(np.abs(np.asarray(row.z)) > row.bound, axis=1)
-
-
-def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> Estimate | None:
+def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict[str, float] | None:
     """A metric of a row with its 95 % bootstrap interval.
 
     The interval of a mean over clips is the percentile one. A metric of the whole set is biased by resampling, as
@@ -331,41 +315,38 @@ def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> Esti
         seed: of the bootstrap; each metric has its own stream.
 
     Returns:
-        None where the row lacks what the metric needs, or has fewer than two clips.
+        `value`, `low` and `high`, and `std` where the metric has one; None where the row lacks what the metric needs,
+        or has fewer than two clips.
     """
-    found = METRICS[name]
-    if any(getattr(row, field) is None for field in found.needs):
+    metric = METRICS[name]
+    known = [getattr(row, field) for field in metric.needs]
+    if any(value is None for value in known):
         return None
-    count = len(getattr(row, found.needs[0]))
+    count = len(known[0])
     if count < 2:
         return None
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     draws = rng.integers(count, size=(resamples, count))
     tails = 100 * np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    if found.per_clip:
-        values = found.function(row)
+    if metric.per_clip:
+        values = np.array([metric.function(*_take(known, clip)) for clip in range(count)])
         low, high = np.percentile(values[draws].mean(axis=1), tails)
-        return Estimate(float(values.mean()), float(low), float(high))
-    value, std = found.function(row), None
-    if name == "inception_score":
-        std = inception_score(row.probabilities, min(row.splits, count))[1]
-    resampled = np.array([found.function(_take(row, found.needs, draw)) for draw in draws])
+        return {"value": float(values.mean()), "low": float(low), "high": float(high)}
+    value, *std = np.ravel(metric.function(*known)).tolist()
+    resampled = np.array([np.ravel(metric.function(*_take(known, draw)))[0] for draw in draws])
     low, high = value + np.percentile(resampled, tails) - resampled.mean()
-    return Estimate(value, float(max(low, 0.0)), float(high), std)
+    return {"value": value, "low": float(max(low, 0.0)), "high": float(high), **({"std": std[0]} if std else {})}
 
 
 def describe() -> str:
     """One line per metric, for `--help`."""
     width = max(map(len, METRICS)) + 2
-    return "\n".join(f"  {name:{width}}{found.definition}" for name, found in METRICS.items())
+    return "\n".join(f"  {name:{width}}{metric.definition}" for name, metric in METRICS.items())
 
 
-def _take(row: Row, needs: Sequence[str], index: np.ndarray) -> Row:
-    return row._replace(**{field: getattr(row, field)[index] for field in needs})
-
-
-def _each(core: Callable[[np.ndarray, np.ndarray], float], row: Row) -> np.ndarray:
-    return np.array([core(x, y) for x, y in zip(row.original, row.reconstruction, strict=True)])
+def _take(known: list[Any], index: Any) -> list[Any]:
+    """Some clips of what is known; what is no array is of all of them."""
+    return [value[index] if isinstance(value, np.ndarray) else value for value in known]
 
 
 def _difference(original: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:

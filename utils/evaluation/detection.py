@@ -1,17 +1,15 @@
-"""Telling real audio from synthetic audio: features, cross-validated classifiers, and the table of results.
+"""Telling real audio from synthetic audio: cross-validated classifiers, and the cells of Table 3.
 
 The labels are `REAL` and `SYNTHETIC`; a score is a classifier's decision value, above 0 for synthetic. Nothing
 but the training clips of a fold reaches the classifier of that fold, scaling included.
 """
 
-import csv
-import io
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from scipy import ndimage, stats
+from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
@@ -20,118 +18,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from utils.audio.datasets import to_float, to_int16
-from utils.spectrograms import spectrogram
+from utils.evaluation.detection_features import Extractor
+from utils.evaluation.names import CONDITIONS, LOGISTIC_REGRESSION, SVM
+from utils.inversion.store import Record, ResultStore, key_sha256
+from utils.runs.progress import progress_bar
 
 REAL, SYNTHETIC = 0, 1
 FOLDS = 10
-SPECTROGRAMS, LATENTS = "spectrograms", "predicted latents"
-CLIPPED_LATENTS = "predicted latents, clipped into the box"
-UNTRAINED_LATENTS = "answers of an untrained encoder"
-TAIL_LEVEL = "tail level"
-CONDITIONS = {
-    "as_is": "as they are",
-    "pcm16": "both rounded to 16 bit",
-    "matched": "real silence and level as the synthetic clips', then both rounded to 16 bit",
-}
-SHORTEST_SILENCE = 32  # samples, 2 ms at 16 kHz: a quiet recording has shorter runs of zeros by chance
-TAIL_SHARE = 64  # the tail is the last 1/64 of a clip: 256 of 16384 samples, inside a one-second clip's padding
-SILENCE_POWER = 1e-12  # -120 dB
-
-# The paper's Table 3, accuracy by (feature, classifier).
-PAPER = {
-    (SPECTROGRAMS, "logistic regression"): 0.515,
-    (SPECTROGRAMS, "SVM"): 0.6749,
-    (LATENTS, "logistic regression"): 0.9199,
-    (LATENTS, "SVM"): 0.915,
-}
-
-
-# ---- clips ----------------------------------------------------------------------
-
-
-def pcm_round_trip(audio: np.ndarray) -> np.ndarray:
-    """float audio in [-1, 1] through 16-bit PCM and back: float32, same shape."""
-    return to_float(to_int16(audio))
-
-
-def digital_silence(audio: np.ndarray) -> np.ndarray:
-    """Which samples lie in a run of at least `SHORTEST_SILENCE` exact zeros, in all channels.
-
-    Args:
-        audio: `[B, T, C]`.
-
-    Returns:
-        bool `[B, T]`.
-    """
-    return ndimage.binary_opening((audio == 0).all(axis=-1), np.ones((1, SHORTEST_SILENCE)))
-
-
-def match_silence_and_level(clips: np.ndarray, donors: np.ndarray) -> np.ndarray:
-    """Gives each clip the digital silence and the level of a synthetic donor.
-
-    Where a clip is digitally silent (`digital_silence`: padding, mostly) it takes its donor's samples at the same
-    places; the rest is scaled to the donor's RMS over the rest. So the result has the donor's RMS, and its former
-    silence is distributed as those places of a synthetic clip are. Samples beyond full scale are cut to -1 or 1.
-    Of a clip that is silence throughout, the donor remains.
-
-    Args:
-        clips: float32 `[B, T, C]` in [-1, 1].
-        donors: likewise; clips that are used for nothing else, so that no sample stands in both classes.
-
-    Returns:
-        float32 `[B, T, C]` in [-1, 1].
-    """
-    silent = digital_silence(clips)[..., np.newaxis]
-    power, wanted = (np.sum(np.square(x, dtype=np.float64), axis=(1, 2), where=~silent) for x in (clips, donors))
-    gain = np.sqrt(wanted / np.where(power > 0, power, 1))[:, np.newaxis, np.newaxis]
-    return np.clip(np.where(silent, donors, clips * gain), -1, 1).astype(np.float32)
-
-
-def prepare(condition: str, clips: np.ndarray, donors: np.ndarray | None) -> np.ndarray:
-    """Clips `[B, T, C]` under one of `CONDITIONS`. Donors are for clips read from files, None for synthetic ones."""
-    if condition not in CONDITIONS:
-        raise ValueError(f"condition must be one of {', '.join(CONDITIONS)}. Received: {condition!r}")
-    if condition == "matched" and donors is not None:
-        clips = match_silence_and_level(clips, donors)
-    return clips if condition == "as_is" else pcm_round_trip(clips)
-
-
-# ---- features -------------------------------------------------------------------
-
-
-def features(
-    audio: np.ndarray, z: np.ndarray, reconstruction: np.ndarray, *, front_end: str, clip_to_prior: bool
-) -> dict[str, np.ndarray]:
-    """Everything that a classifier is tried on, by name: the paper's two, clipped latents, one-number baselines.
-
-    Args:
-        audio: float32 `[B, T, C]` in [-1, 1].
-        z: float32 `[B, latent_dim]`, the encoder's answer to it.
-        reconstruction: float32 `[B, T, C]`, the generator's output at z.
-        front_end: of `utils.spectrograms`. The reconstruction error is the mean absolute difference of these.
-        clip_to_prior: whether the prior is the box [-1, 1], into which latents can be clipped.
-
-    Returns:
-        float32 `[B, D]` each.
-    """
-    seen, made = (spectrogram(tf.constant(x), front_end).numpy() for x in (audio, reconstruction))
-    tail = audio[:, -max(1, audio.shape[1] // TAIL_SHARE) :]
-    numbers = {
-        TAIL_LEVEL: _level_db(tail),
-        "RMS level": _level_db(audio),
-        "norm of z": np.linalg.norm(z, axis=1),
-        "largest |z|": np.abs(z).max(axis=1),
-        "reconstruction error": np.abs(seen - made).mean(axis=(1, 2, 3)),
-    }
-    wide = {SPECTROGRAMS: seen.reshape(len(seen), -1), LATENTS: z}
-    if clip_to_prior:
-        wide[CLIPPED_LATENTS] = np.clip(z, -1, 1)
-    return wide | {name: values[:, np.newaxis].astype(np.float32) for name, values in numbers.items()}
-
-
-def _level_db(audio: np.ndarray) -> np.ndarray:
-    return 10 * np.log10(np.mean(np.square(audio, dtype=np.float64), axis=(1, 2)) + SILENCE_POWER)
 
 
 # ---- classifiers ----------------------------------------------------------------
@@ -147,7 +40,7 @@ def _svm() -> Pipeline:
     return make_pipeline(StandardScaler(), SVC())
 
 
-CLASSIFIERS: dict[str, Callable[[], Pipeline]] = {"logistic regression": _logistic_regression, "SVM": _svm}
+CLASSIFIERS: dict[str, Callable[[], Pipeline]] = {LOGISTIC_REGRESSION: _logistic_regression, SVM: _svm}
 
 
 class HeldOut(NamedTuple):
@@ -235,6 +128,60 @@ def measure(held_out: HeldOut) -> dict[str, float]:
 # ---- the table ------------------------------------------------------------------
 
 
+def detect(
+    extractor: Extractor, seeds: Iterable[int], store: ResultStore, settings: Mapping[str, Any], *, quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Every seed, condition, feature and classifier; what the store has is not computed again.
+
+    Args:
+        extractor: gives clips and features.
+        seeds: one a repeat, of clips and folds.
+        store: a record for each of them.
+        settings: JSON-able: all else that a number depends on.
+        quiet: no progress bar.
+
+    Returns:
+        For each `seed`, `condition`, `feature`, `classifier`; `own`, and with foreign clips `foreign`: `decisions`
+        (clips judged), `accuracy`, `auc`, `eer`; `seconds` since the one before, so that they add up to the wall time.
+    """
+    seeds, results = list(seeds), []
+    folder = key_sha256(settings)[:16]
+    with progress_bar("detection", len(seeds) * len(CONDITIONS), unit="table", quiet=quiet) as bar:
+        for seed in seeds:
+            drawn, started = None, time.monotonic()
+            for condition in CONDITIONS:
+                groups = None
+                for feature in extractor.names:
+                    for classifier in CLASSIFIERS:
+                        cell = {"seed": seed, "condition": condition, "feature": feature, "classifier": classifier}
+                        name = f"{folder}/{seed}/{condition}/{_file_name(f'{feature} {classifier}')}"
+                        key = {**settings, **cell}
+                        record = store.read(name, key)
+                        if record is None:
+                            drawn = drawn or extractor.draw(seed)
+                            groups = groups or extractor(condition, drawn)
+                            numbers = _measure_groups([group[feature] for group in groups], classifier, seed)
+                            record = Record(numbers | {"seconds": round(time.monotonic() - started, 3)})
+                            store.write(name, key, record)
+                            started = time.monotonic()
+                        results.append(cell | record.facts)
+                bar.update()
+    return results
+
+
+def _file_name(text: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in text)
+
+
+def _measure_groups(groups: list[np.ndarray], classifier: str, seed: int) -> dict[str, dict[str, float]]:
+    """Cross-validation of one feature, `[B, D]` for real, synthetic and perhaps foreign clips."""
+    labels = np.repeat([REAL, SYNTHETIC], [len(group) for group in groups[:2]])
+    foreign = groups[2] if len(groups) > 2 else None
+    own, theirs = cross_validate(np.concatenate(groups[:2]), labels, classifier, seed=seed, foreign=foreign)
+    tests = {"own": own} | ({} if theirs is None else {"foreign": theirs})
+    return {test: {"decisions": len(held_out.labels), **measure(held_out)} for test, held_out in tests.items()}
+
+
 def confidence_interval(accuracies: Iterable[float], decisions: int) -> tuple[float, float]:
     """95 % interval of the mean accuracy over repeats with fresh clips.
 
@@ -254,21 +201,22 @@ def confidence_interval(accuracies: Iterable[float], decisions: int) -> tuple[fl
     return float(low), float(high)
 
 
-def summarise(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The table's cells, in the order of the records' first appearance.
+def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of Table 3, those of the own test clips first.
 
     Args:
-        records: one for each repeat and cell: `condition`, `tested_on`, `feature`, `classifier`, `decisions` (clips
-            judged), `accuracy`, `auc`, `eer`.
+        results: as `detect` gives them.
 
     Returns:
-        For each cell the first four, the means over repeats of the last three, `low` and `high` (95 % interval of
-        the accuracy), `repeats`, and `paper`, the paper's accuracy or None.
+        For each cell `condition`, `tested_on` ("own" or "foreign"), `feature`, `classifier`; the means over repeats of
+        `accuracy`, `auc` and `eer`; `low` and `high` (95 % interval of the accuracy); `repeats`.
     """
     cells: dict[tuple, list[dict[str, Any]]] = {}
-    for record in records:
-        key = tuple(record[name] for name in ("condition", "tested_on", "feature", "classifier"))
-        cells.setdefault(key, []).append(record)
+    for tested_on in ("own", "foreign"):
+        for result in results:
+            if tested_on in result:
+                key = (result["condition"], tested_on, result["feature"], result["classifier"])
+                cells.setdefault(key, []).append(result[tested_on])
     summary = []
     for (condition, tested_on, feature, classifier), repeats in cells.items():
         low, high = confidence_interval([r["accuracy"] for r in repeats], repeats[0]["decisions"])
@@ -276,40 +224,5 @@ def summarise(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             {"condition": condition, "tested_on": tested_on, "feature": feature, "classifier": classifier}
             | {name: float(np.mean([r[name] for r in repeats])) for name in ("accuracy", "auc", "eer")}
             | {"low": low, "high": high, "repeats": len(repeats)}
-            | {"paper": PAPER.get((feature, classifier)) if tested_on == "own" else None}
         )
     return summary
-
-
-def to_markdown(summary: list[dict[str, Any]]) -> str:
-    """One table for each condition and test set: a row per feature, accuracies in percent with their interval."""
-    cells = {(c["condition"], c["tested_on"], c["feature"], c["classifier"]): c for c in summary}
-    lines = []
-    for condition, tested_on in dict.fromkeys(key[:2] for key in cells):
-        test = "" if tested_on == "own" else f"; tested on the clips of {tested_on}"
-        lines += ["", f"**Clips: {CONDITIONS[condition]}{test}**", ""]
-        header = ["feature"]
-        for name in CLASSIFIERS:
-            header += [f"{name}: paper", "ours (95 % interval)", "AUC", "EER"]
-        lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-        for feature in dict.fromkeys(key[2] for key in cells if key[:2] == (condition, tested_on)):
-            row = [feature]
-            for name in CLASSIFIERS:
-                cell = cells[condition, tested_on, feature, name]
-                row += [
-                    "" if cell["paper"] is None else f"{cell['paper']:.1%}",
-                    f"{cell['accuracy']:.1%} ({100 * cell['low']:.1f} to {100 * cell['high']:.1f})",
-                    f"{cell['auc']:.3f}",
-                    f"{cell['eer']:.1%}",
-                ]
-            lines.append("| " + " | ".join(row).replace("|z|", r"\|z\|").replace("%", " %") + " |")
-    return "\n".join(lines[1:]) + "\n"
-
-
-def to_csv(summary: list[dict[str, Any]]) -> str:
-    """The cells as CSV, one a line, shares in [0, 1]; an empty field where the paper has no number."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(summary[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(summary)
-    return text.getvalue()

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from utils.metrics import inception_score
+
 
 def level_statistics(audio: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Root mean square over all samples of two sets of clips `[N, T, C]`, and their ratio in dB (0: equally loud)."""
@@ -13,17 +15,14 @@ def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:
     """What a classifier's answers `[N, K]` say of a set of clips.
 
     Returns:
-        inception_score: exp of the mean KL divergence of the answers from their mean, one split (Salimans et al.,
-            2016); 1 to K, biased by N.
+        inception_score: `utils.metrics.inception_score` of one split.
         confident: share of clips whose largest probability is at least 0.9.
         smallest_class, largest_class: shares of the rarest and the most frequent answer.
     """
     p = np.asarray(probabilities, np.float64)
-    marginal = p.mean(axis=0)
-    divergence = np.sum(p * (np.log(p + 1e-12) - np.log(marginal + 1e-12)), axis=1)
     shares = np.bincount(p.argmax(axis=1), minlength=p.shape[1]) / len(p)
     return {
-        "inception_score": float(np.exp(divergence.mean())),
+        "inception_score": inception_score(p)[0],
         "confident": float(np.mean(p.max(axis=1) >= 0.9)),
         "smallest_class": float(shares.min()),
         "largest_class": float(shares.max()),

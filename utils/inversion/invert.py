@@ -325,9 +325,3 @@ def _forward(generator: Any, objective: Objective, features: Features, targets_s
         return objective(Point(audio, z=z, prior=generator.prior, features=features(audio), **targets)), audio
 
     return forward
-
-
-def recover(inverter, method, targets, identities, *, encoder, max_iter, restarts, clip_to_prior, seed):
-    """`Recovery` of one batch: goes when the tables take `Networks.recovery`."""
-    recovery = Recovery(inverter, encoder, max_iter, restarts, seed, {})
-    return recovery(method, targets, identities)

@@ -90,3 +90,8 @@ def key_sha256(key: Mapping[str, Any]) -> str:
     """SHA-256 of a JSON-able key, whatever the order of its entries; hexadecimal."""
     plain = json.loads(to_json(key))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def array_sha256(array: np.ndarray) -> str:
+    """SHA-256 of an array's values, for keys; hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

@@ -1,16 +1,31 @@
-"""RESULTS.md: every table and figure on one page, with what differs from the paper and what the numbers mean."""
+"""RESULTS.md: every table and figure on one page, with what the numbers say and what differs from the paper.
 
-import math
+Example:
+    # From what calculate_metrics.py and deepfake_detection.py wrote into a folder (`make results` does all of it)
+    python -m utils.report.results_md results/tables --output RESULTS.md
+"""
+
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.evaluation.detection import CONDITIONS, LATENTS, SPECTROGRAMS, TAIL_LEVEL, UNTRAINED_LATENTS
-from utils.evaluation.rows import ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
+from utils import options
+from utils.evaluation.names import (
+    CONDITIONS,
+    LATENTS,
+    LOGISTIC_REGRESSION,
+    OTHER,
+    RECOVERY_METHODS,
+    SAMPLE,
+    SILENCE,
+    SPECTROGRAMS,
+    TAIL_LEVEL,
+    UNTRAINED_LATENTS,
+)
 from utils.options import UserError
-from utils.report.tables import TITLES, parts_of, read_table, table_markdown
-from utils.runs.files import atomic_path, read_json, write_text
+from utils.report.tables import TITLES, parts_of, read_table, source_title, table_markdown
+from utils.runs.files import atomic_path, write_text
 
 FIGURES = {
     2: "Figure 2. Synthetic clips of two digits and what each method makes of them.",
@@ -18,11 +33,15 @@ FIGURES = {
     4: "Figure 4. t-SNE of spectrograms and of latents, real and synthetic clips.",
 }
 
-INTRODUCTION = """\
+OPENING = """\
 # Results
 
 Every table and figure of the paper, made by `make results`. This page is generated: do not edit it.
 
+{summary}
+"""
+
+INTRODUCTION = """\
 ## What differs from the paper
 
 - **The generator** is {generator}. All numbers depend on it.
@@ -44,9 +63,10 @@ Every table and figure of the paper, made by `make results`. This page is genera
 
 ## How to read it
 
-Brackets are 95 % bootstrap intervals over clips; `±` is the standard deviation over the {splits} splits of the
-inception score. The floors say what doing nothing scores: silence in place of each reconstruction, a random sample of
-the generator, and another real clip (which gives the real-against-real Frechet distance at the same n).
+Brackets are 95 % bootstrap intervals over clips; the tables' CSV files have them as columns low and high, and the
+standard deviation over the {splits} splits of the inception score. The floors say what doing nothing scores: silence in
+place of each reconstruction, a random sample of the generator, and another real clip (which gives the real-against-real
+Frechet distance at the same n).
 """
 
 BUNDLED = "checkpoint"
@@ -63,8 +83,8 @@ make results                    # this page and all that is on it; goes on where
 make results N=40               # a first look in a few minutes; its page is results/tables-40/RESULTS.md
 
 # One row; one table
-.venv/bin/python calculate_metrics.py --data {data} --inverse_mapping --gradient --preset paper
-.venv/bin/python calculate_metrics.py --data {data} --table 2 --n 40
+.venv/bin/python calculate_metrics.py {input} --inverse_mapping --gradient --preset paper
+.venv/bin/python calculate_metrics.py {input} --table 2 --n 40
 
 # The same tables with the official generator and the whole of SC09
 .venv/bin/python download.py wavegan-sc09 sc09
@@ -74,42 +94,44 @@ make results GENERATOR=checkpoint/sc09 DATA={official} ENCODER=logs/encoder-sc09
 
 By the paper's own budget, for days: `calculate_metrics.py --all --preset paper`.
 """
-# Folders of Table 3 by preset.
-DETECTION = {"paper": "paper", "aligned": "."}
 OFFICIAL_DATA = "datasets/sc09"
 
 
-def write_report(path: Path, folder: Path, data: str) -> None:
+def main() -> None:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "folder of tableN.json and figureN.png")
+    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
+    args = parser.parse_args()
+    write_results(args.output, args.input)
+    print(args.output)
+
+
+def write_results(path: Path, folder: Path) -> None:
     """Writes the page from the tables and figures in a folder; figures are copied beside it, into `figures/`.
 
     Args:
         path: RESULTS.md.
-        folder: of `tableN.json`, `figureN.png` and, for the presets of `DETECTION`, `table3.md` and `table3.json`; what
-            is missing is left out and the page says so.
-        data: the real clips, as the commands name them.
+        folder: of `tableN.json` and `figureN.png`; what is missing is left out and the page says so.
 
     Raises:
         UserError: when there is neither Table 1 nor Table 2.
     """
     tables = {number: table for number in TITLES if (table := read_table(folder, number))}
-    rows = [row for table in tables.values() for part in parts_of(table).values() for row in part]
-    shared = next((row["protocol"] for row in rows if "max_iter" in row["protocol"]), None)
+    protocols = [
+        row["protocol"] for n in (1, 2) if n in tables for rows in parts_of(tables[n]).values() for row in rows
+    ]
+    shared = next((protocol for protocol in protocols if "max_iter" in protocol), None)
     if shared is None:
-        raise UserError(f"--report: no table1.json or table2.json with rows of ours in {folder}; --all makes them")
+        raise UserError(
+            f"{folder}: no table1.json or table2.json with rows of ours; calculate_metrics.py --all makes them"
+        )
     generator = BUNDLED_GENERATOR if Path(shared["generator"]) == Path(BUNDLED) else f"`{shared['generator']}`"
     facts = {name: shared[name] for name in ("max_iter", "hybrid_max_iter", "splits")}
-    parts = [INTRODUCTION.format(generator=generator, **facts)]
+    data = next((protocol["input"] for protocol in protocols if "input" in protocol), OFFICIAL_DATA)
+    summary = "\n".join(f"- {line}" for line in summarise(tables, shared))
+    parts = [OPENING.format(summary=summary), INTRODUCTION.format(generator=generator, **facts)]
     for number, table in tables.items():
-        parts += [f"## {TITLES[number]}\n", table_markdown(table), *_meaning(table)]
-    detected = {
-        preset: folder / place for preset, place in DETECTION.items() if (folder / place / "table3.md").exists()
-    }
-    if detected:
-        parts += ["## Table 3. Detection\n"]
-    for preset, place in detected.items():
-        lines = (place / "table3.md").read_text(encoding="utf-8").strip().splitlines()
-        table = "\n".join(line for line in lines if not line.startswith("# ")).strip()
-        parts += [f"### Preset {preset}\n", table + "\n", _on_detection(preset, read_json(place / "table3.json"))]
+        parts += [f"## {TITLES[number]}\n", table_markdown(table)]
     parts += ["## Figures\n"]
     for number, caption in FIGURES.items():
         picture = folder / f"figure{number}.png"
@@ -118,93 +140,137 @@ def write_report(path: Path, folder: Path, data: str) -> None:
             with atomic_path(copy) as temporary:
                 shutil.copyfile(picture, temporary)
             parts += [f"![{caption}](figures/{picture.name})\n\n{caption}\n"]
-    missing = [f"Table {n}" for n in TITLES if n not in tables] + ([] if detected else ["Table 3"])
+    missing = [f"Table {n}" for n in TITLES if n not in tables]
     missing += [f"Figure {n}" for n in FIGURES if not (folder / f"figure{n}.png").exists()]
     if missing:
         parts += [f"Not made yet: {', '.join(missing)}.\n"]
-    parts += [COMMANDS.format(data=data, official=OFFICIAL_DATA)]
+    parts += [COMMANDS.format(input=data, official=OFFICIAL_DATA)]
     write_text(path, "\n".join(parts))
 
 
-def _meaning(table: Mapping[str, Any]) -> Iterator[str]:
-    """One paragraph per preset that says in words what its numbers mean."""
-    for preset, rows in parts_of(table).items():
-        found = {row["row"]: row["metrics"] for row in rows}
-        sentences = [*_on_sound(found), *_on_digits(found), *_on_latents(found)]
-        if sentences:
-            yield f"What the numbers of preset {preset} mean. " + " ".join(sentences) + "\n"
+# ---- the summary ----------------------------------------------------------------
+
+Metrics = Mapping[str, Mapping[str, Any]]  # of each row, by name
 
 
-def _value(found: Mapping[str, Any], row: str, metric: str) -> float:
-    entry = found.get(row, {}).get(metric)
-    return math.nan if entry is None else entry["value"]
+def summarise(tables: Mapping[int, Mapping[str, Any]], protocol: Mapping[str, Any]) -> Iterator[str]:
+    """What the numbers say, at most ten lines.
 
-
-def _on_sound(found: Mapping[str, Any]) -> Iterator[str]:
-    silence = _value(found, SILENCE, "waveform_mse")
-    methods = {m: _value(found, m, "waveform_mse") for m in (GRADIENT, ENCODER, HYBRID)}
-    methods = {m: mse for m, mse in methods.items() if mse == mse}
-    if methods and silence == silence:
-        yield (
-            f"Silence has MSE {silence:.5f} and SSIM {_value(found, SILENCE, 'ssim'):.4f}, so a number near these says "
-            "nothing for a method; "
-            + ", ".join(f"{m} has {mse:.5f} and {_value(found, m, 'ssim'):.4f}" for m, mse in methods.items())
-            + "."
-        )
-        worse = [m for m, mse in methods.items() if mse >= silence]
-        if worse:
-            yield f"As a waveform, {' and '.join(worse)} {'is' if len(worse) == 1 else 'are'} no nearer than silence."
-
-
-def _on_digits(found: Mapping[str, Any]) -> Iterator[str]:
-    heard = {m: _value(found, m, "accuracy/judge") for m in (GRADIENT, ENCODER, HYBRID)}
-    heard = {m: share for m, share in heard.items() if share == share}
-    if heard:
-        best = max(heard, key=heard.get)
-        yield (
-            f"The judge hears the right digit most often in {best} ({100 * heard[best]:.1f} %); "
-            f"by chance it would in about 10 %."
-        )
-    floor_row = OTHER if OTHER in found else SAMPLE
-    floor = _value(found, floor_row, "frechet_distance/judge")
-    distances = {m: _value(found, m, "frechet_distance/judge") for m in heard}
-    if floor == floor and distances:
-        nearest = min(distances, key=distances.get)
-        relation = "below" if distances[nearest] < floor else "above"
-        yield (
-            f"Two disjoint sets of such clips are {floor:.3f} apart (FID by the judge); the best method, {nearest}, "
-            f"with {distances[nearest]:.3f}, is {relation} that."
-        )
-
-
-def _on_latents(found: Mapping[str, Any]) -> Iterator[str]:
-    errors = {m: _value(found, m, "latent_mse") for m in (GRADIENT, ENCODER, HYBRID)}
-    errors = {m: error for m, error in errors.items() if error == error}
-    if errors:
-        listed = ", ".join(f"{m} {error:.3f}" for m, error in errors.items())
-        yield f"Latents: z-MSE is {listed}; always answering z = 0 scores 0.333 and a random answer 0.667."
-
-
-def _on_detection(preset: str, table: Mapping[str, Any]) -> str:
-    """The paragraph below Table 3: the latents beside what is as good without any training."""
-    accuracy = {
-        (cell["condition"], cell["feature"]): cell["accuracy"]
-        for cell in table["cells"]
-        if cell["classifier"] == "logistic regression" and cell["tested_on"] == "own"
-    }
-    names = {
-        SPECTROGRAMS: SPECTROGRAMS,
-        LATENTS: LATENTS,
-        UNTRAINED_LATENTS: "an untrained encoder's answers",
-        TAIL_LEVEL: "the level of the last moment alone",
-    }
-    sentences = [f"What the numbers of preset {preset} mean. Accuracy by logistic regression:"]
-    for condition, title in CONDITIONS.items():
-        found = [f"{name} {100 * accuracy[condition, feature]:.1f} %" for feature, name in names.items()]
-        sentences.append(f'of clips "{title}", {", ".join(found)};')
-    gain = accuracy["matched", LATENTS] - accuracy["matched", UNTRAINED_LATENTS]
-    relation = "above" if gain > 0 else "not above"
-    return (
-        " ".join(sentences).rstrip(";") + f". In the last, hardest condition the trained latents are {relation} the "
-        f"untrained ({100 * gain:+.1f} points): that difference, not their accuracy, is what training to invert adds.\n"
+    Args:
+        tables: those that there are, by number, as `read_table` gives them.
+        protocol: of a searched row.
+    """
+    yield (
+        f"{protocol['n']} clips a row, seed {protocol['seed']}; searches of at most {protocol['max_iter']} (gradient) "
+        f"and {protocol['hybrid_max_iter']} (hybrid) iterations; numbers of gradient / encoder / hybrid in this order."
     )
+    by_table = {
+        1: {
+            "Synthetic clips, as waveforms (MSE)": _on_waveforms,
+            "Their digits, by the judge": _on_digits,
+            "Their FID, by the judge": _on_distances,
+            "Their latents (z-MSE)": lambda metrics: _on_latents(metrics, protocol["prior_variance"]),
+        },
+        2: {
+            "Real clips, as waveforms (MSE)": _on_waveforms,
+            "Without their phase (log-magnitude SSIM)": _on_spectrograms,
+            "Their digits, by the judge": _on_digits,
+            "Their FID, by the judge": _on_distances,
+        },
+        3: {"Detection, by logistic regression": _on_detection},
+    }
+    for number, statements in by_table.items():
+        if number in tables:
+            yield from _lines(tables[number], statements)
+
+
+def _lines(table: Mapping[str, Any], statements: Mapping[str, Callable[[Any], str | None]]) -> Iterator[str]:
+    """A line for each statement that a table has the numbers for; what two presets have in common is said once."""
+    for title, statement in statements.items():
+        presets: dict[str, list[str]] = {}
+        for preset, part in parts_of(table).items():
+            text = statement(part if table["table"] == 3 else {row["row"]: row["metrics"] for row in part})
+            if text:
+                presets.setdefault(text, []).append(preset)
+        if presets:
+            yield f"{title}: " + "; ".join(f"{source_title(whose)} {text}" for text, whose in presets.items()) + "."
+
+
+def _values(metrics: Metrics, metric: str) -> dict[str, float]:
+    """Of each row that has the metric."""
+    return {row: entries[metric]["value"] for row, entries in metrics.items() if entries.get(metric)}
+
+
+def _of_methods(values: Mapping[str, float], form: str) -> str:
+    """Of the paper's three methods, where there are numbers: `0.5 / 0.4 / 0.3`."""
+    return " / ".join(format(values[method], form) if method in values else "–" for method in RECOVERY_METHODS)
+
+
+def _on_waveforms(metrics: Metrics) -> str | None:
+    values = _values(metrics, "waveform_mse")
+    silence, methods = values.get(SILENCE), [m for m in RECOVERY_METHODS if m in values]
+    if silence is None or not methods:
+        return None
+    worse = [m for m in methods if values[m] >= silence]
+    verdict = f"no nearer than silence: {', '.join(worse)}" if worse else "all nearer than silence"
+    return f"{_of_methods(values, '.5f')}, silence {silence:.5f} ({verdict})"
+
+
+def _on_spectrograms(metrics: Metrics) -> str | None:
+    values = _values(metrics, "ssim_log_magnitude")
+    silence, methods = values.get(SILENCE), [m for m in RECOVERY_METHODS if m in values]
+    if silence is None or not methods:
+        return None
+    beaten = sum(values[m] < silence for m in methods)
+    return f"{_of_methods(values, '.3f')}, silence {silence:.3f} (above {beaten} of {len(methods)})"
+
+
+def _on_digits(metrics: Metrics) -> str | None:
+    values = {row: 100 * share for row, share in _values(metrics, "accuracy/judge").items()}
+    methods = [m for m in RECOVERY_METHODS if m in values]
+    if not methods:
+        return None
+    best = max(methods, key=values.get)
+    sample = f", a random sample {values[SAMPLE]:.1f} %" if SAMPLE in values else ""
+    return f"{_of_methods(values, '.1f')} % right, best {best}{sample}"
+
+
+def _on_distances(metrics: Metrics) -> str | None:
+    values = _values(metrics, "frechet_distance/judge")
+    floor = values.get(OTHER if OTHER in metrics else SAMPLE)
+    methods = [m for m in RECOVERY_METHODS if m in values]
+    if floor is None or not methods:
+        return None
+    nearest = min(methods, key=values.get)
+    relation = "below" if values[nearest] < floor else "above"
+    return f"{_of_methods(values, '.3f')}; two disjoint sets of such clips {floor:.3f}, {nearest} is {relation} that"
+
+
+def _on_latents(metrics: Metrics, variance: float) -> str | None:
+    values = _values(metrics, "latent_mse")
+    if not any(m in values for m in RECOVERY_METHODS):
+        return None
+    return (
+        f"{_of_methods(values, '.3f')}; always answering z = 0 scores {variance:.3f}, another draw {2 * variance:.3f}"
+    )
+
+
+def _on_detection(part: Mapping[str, Any]) -> str | None:
+    """The latents beside what is as good without any training, in the last, hardest condition that was tried."""
+    accuracy = {
+        (cell["condition"], cell["feature"]): 100 * cell["accuracy"]
+        for cell in part["cells"]
+        if cell["classifier"] == LOGISTIC_REGRESSION and cell["tested_on"] == "own"
+    }
+    hardest = [condition for condition in CONDITIONS if (condition, LATENTS) in accuracy][-1]
+    named = (LATENTS, SPECTROGRAMS, UNTRAINED_LATENTS, TAIL_LEVEL)
+    listed = [f"{name} {accuracy[hardest, name]:.1f} %" for name in named if (hardest, name) in accuracy]
+    text = f'of clips "{CONDITIONS[hardest]}" ' + ", ".join(listed)
+    if (hardest, UNTRAINED_LATENTS) in accuracy:
+        gain = accuracy[hardest, LATENTS] - accuracy[hardest, UNTRAINED_LATENTS]
+        text += f"; what training to invert adds to the latents is {gain:+.1f} points"
+    return text
+
+
+if __name__ == "__main__":
+    options.run(main)

@@ -1,7 +1,7 @@
-"""Tables 1 and 2 as JSON, Markdown and CSV beside the paper's numbers.
+"""Tables 1 to 3 as JSON, Markdown and CSV beside the paper's numbers.
 
-`tableN.json` is the source of all the others. It holds one part per preset, so that two runs of the script, one for
-each, make one table.
+`tableN.json` is the source of all the others. It holds one part per preset, so that two runs of a script, one for
+each, make one table: of Tables 1 and 2 a list of rows, of Table 3 its cells and how they were made.
 """
 
 import csv
@@ -10,15 +10,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.evaluation.rows import CLIPS, ENCODER, GRADIENT, HYBRID, OTHER, SAMPLE, SILENCE
-from utils.options import PRESETS
+from utils.evaluation.names import (
+    CLIPS,
+    CONDITIONS,
+    ENCODER,
+    GRADIENT,
+    HYBRID,
+    LOGISTIC_REGRESSION,
+    OTHER,
+    ROWS,
+    SAMPLE,
+    SILENCE,
+    SVM,
+)
+from utils.options import PRESETS, UserError
+from utils.report import published
 from utils.runs.files import read_json, write_json, write_text
 
-TITLES = {1: "Table 1. Synthetic clips", 2: "Table 2. Real clips"}
-ROWS = {
-    1: (CLIPS, GRADIENT, ENCODER, HYBRID, SAMPLE, SILENCE),
-    2: (CLIPS, GRADIENT, ENCODER, HYBRID, OTHER, SAMPLE, SILENCE),
-}
+TITLES = {1: "Table 1. Synthetic clips", 2: "Table 2. Real clips", 3: "Table 3. Detection"}
 ROW_TITLES = {
     CLIPS: "the clips themselves",
     GRADIENT: "gradient",
@@ -28,57 +37,9 @@ ROW_TITLES = {
     SAMPLE: "floor: random samples",
     SILENCE: "floor: silence",
 }
+NONE = "–"
 
-# Table 1 and 2 of the paper: (mean, standard deviation) or one number.
-PAPER: dict[int, dict[str, dict[str, tuple[float, ...]]]] = {
-    1: {
-        CLIPS: {"inception_score": (7.23, 0.003)},
-        GRADIENT: {
-            "inception_score": (3.96, 0.203),
-            "frechet_distance": (0.7140,),
-            "waveform_mse": (0.00489,),
-            "ssim": (0.9618,),
-        },
-        ENCODER: {
-            "inception_score": (7.50, 0.288),
-            "frechet_distance": (0.4841,),
-            "waveform_mse": (0.00196,),
-            "ssim": (0.9731,),
-        },
-        HYBRID: {
-            "inception_score": (7.23, 0.006),
-            "frechet_distance": (0.4850,),
-            "waveform_mse": (0.00003,),
-            "ssim": (0.9979,),
-        },
-    },
-    2: {
-        CLIPS: {"inception_score": (9.20, 0.019), "accuracy": (0.9541,)},
-        GRADIENT: {
-            "inception_score": (2.20, 0.063),
-            "frechet_distance": (1.0566,),
-            "waveform_mse": (0.00959,),
-            "ssim": (0.953,),
-            "accuracy": (0.1717,),
-        },
-        ENCODER: {
-            "inception_score": (7.93, 0.077),
-            "frechet_distance": (0.4514,),
-            "waveform_mse": (0.01176,),
-            "ssim": (0.946,),
-            "accuracy": (0.7106,),
-        },
-        HYBRID: {
-            "inception_score": (3.89, 0.027),
-            "frechet_distance": (0.8976,),
-            "waveform_mse": (0.00887,),
-            "ssim": (0.954,),
-            "accuracy": (0.3693,),
-        },
-    },
-}
-
-# Columns: title, metric as recorded, decimals (`e`: with an exponent, `%`: a share).
+# Columns: title, metric as recorded, decimals (`%`: a share).
 BESIDE_PAPER = (
     ("IS", "inception_score/classifier", "2"),
     ("FID", "frechet_distance/classifier", "3"),
@@ -100,24 +61,25 @@ OF_LATENTS = (
 )
 # What rows of one part share, as shown under a table.
 PROTOCOL = (
-    *(
-        "n",
-        "seed",
-        "split",
-        "alignment",
-        "objective",
-        "solver",
-        "clip_to_prior",
-        "max_iter",
-        "hybrid_max_iter",
-        "restarts",
-    ),
-    *("precision", "batch_size", "splits", "resamples"),
+    "n",
+    "seed",
+    "split",
+    "alignment",
+    "objective",
+    "solver",
+    "clip_to_prior",
+    "max_iter",
+    "hybrid_max_iter",
+    "restarts",
+    "precision",
+    "batch_size",
+    "splits",
+    "resamples",
 )
 
 
 def add_rows(folder: Path, number: int, preset: str, rows: list[dict[str, Any]]) -> None:
-    """Puts rows into a table, in place of earlier ones of the same preset and name, and writes all its files.
+    """Puts rows into Table 1 or 2, in place of earlier ones of the same preset and name, and writes all its files.
 
     Args:
         folder: where `tableN.json`, `tableN.md` and `tableN.csv` are.
@@ -129,67 +91,123 @@ def add_rows(folder: Path, number: int, preset: str, rows: list[dict[str, Any]])
     known = {row["row"]: row for row in table["presets"].get(preset, [])} | {row["row"]: row for row in rows}
     ours = [known.pop(name) for name in ROWS[number] if name in known]
     table["presets"][preset] = ours + list(known.values())
-    write_json(folder / f"table{number}.json", table)
-    write_text(folder / f"table{number}.md", f"# {TITLES[number]}\n\n{table_markdown(table)}")
-    write_text(folder / f"table{number}.csv", table_csv(table))
+    _write_table(folder, table, table_csv(table))
+
+
+def add_detection(folder: Path, preset: str, part: dict[str, Any]) -> None:
+    """Puts a preset's part into Table 3, in place of an earlier one, and writes all its files.
+
+    Args:
+        folder: where `table3.json`, `table3.md` and `table3.csv` are.
+        preset: of the part.
+        part: as deepfake_detection.py makes it: `cells` (`utils.evaluation.detection.summarise`), `protocol`,
+            `seconds`, `environment`.
+    """
+    table = read_table(folder, 3) or {"table": 3, "presets": {}}
+    table["presets"][preset] = part
+    _write_table(folder, table, detection_csv(table))
+
+
+def _write_table(folder: Path, table: dict[str, Any], as_csv: str) -> None:
+    path = folder / f"table{table['table']}"
+    write_json(path.with_suffix(".json"), table)
+    write_text(path.with_suffix(".md"), f"# {TITLES[table['table']]}\n\n{table_markdown(table)}")
+    write_text(path.with_suffix(".csv"), as_csv)
 
 
 def read_table(folder: Path, number: int) -> dict[str, Any] | None:
-    """What `add_rows` wrote; None where there is none yet.
+    """What was written of a table; None where there is none yet.
 
     Raises:
-        UserError: when the file is damaged.
+        UserError: when the file is damaged, or no such table.
     """
     path = folder / f"table{number}.json"
-    return read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    table = read_json(path)
+    if not isinstance(table, dict) or table.get("table") != number or "presets" not in table:
+        raise UserError(f"{path}: holds no Table {number} as this version writes it; remove it and make it again")
+    return table
 
 
 def table_markdown(table: Mapping[str, Any]) -> str:
-    """A table as Markdown: beside the paper, by the judge, the latents, and how the numbers were made."""
+    """A table as Markdown: numbers beside the paper's, and how they were made."""
+    return detection_markdown(table) if table["table"] == 3 else rows_markdown(table)
+
+
+def parts_of(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table's parts by preset, `paper` first."""
+    return {preset: table["presets"][preset] for preset in sorted(PRESETS, reverse=True) if preset in table["presets"]}
+
+
+def source_title(presets: list[str]) -> str:
+    """Whose numbers these are."""
+    return "both presets" if len(presets) > 1 else f"preset {presets[0]}"
+
+
+# ---- Tables 1 and 2 -------------------------------------------------------------
+
+
+def rows_markdown(table: Mapping[str, Any]) -> str:
+    """Table 1 or 2: beside the paper, by the judge, the latents, and how the numbers were made."""
     number, presets = table["table"], parts_of(table)
-    parts = [
-        "Numbers of the paper's kind, by the classifier that also serves as a loss; 95 % intervals in brackets.",
-        "",
-    ]
-    parts += _grid(presets, BESIDE_PAPER, PAPER[number])
-    parts += ["", "By the independent judge, which took part in no loss, and by the spectrogram.", ""]
-    parts += _grid(presets, BY_JUDGE)
-    parts += ["", "Latents, and what they cost.", ""]
-    parts += _grid(presets, OF_LATENTS, costs=True)
-    parts += [""]
-    for preset, rows in presets.items():
-        parts += [f"- preset {preset}: {describe_protocol(rows)}"]
-    return "\n".join(parts) + "\n"
+    lines = ["Numbers of the paper's kind, by the classifier that also serves as a loss.", ""]
+    lines += _grid(presets, BESIDE_PAPER, published.ROWS[number])
+    lines += ["", "By the independent judge, which took part in no loss, and by the spectrogram.", ""]
+    lines += _grid(presets, BY_JUDGE)
+    lines += ["", "Latents, and what they cost.", ""]
+    lines += _grid(presets, OF_LATENTS, costs=True)
+    lines += [""]
+    lines += [f"- preset {preset}: {describe_protocol(rows)}" for preset, rows in presets.items()]
+    return "\n".join(lines) + "\n"
 
 
 def table_csv(table: Mapping[str, Any]) -> str:
-    """A table as CSV, one line a number: table, row, source, metric, value, low, high, std, n, seed."""
+    """Table 1 or 2, one line a number: table, row, source, metric, value, low, high (95 %), std, n, seed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("table", "row", "source", "metric", "value", "low", "high", "std", "n", "seed"))
     number = table["table"]
-    for row, found in PAPER[number].items():
-        for metric, (value, *std) in found.items():
-            writer.writerow((number, row, "paper", metric, value, "", "", *(std or [""]), 501, ""))
+    for row, numbers in published.ROWS[number].items():
+        for metric, (value, *std) in numbers.items():
+            writer.writerow((number, row, "paper", metric, value, "", "", *(std or [""]), published.N, ""))
     for preset, rows in parts_of(table).items():
         for row in rows:
-            for metric, found in row["metrics"].items():
-                if found is not None:
-                    numbers = (found["value"], found["low"], found["high"], found.get("std"))
+            for metric, estimate in row["metrics"].items():
+                if estimate is not None:
+                    numbers = (estimate["value"], estimate["low"], estimate["high"], estimate.get("std"))
                     facts = (row["protocol"]["n"], row["protocol"]["seed"])
                     writer.writerow((number, row["row"], f"preset {preset}", metric, *numbers, *facts))
     return text.getvalue()
+
+
+def row_text(row: Mapping[str, Any]) -> str:
+    """A row as lines for the terminal."""
+    protocol = row["protocol"]
+    title = ROW_TITLES.get(row["row"], row["row"])
+    lines = [f"{title}, {row['kind']} clips, preset {row['preset']}, n = {protocol['n']}, seed {protocol['seed']}"]
+    for name, estimate in row["metrics"].items():
+        if estimate is not None:
+            value, low, high = (format(estimate[key], ".4g") for key in ("value", "low", "high"))
+            std = f"  ± {estimate['std']:.3g} over {protocol['splits']} splits" if "std" in estimate else ""
+            lines.append(f"  {name:32}{value:<10} [{low}, {high}]{std}")
+    if row["seconds_a_clip"] is not None:
+        lines.append(f"  {row['seconds_a_clip']:.2f} s and {row['evaluations_a_clip']:.0f} evaluations a clip")
+    return "\n".join(lines)
 
 
 def describe_protocol(rows: list[dict[str, Any]]) -> str:
     """One line on how rows of one part were made: protocol, commit, hardware, wall time."""
     first = rows[0]
     facts = [f"{name} {first['protocol'][name]}" for name in PROTOCOL if first["protocol"].get(name) is not None]
-    environment = first["environment"]
+    return "; ".join([*facts, describe_origin(first["environment"]), f"{wall_minutes(rows):.0f} minutes"])
+
+
+def describe_origin(environment: Mapping[str, Any]) -> str:
+    """Commit and hardware."""
     commit = str(environment["commit"])[:12] + (" with changes" if environment["dirty"] else "")
     hardware = environment["hardware"]
-    machine = ", ".join([*hardware["gpus"], f"{hardware['cpu']}, {hardware['cores']} cores"])
-    return "; ".join([*facts, f"commit {commit}", machine, f"{wall_minutes(rows):.0f} minutes"])
+    return f"commit {commit}; " + ", ".join([*hardware["gpus"], f"{hardware['cpu']}, {hardware['cores']} cores"])
 
 
 def wall_minutes(rows: list[dict[str, Any]]) -> float:
@@ -197,22 +215,13 @@ def wall_minutes(rows: list[dict[str, Any]]) -> float:
     return sum((row["seconds_a_clip"] or 0) * row["protocol"]["n"] + row["seconds_to_score"] for row in rows) / 60
 
 
-def number_text(found: Mapping[str, Any] | None, form: str) -> str:
-    """A number with its interval: `7.37 [7.10, 7.61]`; a dash where there is none."""
-    if found is None:
-        return "–"
-    value, low, high = (_format(found[key], form) for key in ("value", "low", "high"))
-    spread = f" ± {_format(found['std'], form)}" if found.get("std") is not None else ""
-    return f"{value}{spread} [{low}, {high}]"
-
-
-def _format(value: float, form: str) -> str:
-    return f"{100 * value:.1f} %" if form == "%" else f"{value:.{form}f}"
-
-
-def parts_of(table: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """A table's rows by preset, `paper` first."""
-    return {preset: table["presets"][preset] for preset in sorted(PRESETS, reverse=True) if preset in table["presets"]}
+def _number_text(estimate: Mapping[str, Any] | None, form: str) -> str:
+    """A number with its interval: `7.37 [7.10, 7.61]`, `75.4 % [72.0, 79.0]`; a dash where there is none."""
+    if estimate is None:
+        return NONE
+    scale, decimals, unit = (100, 1, " %") if form == "%" else (1, form, "")
+    value, low, high = (format(scale * estimate[key], f".{decimals}f") for key in ("value", "low", "high"))
+    return f"{value}{unit} [{low}, {high}]"
 
 
 def _grid(
@@ -221,35 +230,114 @@ def _grid(
     paper: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None,
     costs: bool = False,
 ) -> list[str]:
-    """Lines of a Markdown table: for each row the paper, then each preset that has a number in it."""
+    """Lines of a Markdown table: for each row the paper, then the presets with a number in it; equal ones once."""
     titles = [title for title, _, _ in columns] + (["evaluations a clip", "seconds a clip"] if costs else [])
     lines = ["| row | source | " + " | ".join(titles) + " |", "|---" * (2 + len(titles)) + "|"]
-    names = dict.fromkeys(row["row"] for rows in presets.values() for row in rows)
-    for name in names:
+    for name in dict.fromkeys(row["row"] for rows in presets.values() for row in rows):
         for source, cells in _sources(name, presets, columns, paper or {}, costs):
-            if any(cell != "–" for cell in cells):
+            if any(cell != NONE for cell in cells):
                 lines.append(f"| {ROW_TITLES.get(name, name)} | {source} | " + " | ".join(cells) + " |")
     return lines
 
 
-def _sources(name, presets, columns, paper, costs) -> Iterator[tuple[str, list[str]]]:
+def _sources(name, presets, columns, paper, costs) -> Iterator[tuple[str, tuple[str, ...]]]:
     if name in paper:
-        yield "paper", [_paper_text(paper[name].get(metric.partition("/")[0]), form) for _, metric, form in columns]
+        known = paper[name]
+        yield "paper", tuple(_paper_text(known.get(metric.partition("/")[0]), form) for _, metric, form in columns)
+    by_cells: dict[tuple[str, ...], list[str]] = {}
     for preset, rows in presets.items():
         for row in rows:
             if row["row"] == name:
-                cells = [number_text(row["metrics"].get(metric), form) for _, metric, form in columns]
+                cells = [_number_text(row["metrics"].get(metric), form) for _, metric, form in columns]
                 if costs:
-                    has_cost = row["seconds_a_clip"] is not None
-                    cells += (
-                        [f"{row['evaluations_a_clip']:.0f}", f"{row['seconds_a_clip']:.2f}"] if has_cost else ["–"] * 2
-                    )
-                yield f"preset {preset}", cells
+                    evaluations, seconds = row["evaluations_a_clip"], row["seconds_a_clip"]
+                    cells += [NONE, NONE] if seconds is None else [f"{evaluations:.0f}", f"{seconds:.2f}"]
+                by_cells.setdefault(tuple(cells), []).append(preset)
+    for cells, whose in by_cells.items():
+        yield source_title(whose), cells
 
 
-def _paper_text(found: tuple[float, ...] | None, form: str) -> str:
-    if found is None:
-        return "–"
+def _paper_text(numbers: tuple[float, ...] | None, form: str) -> str:
+    if numbers is None:
+        return NONE
     if form == "%":
-        return f"{100 * found[0]:.2f} %"
-    return " ± ".join(f"{value:.5f}".rstrip("0") for value in found)
+        return f"{100 * numbers[0]:.2f} %"
+    return " ± ".join(f"{value:.5f}".rstrip("0") for value in numbers)
+
+
+# ---- Table 3 --------------------------------------------------------------------
+
+
+def detection_markdown(table: Mapping[str, Any]) -> str:
+    """For each preset one grid a condition and test set, a row a feature, and how the numbers were made."""
+    lines = []
+    for preset, part in parts_of(table).items():
+        lines += [f"### Preset {preset}", "", part_markdown(part)]
+    return "\n".join(lines)
+
+
+def part_markdown(part: Mapping[str, Any]) -> str:
+    """What `add_detection` takes, as Markdown."""
+    return "\n".join([*_detection_grids(part)[1:], "", *_detection_notes(part)]) + "\n"
+
+
+def detection_csv(table: Mapping[str, Any]) -> str:
+    """One cell a line, shares in [0, 1], low and high of a 95 % interval; nothing where the paper has no number."""
+    text = io.StringIO(newline="")
+    cells = [
+        {"source": f"preset {preset}", **cell, "paper": _published_accuracy(cell)}
+        for preset, part in parts_of(table).items()
+        for cell in part["cells"]
+    ]
+    writer = csv.DictWriter(text, list(cells[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
+    return text.getvalue()
+
+
+def _published_accuracy(cell: Mapping[str, Any]) -> float | None:
+    key = cell["feature"], cell["classifier"]
+    return published.DETECTION.get(key) if cell["tested_on"] == "own" else None
+
+
+def _detection_grids(part: Mapping[str, Any]) -> list[str]:
+    cells = {(c["condition"], c["tested_on"], c["feature"], c["classifier"]): c for c in part["cells"]}
+    lines = []
+    for condition, tested_on in dict.fromkeys(key[:2] for key in cells):
+        test = "" if tested_on == "own" else f"; tested on the clips of {part['protocol']['fakes']}"
+        lines += ["", f"**Clips: {CONDITIONS[condition]}{test}**", ""]
+        header = ["feature"]
+        for name in (LOGISTIC_REGRESSION, SVM):
+            header += [f"{name}: paper", "ours", "AUC", "EER"]
+        lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+        for feature in dict.fromkeys(key[2] for key in cells if key[:2] == (condition, tested_on)):
+            row = [feature.replace("|", r"\|")]
+            for name in (LOGISTIC_REGRESSION, SVM):
+                cell = cells[condition, tested_on, feature, name]
+                paper = _published_accuracy(cell)
+                row += [
+                    "" if paper is None else f"{100 * paper:.1f} %",
+                    _number_text({"value": cell["accuracy"], "low": cell["low"], "high": cell["high"]}, "%"),
+                    f"{cell['auc']:.3f}",
+                    f"{100 * cell['eer']:.1f} %",
+                ]
+            lines.append("| " + " | ".join(row) + " |")
+    return lines
+
+
+def _detection_notes(part: Mapping[str, Any]) -> list[str]:
+    facts = part["protocol"]
+    bounded = ", ends in tanh: clipping changes nothing" if facts["encoder_bounded"] else ""
+    return [
+        f"- {facts['n']} real clips ({Path(facts['input']).name}, {facts['split']} split of {facts['clips']}, "
+        f"{facts['alignment']}) and {facts['n']} synthetic ones, drawn anew for each of {facts['repeats']} seeds "
+        f"({facts['seed']} to {facts['seed'] + facts['repeats'] - 1}); {facts['folds']}-fold stratified "
+        "cross-validation, scaling inside the fold; 95 % intervals over seeds; AUC and EER are means over folds and "
+        "seeds. Chance is 50 %.",
+        f"- Spectrograms: {facts['front_end']}. Reconstruction error: mean absolute difference of these. Tail: the "
+        f"last 1/{facts['tail_share']} of a clip. Levels in dB.",
+        f"- Generator {facts['generator']} ({facts['generator_sha256'][:12]}), encoder {facts['encoder']} "
+        f"({facts['precision']}{bounded}). The paper's numbers are of the official WaveGAN, its own encoder and one "
+        "draw of SC09.",
+        f"- {facts['protocol']}; {describe_origin(part['environment'])}; {part['seconds']:.0f} s.",
+    ]

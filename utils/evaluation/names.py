@@ -1,0 +1,27 @@
+"""What tables show, by name: rows of Tables 1 and 2; features, classifiers and conditions of Table 3."""
+
+SYNTHETIC, REAL = "synthetic", "real"
+
+ENCODER, GRADIENT, HYBRID = "encoder", "gradient", "hybrid"
+RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
+CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
+METHODS = (*RECOVERY_METHODS, CLIPS, SILENCE, SAMPLE, OTHER)
+# By the paper's flags --inverse_mapping and --gradient.
+METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
+# Of synthetic clips other ones are random samples.
+ROWS = {
+    1: (CLIPS, GRADIENT, ENCODER, HYBRID, SAMPLE, SILENCE),
+    2: (CLIPS, GRADIENT, ENCODER, HYBRID, OTHER, SAMPLE, SILENCE),
+}
+KINDS = {1: SYNTHETIC, 2: REAL}
+
+SPECTROGRAMS, LATENTS = "spectrograms", "predicted latents"
+CLIPPED_LATENTS = "predicted latents, clipped into the box"
+TAIL_LEVEL = "tail level"
+UNTRAINED_LATENTS = "answers of an untrained encoder"
+LOGISTIC_REGRESSION, SVM = "logistic regression", "SVM"
+CONDITIONS = {
+    "as_is": "as they are",
+    "pcm16": "both rounded to 16 bit",
+    "matched": "real silence and level as the synthetic clips', then both rounded to 16 bit",
+}
