@@ -49,7 +49,12 @@ def plain(tmp_path_factory):
     return build(tmp_path_factory.mktemp("tf1") / "plain")
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+FAST_VARIANTS = {"plain", "even kernel", "32768, stereo", "stereo post filter", "nearest"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST_VARIANTS else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS]
+)
 def test_native_network_equals_the_frozen_graph_with_its_gradient(tmp_path, name):
     options = VARIANTS[name]
     folder = build(tmp_path, **options)
