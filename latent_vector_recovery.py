@@ -207,6 +207,7 @@ def write_reports(args: argparse.Namespace, folder: RecoveryFolder, hashes: dict
         "solver": args.solver,
         **{method: effort[method] for method in folder.methods if method in effort},
         "window": args.window,
+        "alignment": args.alignment,
         "seed": str(args.seed),
         "commit": str(environment["commit"])[:12],
         "hardware": environment["hardware"]["cpu"],
