@@ -2,7 +2,6 @@
 
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -52,24 +51,3 @@ def write_in_half_precision(model: keras.Model, file: Path) -> None:
         with zipfile.ZipFile(temporary, "w") as archive:
             for name, content in parts.items():
                 archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED, compresslevel=9)
-
-
-def require_same_clips(flag: str, network: Any, generator: Any, instead: str = "") -> None:
-    """A network must take the clips that the generator gives; both have num_samples, num_channels, sample_rate.
-
-    Args:
-        flag: the option that named the network, and its value.
-        network: an `Encoder` or a `Classifier`.
-        generator: a `Generator`.
-        instead: what else the user could do, for the message.
-
-    Raises:
-        UserError: another length, number of channels or rate.
-    """
-    facts = ("num_samples", "num_channels", "sample_rate")
-    takes, gives = ([getattr(x, fact) for fact in facts] for x in (network, generator))
-    if takes != gives:
-        raise UserError(
-            f"{flag}: takes {takes[0]} samples of {takes[1]} channel(s) at {takes[2]} Hz, the generator gives "
-            f"{gives[0]} of {gives[1]} at {gives[2]} Hz" + (f"; {instead}" if instead else "")
-        )
