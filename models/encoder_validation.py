@@ -88,11 +88,10 @@ class Validation:
         return {"real": real, "synthetic": synthetic}
 
     def log(self, run: TrainingRun, trainer: EncoderTrainer, epoch: int) -> dict[str, float]:
-        """Measures, logged with the mean losses as the run's epochs, and shown; the numbers, `val_KIND_NAME`, and the
-        losses."""
+        """Measures, logs and shows an epoch: its mean losses, and the measures as `val_KIND_NAME`."""
         facts, measures = run.mean_losses(), self.measure(trainer)
-        for kind, found in measures.items():
-            facts |= {f"val_{kind}_{name}": value for name, value in found.numbers.items()}
+        for kind, of_kind in measures.items():
+            facts |= {f"val_{kind}_{name}": value for name, value in of_kind.numbers.items()}
         run.log("epochs", {"epoch": epoch, **facts})
         self.show(run, epoch, measures)
         return facts

@@ -43,7 +43,7 @@ class TrainingRun:
     Args:
         output: `--output`: the folder, made or continued; None: a new numbered one in logs/.
         description: the name of a new folder.
-        options: what the run is begun with, see `keep_options`.
+        options: what the run begins with, see `keep_options`.
         changeable: names of options that may have another value when the run is continued.
         quiet: print warnings and errors only.
         is_chief: False for the workers of a multi-worker run that write nothing; they need an `output`.
@@ -72,9 +72,8 @@ class TrainingRun:
         self.folder = self._output
         if self.is_chief:
             self.folder = output_folder(self._output, Path("logs"), self._description)
-        positional = {"input"} & set(self._options)
         keep_options(
-            self.folder, self._options, changeable=self._changeable, positional=positional, write=self.is_chief
+            self.folder, self._options, changeable=self._changeable, positional=("input",), write=self.is_chief
         )
         if self.is_chief:
             self._stack.enter_context(tee_log(self.folder / "log.txt"))
@@ -102,8 +101,8 @@ class TrainingRun:
     ) -> Iterator[int]:
         """Numbers of the steps to do. The loop's body calls `count` once; where `evaluation_due`, it evaluates.
 
-        Saved is after each evaluation, every `save_minutes`, and when the loop ends. What a killed run did since then
-        is done again.
+        A checkpoint is saved after each evaluation, every `save_minutes`, and when the loop ends. What a killed run did
+        since then is done again.
 
         Args:
             total: steps in all.
@@ -117,9 +116,9 @@ class TrainingRun:
         """
         self.done, self.total, self._evaluate_every = done, total, evaluate_every
         self._clips_of, self._clips_per_step, self._has_checkpoint = clips_of, clips_per_step, done > 0
-        before = losses_by_step(self.folder)
-        self._counted = [before[step] for step in range(done - done % evaluate_every, done) if step in before]
-        self._hours_before = _hours(self.folder, done)
+        hours, losses = _read_steps(self.folder)
+        self._hours_before = hours.get(done - 1, 0.0)
+        self._counted = [losses[step] for step in range(done - done % evaluate_every, done) if step in losses]
         self._started = self._saved = self._step_started = time.monotonic()
         self._paced_steps, self._paced_seconds, self._stopped = 0, 0.0, False
         self._first_step_ended: float | None = None
@@ -252,14 +251,15 @@ def rows_by_step(path: Path) -> dict[int, dict[str, Any]]:
 
 def losses_by_step(folder: Path) -> dict[int, dict[str, float]]:
     """Losses of every step of a run, counted from 0."""
+    return _read_steps(folder)[1]
+
+
+def _read_steps(folder: Path) -> tuple[dict[int, float], dict[int, dict[str, float]]]:
+    """(hours of training, losses) of every step of a run."""
     rows = rows_by_step(folder / f"{STEPS}.jsonl")
     for row in rows.values():
-        del row["step"], row["hours"]
-    return rows
-
-
-def _hours(folder: Path, done: int) -> float:
-    return rows_by_step(folder / f"{STEPS}.jsonl").get(done - 1, {"hours": 0.0})["hours"]
+        del row["step"]
+    return {step: row.pop("hours") for step, row in rows.items()}, rows
 
 
 class Checkpoints:
