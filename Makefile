@@ -27,7 +27,7 @@ REPORT ?= $(if $(filter results/tables,$(OUTPUT)),RESULTS.md,$(OUTPUT)/RESULTS.m
 METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" --n $(N) \
 	--solver batched --precision $(PRECISION) --max_iter $(MAX_ITER) --hybrid_max_iter $(MAX_ITER) --output "$(OUTPUT)"
 DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" --output "$(OUTPUT)" \
-	--n $$(( $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
+	--n $$(( $(N) < 10 ? 10 : $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 
 .PHONY: help setup wheels demo results test test-slow lint clean
 

@@ -194,7 +194,8 @@ def test_the_page_has_all_there_is_and_says_what_is_missing(folder):
     assert (page.parent / "figures" / "figure2.png").read_bytes() == b"picture"
     assert "(figures/figure2.png)" in text and "figure3.png" not in text
     assert "Not made yet: Figure 3, Figure 4." in text
-    assert "preset paper of clips" in text and "is -10.0 points; preset aligned" in text and "is +10.0 points." in text
+    paper, aligned = (f"adds {gain} points to the latents" for gain in ("-10.0", "+10.0"))
+    assert f"{paper}; preset aligned predicted latents 80.0 %" in text and f"{aligned} (clips: real silence" in text
     assert "nan" not in text and "{" not in text
 
 
@@ -205,7 +206,7 @@ def test_the_page_opens_with_ten_lines_of_its_numbers(folder):
     opening = page.read_text().split("## ")[0]
     assert len([line for line in opening.splitlines() if line.startswith("- ")]) == 10
     assert "501 clips a row, seed 7; searches of at most 80 (gradient) and 81 (hybrid) iterations" in opening
-    assert "0.300 / 0.300 / 0.300; always answering z = 0 scores 0.333, another draw 0.667" in opening
+    assert "0.300 / 0.300 / 0.300; preset aligned 0.301 / 0.301 / 0.301 (always answering z = 0 scores 0.333" in opening
 
 
 def test_floors_are_those_of_the_prior(tmp_path):
@@ -229,10 +230,10 @@ def test_the_words_follow_the_numbers(tmp_path):
     tables.add_rows(tmp_path, 2, "paper", rows)
     results_md.write_results(tmp_path / "RESULTS.md", tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "0.02000 / – / 0.00100, silence 0.01000 (no nearer than silence: gradient)" in text
-    assert "silence 0.500 (above 2 of 2)" in text
-    assert "17.0 / – / 71.0 % right, best hybrid, a random sample 10.0 %" in text
-    assert "9.000 / – / 1.000; two disjoint sets of such clips 2.000, hybrid is below that" in text
+    assert "0.02000 / – / 0.00100 (silence 0.01000; no nearer than that: gradient)" in text
+    assert "silence 0.500, above 2 of 2" in text
+    assert "17.0 / – / 71.0 % right (best hybrid, of random samples 10.0 %)" in text
+    assert "9.000 / – / 1.000 (two disjoint sets of such clips 2.000, hybrid is below that)" in text
 
 
 def test_the_command_writes_the_page(folder, tmp_path_factory, run_main):

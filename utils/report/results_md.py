@@ -48,7 +48,7 @@ INTRODUCTION = """\
 - **The budget** is at most {max_iter} iterations for gradient and {hybrid_max_iter} for hybrid, the same for all rows;
   the paper allowed its gradient method 50,000 and its hybrid 200, so rows
   of a search may be short of what it can reach.
-- **The clips** are drawn from the validation split by the seed; the published scripts take its first 501.
+- **The clips** are drawn from the {split} split by the seed; the published scripts take its first 501.
 - **Preset `paper`** reads clips as the published scripts do (stretched by 2.4 %, raised by 3 dB), minimises their loss
   and leaves z free. **Preset `aligned`** reads clips at the rate and level the generator was trained on, minimises a
   multi-resolution STFT distance as well, and keeps z in the prior's box.
@@ -127,7 +127,8 @@ def write_results(path: Path, folder: Path) -> None:
         )
     generator = BUNDLED_GENERATOR if Path(shared["generator"]) == Path(BUNDLED) else f"`{shared['generator']}`"
     facts = {name: shared[name] for name in ("max_iter", "hybrid_max_iter", "splits")}
-    data = next((protocol["input"] for protocol in protocols if "input" in protocol), OFFICIAL_DATA)
+    real = next((protocol for protocol in protocols if "input" in protocol), {})
+    facts["split"] = real.get("split", "report")
     summary = "\n".join(f"- {line}" for line in summarise(tables, shared))
     parts = [OPENING.format(summary=summary), INTRODUCTION.format(generator=generator, **facts)]
     for number, table in tables.items():
@@ -144,7 +145,7 @@ def write_results(path: Path, folder: Path) -> None:
     missing += [f"Figure {n}" for n in FIGURES if not (folder / f"figure{n}.png").exists()]
     if missing:
         parts += [f"Not made yet: {', '.join(missing)}.\n"]
-    parts += [COMMANDS.format(input=data, official=OFFICIAL_DATA)]
+    parts += [COMMANDS.format(input=real.get("input", OFFICIAL_DATA), official=OFFICIAL_DATA)]
     write_text(path, "\n".join(parts))
 
 
@@ -184,16 +185,24 @@ def summarise(tables: Mapping[int, Mapping[str, Any]], protocol: Mapping[str, An
             yield from _lines(tables[number], statements)
 
 
-def _lines(table: Mapping[str, Any], statements: Mapping[str, Callable[[Any], str | None]]) -> Iterator[str]:
+Said = tuple[str, str] | None  # of one preset's numbers, and what they are to be compared with
+
+
+def _lines(table: Mapping[str, Any], statements: Mapping[str, Callable[[Any], Said]]) -> Iterator[str]:
     """A line for each statement that a table has the numbers for; what two presets have in common is said once."""
     for title, statement in statements.items():
-        presets: dict[str, list[str]] = {}
+        said: dict[tuple[str, str], list[str]] = {}
         for preset, part in parts_of(table).items():
             text = statement(part if table["table"] == 3 else {row["row"]: row["metrics"] for row in part})
             if text:
-                presets.setdefault(text, []).append(preset)
-        if presets:
-            yield f"{title}: " + "; ".join(f"{source_title(whose)} {text}" for text, whose in presets.items()) + "."
+                said.setdefault(text, []).append(preset)
+        remarks = {remark for _, remark in said}
+        parts = [
+            f"{source_title(whose)} {numbers}" + (f" ({remark})" if len(remarks) > 1 else "")
+            for (numbers, remark), whose in said.items()
+        ]
+        if parts:
+            yield f"{title}: {'; '.join(parts)}" + (f" ({remarks.pop()})" if len(remarks) == 1 else "") + "."
 
 
 def _values(metrics: Metrics, metric: str) -> dict[str, float]:
@@ -206,36 +215,36 @@ def _of_methods(values: Mapping[str, float], form: str) -> str:
     return " / ".join(format(values[method], form) if method in values else "–" for method in RECOVERY_METHODS)
 
 
-def _on_waveforms(metrics: Metrics) -> str | None:
+def _on_waveforms(metrics: Metrics) -> Said:
     values = _values(metrics, "waveform_mse")
     silence, methods = values.get(SILENCE), [m for m in RECOVERY_METHODS if m in values]
     if silence is None or not methods:
         return None
     worse = [m for m in methods if values[m] >= silence]
-    verdict = f"no nearer than silence: {', '.join(worse)}" if worse else "all nearer than silence"
-    return f"{_of_methods(values, '.5f')}, silence {silence:.5f} ({verdict})"
+    verdict = f"no nearer than that: {', '.join(worse)}" if worse else "all are nearer"
+    return _of_methods(values, ".5f"), f"silence {silence:.5f}; {verdict}"
 
 
-def _on_spectrograms(metrics: Metrics) -> str | None:
+def _on_spectrograms(metrics: Metrics) -> Said:
     values = _values(metrics, "ssim_log_magnitude")
     silence, methods = values.get(SILENCE), [m for m in RECOVERY_METHODS if m in values]
     if silence is None or not methods:
         return None
     beaten = sum(values[m] < silence for m in methods)
-    return f"{_of_methods(values, '.3f')}, silence {silence:.3f} (above {beaten} of {len(methods)})"
+    return _of_methods(values, ".3f"), f"silence {silence:.3f}, above {beaten} of {len(methods)}"
 
 
-def _on_digits(metrics: Metrics) -> str | None:
+def _on_digits(metrics: Metrics) -> Said:
     values = {row: 100 * share for row, share in _values(metrics, "accuracy/judge").items()}
     methods = [m for m in RECOVERY_METHODS if m in values]
     if not methods:
         return None
     best = max(methods, key=values.get)
-    sample = f", a random sample {values[SAMPLE]:.1f} %" if SAMPLE in values else ""
-    return f"{_of_methods(values, '.1f')} % right, best {best}{sample}"
+    sample = f", of random samples {values[SAMPLE]:.1f} %" if SAMPLE in values else ""
+    return f"{_of_methods(values, '.1f')} % right", f"best {best}{sample}"
 
 
-def _on_distances(metrics: Metrics) -> str | None:
+def _on_distances(metrics: Metrics) -> Said:
     values = _values(metrics, "frechet_distance/judge")
     floor = values.get(OTHER if OTHER in metrics else SAMPLE)
     methods = [m for m in RECOVERY_METHODS if m in values]
@@ -243,19 +252,18 @@ def _on_distances(metrics: Metrics) -> str | None:
         return None
     nearest = min(methods, key=values.get)
     relation = "below" if values[nearest] < floor else "above"
-    return f"{_of_methods(values, '.3f')}; two disjoint sets of such clips {floor:.3f}, {nearest} is {relation} that"
+    return _of_methods(values, ".3f"), f"two disjoint sets of such clips {floor:.3f}, {nearest} is {relation} that"
 
 
-def _on_latents(metrics: Metrics, variance: float) -> str | None:
+def _on_latents(metrics: Metrics, variance: float) -> Said:
     values = _values(metrics, "latent_mse")
     if not any(m in values for m in RECOVERY_METHODS):
         return None
-    return (
-        f"{_of_methods(values, '.3f')}; always answering z = 0 scores {variance:.3f}, another draw {2 * variance:.3f}"
-    )
+    floors = f"always answering z = 0 scores {variance:.3f}, another draw {2 * variance:.3f}"
+    return _of_methods(values, ".3f"), floors
 
 
-def _on_detection(part: Mapping[str, Any]) -> str | None:
+def _on_detection(part: Mapping[str, Any]) -> Said:
     """The latents beside what is as good without any training, in the last, hardest condition that was tried."""
     accuracy = {
         (cell["condition"], cell["feature"]): 100 * cell["accuracy"]
@@ -265,11 +273,10 @@ def _on_detection(part: Mapping[str, Any]) -> str | None:
     hardest = [condition for condition in CONDITIONS if (condition, LATENTS) in accuracy][-1]
     named = (LATENTS, SPECTROGRAMS, UNTRAINED_LATENTS, TAIL_LEVEL)
     listed = [f"{name} {accuracy[hardest, name]:.1f} %" for name in named if (hardest, name) in accuracy]
-    text = f'of clips "{CONDITIONS[hardest]}" ' + ", ".join(listed)
     if (hardest, UNTRAINED_LATENTS) in accuracy:
         gain = accuracy[hardest, LATENTS] - accuracy[hardest, UNTRAINED_LATENTS]
-        text += f"; what training to invert adds to the latents is {gain:+.1f} points"
-    return text
+        listed.append(f"training to invert adds {gain:+.1f} points to the latents")
+    return ", ".join(listed), f"clips: {CONDITIONS[hardest]}"
 
 
 if __name__ == "__main__":
