@@ -3,7 +3,10 @@
 import csv
 import functools
 import json
+import signal
 import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -23,7 +26,7 @@ from utils.evaluation.clips import synthetic_clips
 from utils.evaluation.names import ROWS
 from utils.inversion.invert import Inverter
 from utils.inversion.latents import load_latents
-from utils.options import EXIT_OK, EXIT_USAGE
+from utils.options import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from utils.report import tables
 from utils.runs.files import read_jsonl
 
@@ -234,22 +237,53 @@ def test_clips_do_not_depend_on_n_and_other_clips_are_others():
 
 
 def test_the_same_clip_and_seed_start_alike_in_recovery_and_in_tables(run_main, place, tmp_path):
-    """A 16-bit file: the latents are equal bit by bit, as the clips come in the same order."""
+    """16-bit files in the same order: equal bit by bit; own samples, which are rendered in other batches: nearly."""
     rng = np.random.default_rng(1)
     for name in ("a", "b"):
         soundfile.write(tmp_path / f"{name}.wav", rng.normal(0, 0.1, LENGTH), RATE, subtype="PCM_16")
     seed = next(seed for seed in range(100) if np.random.default_rng(seed).permutation(2)[0] == 0)
     shared = (tmp_path, "--generator", GENERATOR, "--seed", seed, "--max_iter", 3, "--batch_size", 2, "--quiet")
+    shared += ("--method", "gradient")
     out = tmp_path.parent / "out"
-    done = run_main("latent_vector_recovery.py", *shared, "--method=gradient", "--own_samples=0", "--output", out)
+    done = run_main("latent_vector_recovery.py", *shared, "--own_samples=2", "--output", out)
     assert done.returncode == EXIT_OK, done.stderr
-    named = ("--method", "gradient", "--split", "all", "--n", 2, "--resamples", 2, "--cache", place / "cache")
-    named += ("--classifier", "none", "--judge", "none", "--output", out / "tables")
-    done = run_main("calculate_metrics.py", *shared, *named)
+    named = ("--split", "all", "--n", 2, "--resamples", 2, "--cache", place / "cache")
+    named += ("--classifier", "none", "--judge", "none", "--output")
+    for kind, flags, tolerance in (("clips", (), 0), ("own_samples", ("--synth",), 1e-5)):
+        done = run_main("calculate_metrics.py", *shared, *named, out / "tables" / kind, *flags)
+        assert done.returncode == EXIT_OK, done.stderr
+        (record,) = (np.load(path) for path in (out / "tables" / kind / "recovered").iterdir())
+        recovered = [load_latents(path) for path in sorted(out.glob(f"{kind}/*/gradient.npz"))]
+        z = np.concatenate([latents.z for latents in recovered])
+        np.testing.assert_allclose(record["z"], z, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one(repo_root, run_script, tmp_path):
+    given = ("--generator", GENERATOR, "--classifier", "none", "--judge", "none", "--table", 1, "--resamples", 5)
+    given += ("--encoder", tmp_path / "encoder.keras", "--n", 16, "--batch_size", 2, "--max_iter", 60, "--output")
+    Encoder(latent_dim=LATENT_DIM, width=2, num_samples=LENGTH, sample_rate=RATE).save(tmp_path / "encoder.keras")
+    whole = run_script("calculate_metrics.py", *given, tmp_path / "whole")
+    assert whole.returncode == EXIT_OK, whole.stderr
+    for number, stop in enumerate((signal.SIGKILL, signal.SIGINT), start=1):
+        folder = tmp_path / "stopped"
+        command = [sys.executable, "calculate_metrics.py", *map(str, given), str(folder)]
+        process = subprocess.Popen(command, cwd=repo_root, stderr=subprocess.PIPE, text=True)
+        while len(list(folder.glob("recovered/*.npz"))) < 4 * number and process.poll() is None:
+            time.sleep(0.05)
+        assert process.poll() is None and not (folder / "table1.csv").exists()
+        process.send_signal(stop)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == EXIT_INTERRUPTED and "This goes on where it was: python calculate" in errors
+    done = run_script("calculate_metrics.py", *given, folder)
     assert done.returncode == EXIT_OK, done.stderr
-    (record,) = (np.load(path) for path in (out / "tables" / "recovered").iterdir())
-    found = [load_latents(path) for path in sorted(out.glob("clips/*/gradient.npz"))]
-    np.testing.assert_array_equal(record["z"], np.concatenate([latents.z for latents in found]))
+    assert (folder / "table1.csv").read_bytes() == (tmp_path / "whole" / "table1.csv").read_bytes()
+    records = sorted(path.name for path in folder.glob("recovered/*.npz"))
+    assert records == sorted(path.name for path in (tmp_path / "whole" / "recovered").iterdir())
+    for name in records:
+        a, b = (np.load(home / "recovered" / name) for home in (folder, tmp_path / "whole"))
+        for array in ("z", "objective", "evaluations"):
+            np.testing.assert_array_equal(a[array], b[array])
 
 
 @pytest.mark.slow
