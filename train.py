@@ -188,8 +188,7 @@ def main() -> int:
         validation = Validation(
             generator, judges, selection, args.validation_clips, batch_size=args.batch_size, seed=args.seed
         )
-        with strategy.scope():
-            train(args, run, generator, classifiers.get("classifier"), clips, validation)
+        train(args, run, strategy, generator, classifiers.get("classifier"), clips, validation)
         if run.finished and run.is_chief:
             report(args, run, generator, validation.counts)
     return options.EXIT_OK
@@ -198,6 +197,7 @@ def main() -> int:
 def train(
     args: argparse.Namespace,
     run: TrainingRun,
+    strategy: tf.distribute.Strategy,
     generator: Generator,
     classifier: keras.Model | None,
     clips: Dataset,
@@ -208,25 +208,26 @@ def train(
     total, weights = args.epochs * epoch_steps, loss_weights(args)
     updates = bool(weights.real.weights) + args.synthetic_steps  # of a step
     last = run.folder / "last.keras"
-    if last.is_file():
-        encoder = keras.saving.load_model(last)
-    else:
-        encoder = new_encoder(
-            generator,
-            seed=args.seed,
-            learning_rate=args.learning_rate,
-            decay_updates=total * updates if args.schedule == "cosine" else None,
-            init_from=args.init_from,
-            width=args.width,
-            front_end=args.front_end,
-            bounded=args.clip_to_prior,
-            alignment=args.alignment,
-            precision=args.precision,
-        )
-    if classifier is not None and args.precision != classifier.options["precision"]:
-        classifier = classifier.with_precision(args.precision)
-    trainer = EncoderTrainer(encoder, generator, classifier, weights)
-    trainer.compile(encoder.optimizer)
+    with strategy.scope():  # but not the rest: what the chief alone does must not wait for the others
+        if last.is_file():
+            encoder = keras.saving.load_model(last)
+        else:
+            encoder = new_encoder(
+                generator,
+                seed=args.seed,
+                learning_rate=args.learning_rate,
+                decay_updates=total * updates if args.schedule == "cosine" else None,
+                init_from=args.init_from,
+                width=args.width,
+                front_end=args.front_end,
+                bounded=args.clip_to_prior,
+                alignment=args.alignment,
+                precision=args.precision,
+            )
+        if classifier is not None and args.precision != classifier.options["precision"]:
+            classifier = classifier.with_precision(args.precision)
+        trainer = EncoderTrainer(encoder, generator, classifier, weights)
+        trainer.compile(encoder.optimizer)
     done = int(keras.ops.convert_to_numpy(encoder.optimizer.iterations)) // updates
     run.say(
         f"encoder: {encoder.count_params():,} weights; an epoch: {epoch_steps} steps, each of {args.batch_size} real "
@@ -235,7 +236,7 @@ def train(
     augment = dict(augment_clips=args.augment_real, augment_samples=args.augment_synthetic)
     steps = dict(first_step=done, synthetic_steps=args.synthetic_steps)
     batches = encoder_batches(clips, generator, args.batch_size, seed=args.seed, **steps, **augment)
-    batches = iter(distribute(tf.distribute.get_strategy(), batches, args.batch_size))
+    batches = iter(distribute(strategy, batches, args.batch_size))
     export = encoder.with_precision("float32")  # without its optimizer
 
     def save(step: int) -> None:
