@@ -58,7 +58,7 @@ INTRODUCTION = """\
 - **Accuracy** by the classifier in the loss is circular; the judge, another network on another front end, took part in
   no loss.
 - **SSIM**, the paper's, is of signed STFTs and scaled by the range of both clips: silence scores high, and a loud
-  reconstruction higher than a quiet one. The log-magnitude column is scaled alike, but hears no phase.
+  reconstruction higher than a quiet one. The log-magnitude column is scaled alike, but knows no phase.
 - Inception score and Frechet distances depend on n: compare at equal n only.
 
 ## How to read it
