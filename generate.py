@@ -29,13 +29,14 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import numpy as np
 
-from models.generator import Generator, load_generator, render
+from models.generator import Generator, load_generator
 from models.tf1 import AUDIO_TENSOR, Z_TENSOR
 from utils import options
 from utils.audio.files import join_windows, write_wav
 from utils.inversion.latents import Latents, load_latents, save_latents
 from utils.inversion.prior import PRIORS
 from utils.options import LARGEST_SEED, UserError
+from utils.runs.batches import render
 from utils.runs.files import write_json
 from utils.runs.folders import output_folder
 from utils.runs.progress import progress_bar

@@ -21,8 +21,8 @@ from models.classifier import load_classifier
 from models.generator import load_generator
 from utils import options
 from utils.audio.datasets import load_dataset
-from utils.evaluation.clips import render
 from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from utils.runs.batches import render
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 
@@ -40,7 +40,7 @@ def main() -> None:
     generator, judge = load_generator(args.generator), load_classifier(args.judge)
 
     z = generator.sample_prior(args.seed, args.n)
-    audio = render(generator, z, BATCH)
+    audio = np.stack(list(render(generator, z, BATCH)))
     rows = {"samples": describe(audio, judge)}
     if args.real:
         dataset = load_dataset(args.real, *generator.clip_shape, split="report")

@@ -6,7 +6,7 @@
 import hashlib
 import importlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,18 +119,6 @@ class Generator:
 def _as_audio(output: Any) -> tf.Tensor:
     audio = tf.cast(tf.convert_to_tensor(output), tf.float32)
     return audio[..., None] if audio.shape.rank == 2 else audio
-
-
-def render(generator: Generator, z: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """The audio `[T, C]` of each row of z `[N, latent_dim]`, computed in batches.
-
-    Every batch is filled up: a latent then gives the same samples to the last bit, alone or among others.
-    """
-    generate = tf.function(generator)
-    for start in range(0, len(z), batch_size):
-        batch = z[start : start + batch_size]
-        filled = np.pad(batch, [(0, batch_size - len(batch)), (0, 0)])
-        yield from generate(tf.constant(filled)).numpy()[: len(batch)]
 
 
 def load_generator(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from utils.audio import files as audio_files
 from utils.audio.datasets import DIGITS, UNLABELLED, Dataset
@@ -14,7 +13,7 @@ from utils.audio.files import Identity, own_sample_sha256
 from utils.evaluation.names import CLIPS, OTHER, REAL, SAMPLE, SYNTHETIC
 from utils.metrics import Predictions
 from utils.options import UserError
-from utils.runs.batches import in_batches
+from utils.runs.batches import render
 from utils.runs.progress import progress_bar
 
 
@@ -47,7 +46,7 @@ def synthetic_clips(generator: Any, n: int, seed: int, *, start: int = 0, batch_
     z = generator.sample_prior(seed, n, start=start)
     indices = range(start, start + n)
     return Clips(
-        audio=render(generator, z, batch_size),
+        audio=np.stack(list(render(generator, z, batch_size))),
         labels=np.full(n, UNLABELLED, np.int32),
         names=[f"synthetic-{i:05}" for i in indices],
         identities=[Identity(own_sample_sha256(generator.fingerprint, seed, i)) for i in indices],
@@ -156,13 +155,6 @@ def load_pairs(
     audio, reconstruction = (np.stack([clip.windows[0] for clip in clips]) for clips in (ours, theirs))
     identities = [clip.identities[0] for clip in ours]
     return Clips(audio, np.array(labels, np.int32), names, identities, REAL), reconstruction
-
-
-def render(generator: Any, z: np.ndarray, batch_size: int = 32) -> np.ndarray:
-    """Samples float32 `[N, T, C]` of latents `[N, latent_dim]`."""
-    sample = tf.function(generator.__call__, autograph=False)
-    sample = sample.get_concrete_function(tf.TensorSpec([None, generator.latent_dim], tf.float32))
-    return in_batches(lambda rows: sample(tf.constant(rows)), z, batch_size)
 
 
 def keep(folder: Path, method: str, clips: Clips, reconstruction: np.ndarray, sample_rate: int) -> None:

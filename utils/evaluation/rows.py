@@ -13,13 +13,14 @@ import numpy as np
 
 from utils import metrics
 from utils.audio.datasets import UNLABELLED
-from utils.evaluation.clips import Clips, render
+from utils.evaluation.clips import Clips
 from utils.evaluation.names import CLIPS, SILENCE
 from utils.inversion.invert import Recovery
 from utils.inversion.prior import Prior
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
 from utils.metrics import Predictions, Row
 from utils.options import UserError
+from utils.runs.batches import render
 from utils.runs.progress import progress_bar
 
 
@@ -88,7 +89,7 @@ def recover(
     z = np.concatenate([record.arrays["z"] for record in records])
     seconds = sum(record.facts["seconds"] for record in records) / len(clips)
     evaluations = sum(int(record.arrays["evaluations"].sum()) for record in records) / len(clips)
-    return Reconstruction(render(generator, z, batch_size), z, seconds, evaluations)
+    return Reconstruction(np.stack(list(render(generator, z, batch_size))), z, seconds, evaluations)
 
 
 def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstruction:

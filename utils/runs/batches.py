@@ -1,6 +1,6 @@
 """Many rows, a few at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,3 +18,15 @@ def in_batches(function: Callable[[np.ndarray], Any], rows: np.ndarray, batch_si
     """
     parts = [function(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
     return tf.nest.map_structure(lambda *arrays: np.concatenate([np.asarray(array) for array in arrays]), *parts)
+
+
+def render(generator: Any, z: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """The audio `[T, C]` of each row of z `[N, latent_dim]`, computed in batches.
+
+    Every batch is filled up: a latent then gives the same samples to the last bit, alone or among others.
+    """
+    generate = tf.function(generator)
+    for start in range(0, len(z), batch_size):
+        batch = z[start : start + batch_size]
+        filled = np.pad(batch, [(0, batch_size - len(batch)), (0, 0)])
+        yield from generate(tf.constant(filled)).numpy()[: len(batch)]
