@@ -90,8 +90,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model; --classifier none and --judge none do without them")
-    judge = "classifier_checkpoint/judge.keras"
-    options.add_shared(group, "generator", "encoder", "precision", "classifier", "judge", judge=judge)
+    options.add_shared(group, "generator", "encoder", "precision", "classifier", "judge", judge=options.JUDGES)
 
     group = parser.add_argument_group("recovery")
     search = ("preset", "solver", "max_iter", "restarts", "objective", "clip_to_prior")
@@ -178,15 +177,19 @@ class Session:
             encoder=args.encoder if needs_encoder and not args.reconstructions else None,
             precision=args.precision,
             alignment=args.alignment if 2 in methods else None,
-            **{name: getattr(args, name) for name in ("classifier", "judge") if getattr(args, name) != "none"},
+            classifier=None if args.classifier == "none" else args.classifier,
+            judges=args.judge,
         )
 
     def clips(self, number: int, n: int) -> tuple[Clips, dict[str, Clips], np.ndarray]:
-        args, generator, dataset = self.args, self.networks.generator, None
+        args, generator, datasets = self.args, self.networks.generator, {}
         if number == 2:
-            reading = (*generator.clip_shape, args.split, args.alignment, args.cache)
-            dataset = load_dataset(args.input, *reading, quiet=args.quiet)
-        return table_clips(generator, n, args.seed, batch_size=args.batch_size, dataset=dataset)
+            # Half of the validation clips is too small to give as many others for the real-against-real floor.
+            splits = {"dataset": args.split} | ({"besides": "validation"} if args.split == "report" else {})
+            for use, split in splits.items():
+                reading = (*generator.clip_shape, split, args.alignment, args.cache)
+                datasets[use] = load_dataset(args.input, *reading, quiet=args.quiet)
+        return table_clips(generator, n, args.seed, batch_size=args.batch_size, **datasets)
 
     @cached_property
     def recover(self) -> Callable[[str, Clips], Reconstruction]:
@@ -246,7 +249,8 @@ class Session:
             given += ["input", "split", "alignment"] if clips.z is None else []
         facts = {"n": len(clips), **{name: getattr(args, name) for name in given}}
         facts["prior_variance"] = PRIORS[networks.generator.prior].variance
-        sha256 = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier", "judge")}
+        named = ("generator", "encoder", "classifier", *networks.judges)
+        sha256 = {f"{name}_sha256": networks.sha256(name) for name in named}
         return facts | {name: value for name, value in sha256.items() if value}
 
     def draw(self, figure: int) -> None:

@@ -1,8 +1,9 @@
 """Train the encoder (the paper's inverse mapping model) of a generator, on real clips and the generator's own samples.
 
 Examples:
-    # The bundled generator and classifier, on the Speech Commands digits; the judge only scores
-    python train.py ../shared/data/speech_commands_digits --judge classifier_checkpoint/judge.keras
+    # The bundled generator and classifier, on the Speech Commands digits; the judges only score
+    python train.py ../shared/data/speech_commands_digits \\
+        --judge classifier_checkpoint/judge_mel.keras,classifier_checkpoint/judge_wave.keras
 
     # As published: ResNet-18 of full width on the real part of the STFT, alternating updates
     python train.py datasets/sc09 --generator wavegan/ --preset paper
@@ -164,9 +165,8 @@ def main() -> int:
     if args.batch_size % count:
         raise UserError(f"--batch_size: must be divisible by the {count} devices. Received: {args.batch_size}")
     classifier = args.classifier if args.feature_weight else None
-    networks = Networks(
-        args.generator, precision=args.precision, alignment=args.alignment, classifier=classifier, judge=args.judge
-    )
+    numerics = dict(precision=args.precision, alignment=args.alignment)
+    networks = Networks(args.generator, **numerics, classifier=classifier, judges=args.judge)
     with strategy.scope():
         generator, classifiers = networks.fast_generator, networks.classifiers
     shape = generator.num_samples, generator.num_channels, generator.sample_rate
@@ -183,8 +183,7 @@ def main() -> int:
         is_chief=is_chief(strategy),
     ) as run:
         run.say("\n".join([*generator.notes, clips.describe(), selection.describe()]))
-        judges = {"accuracy": "classifier", "judge_accuracy": "judge"}
-        judges = {measure: classifiers[name] for measure, name in judges.items() if name in classifiers}
+        judges = {"accuracy" if name == "classifier" else f"{name}_accuracy": classifiers[name] for name in classifiers}
         validation = Validation(
             generator, judges, selection, args.validation_clips, batch_size=args.batch_size, seed=args.seed
         )

@@ -21,14 +21,15 @@ from utils.report.thumbnails import spectrogram_db, spectrogram_png
 from utils.runs.batches import in_batches
 from utils.runs.training_run import TrainingRun
 
+KINDS = ("real", "synthetic")
 SHOWN_CLIPS = 2  # of either kind, in pictures and as audio
 LATENT_PANEL = "z of samples: squared error"
 PANELS = {
     LATENT_PANEL: ["synthetic_latent"],
     "real clips: classifier features": ["real_feature"],
     "real clips: log-magnitude spectra": ["real_spectral"],
-    "digits classified right by the judge": ["real_judge_accuracy", "synthetic_judge_accuracy"],
 }
+JUDGES_PANEL = "digits classified right by the judges"
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,21 @@ def describe(logs: dict[str, float]) -> str:
             if held_out is not None:
                 numbers.append(f"{name} " + ("-" if trained is None else f"{trained:.4f}") + f" ({held_out:.4f})")
         numbers.append(f"SSIM {logs[f'val_{kind}_ssim']:.3f}")
-        for name in ("accuracy", "judge_accuracy"):
-            if f"val_{kind}_{name}" in logs:
-                numbers.append(f"{name.replace('_', ' ')} {logs[f'val_{kind}_{name}']:.1%}")
+        for name in accuracies(logs, kind):
+            numbers.append(f"{name.replace('_', ' ')} {logs[f'val_{kind}_{name}']:.1%}")
         parts.append(f"{kind}: " + ", ".join(numbers))
     return " | ".join(parts)
 
 
+def accuracies(logs: Mapping[str, float], kind: str) -> list[str]:
+    """The measures of right answers on clips of a kind: "accuracy", by the classifier, and each judge's."""
+    named = [name.removeprefix(f"val_{kind}_") for name in logs if name.startswith(f"val_{kind}_")]
+    return [name for name in named if name.endswith("accuracy")]
+
+
 def losses_figure(epochs: Sequence[Mapping[str, Any]], prior: str) -> Figure:
     """Curves of a training's epochs, and the error of always answering z = 0 under the generator's prior."""
-    return training_figure(epochs, PANELS, {LATENT_PANEL: (PRIORS[prior].variance, "always answering 0")})
+    by_judges = [f"{kind}_{name}" for kind in KINDS for name in accuracies(epochs[-1], kind) if name != "accuracy"]
+    return training_figure(
+        epochs, PANELS | {JUDGES_PANEL: by_judges}, {LATENT_PANEL: (PRIORS[prior].variance, "always answering 0")}
+    )

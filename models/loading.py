@@ -5,8 +5,9 @@ inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.c
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -41,18 +42,31 @@ class Networks:
         precision: "float32" or "mixed_bfloat16"; the latter only changes `fast_generator`.
         alignment: the name in `utils.audio.files.ALIGNMENTS` with which the run reads its clips; None where it reads
             none.
-        paths: by option what names each other network, None for one that the run does without: `encoder`,
-            `classifier`; every other name is a judge's.
+        encoder, classifier: what names them; None for one that the run does without.
+        judges: what names the judges; each is called by the name of its file or folder.
 
     Raises:
-        UserError: where there is no such file.
+        UserError: where there is no such file, and for two classifiers of one name.
     """
 
     def __init__(
-        self, generator: str, *, precision: str = "float32", alignment: str | None = None, **paths: str | None
+        self,
+        generator: str,
+        *,
+        precision: str = "float32",
+        alignment: str | None = None,
+        encoder: str | None = None,
+        classifier: str | None = None,
+        judges: Sequence[str] | None = None,
     ):
         self.precision, self.alignment = precision, alignment
+        self.judges = tuple(Path(path).stem for path in judges or ())
         self._generator = generator
+        paths = {"encoder": encoder, "classifier": classifier}
+        for name, path in zip(self.judges, judges or (), strict=True):
+            if name in paths:
+                raise UserError(f"--judge {path}: must not have the name of another network, {name}")
+            paths[name] = path
         self._paths = {name: path for name, path in paths.items() if path is not None}
         find = {"encoder": find_encoder}
         self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
@@ -88,7 +102,7 @@ class Networks:
 
     @cached_property
     def classifiers(self) -> dict[str, Classifier]:
-        """The classifier and the judges that were named, by option."""
+        """The classifier, as "classifier", and the judges by their names."""
         models = {name: load_classifier(file) for name, file in self._files.items() if name != "encoder"}
         for name, model in models.items():
             self._check(name, model)
@@ -139,7 +153,9 @@ class Networks:
         return file_sha256(self._files[name]) if name in self._files else None
 
     def _check(self, name: str, model: Encoder | Classifier) -> None:
-        for note in check_fit(f"--{name} {self._paths[name]}", model, self.generator, self.alignment):
+        for note in check_fit(
+            f"--{'judge' if name in self.judges else name} {self._paths[name]}", model, self.generator, self.alignment
+        ):
             print(f"warning: {note}", file=sys.stderr)
 
 

@@ -200,7 +200,10 @@ def test_the_paper_preset_reads_clips_and_searches_as_published(call, place, tmp
     [
         (("--gradient", "--objective", "feature=1", "--classifier", "none"), "--classifier"),
         (("--inverse_mapping", "--encoder", "nowhere.keras"), "nowhere.keras"),
-        (("--judge", "classifier_checkpoint/judge.keras"), "--judge classifier_checkpoint/judge.keras: takes 16384"),
+        (
+            ("--judge", "classifier_checkpoint/judge_mel.keras"),
+            "--judge classifier_checkpoint/judge_mel.keras: takes 16384",
+        ),
         (("--n", "1"), "--n"),
         (("--splits", "6"), "--splits"),
         (("--n", "500"), "--n 500"),

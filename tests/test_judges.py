@@ -33,7 +33,7 @@ def test_the_table(run_main, tmp_path):
     result = run_main(
         *("benchmarks/judges.py", tmp_path / "data", "--generator", "tests.tiny:generator"),
         *("--encoder", tmp_path / "encoder.keras", "--classifier", tmp_path / "classifier.keras", "--n", 5),
-        *("--judges", tmp_path / "one.keras", tmp_path / "other.keras", "--results", tmp_path, "--cache", tmp_path),
+        *("--judge", f"{tmp_path}/one.keras,{tmp_path}/other.keras", "--results", tmp_path, "--cache", tmp_path),
     )
     assert result.returncode == 0, result.stderr
     records = read_jsonl(tmp_path / "judges.jsonl")

@@ -24,7 +24,7 @@ from utils.inversion.latents import load_latents
 from utils.losses import parse_objective
 from utils.runs.files import read_json, read_jsonl
 
-JUDGE = str(Path(__file__).parents[1] / "classifier_checkpoint" / "judge.keras")  # of other clips
+JUDGE = str(Path(__file__).parents[1] / "classifier_checkpoint" / "judge_mel.keras")  # of other clips
 TINY = ("--generator", "tests.tiny:generator")
 SIMPLE = ("--objective", "stft_real=1,waveform=1")  # traced in a fifth of the default's time
 QUICK = (*TINY, *SIMPLE, "--max_iter", "5", "--own_samples", "0")

@@ -41,16 +41,21 @@ def files(tmp_path_factory):
 
 
 def test_missing_files_are_an_error_before_anything_is_loaded(files):
-    for name, kind in (("encoder", "encoder"), ("classifier", "classifier"), ("judge", "classifier")):
+    missing = files / "none.keras"
+    for named, kind in (
+        ({"encoder": missing}, "encoder"),
+        ({"classifier": missing}, "classifier"),
+        ({"judges": [missing]}, "classifier"),
+    ):
         with pytest.raises(UserError, match=f"none.keras: no such {kind}; .* trains one"):
-            Networks("no such generator either", **{name: files / "none.keras"})
+            Networks("no such generator either", **named)
     with pytest.raises(UserError, match="--generator no such"):
         Networks("no such generator", encoder=files, classifier=None).generator  # noqa: B018
 
 
 def test_what_networks_were_trained_with_is_compared_and_said_once(files, capsys):
     networks = Networks(
-        TINY, alignment="aligned", encoder=files / "encoder.keras", classifier=files, judge=files / "judge.keras"
+        TINY, alignment="aligned", encoder=files / "encoder.keras", classifier=files, judges=[files / "judge.keras"]
     )
     assert networks.encoder is networks.encoder and list(networks.classifiers) == ["classifier", "judge"]
     printed = capsys.readouterr()
@@ -87,7 +92,7 @@ def test_any_keras_model_may_encode_if_its_answers_fit(files, tmp_path):
 
 
 def test_classifiers_answer_in_batches(files):
-    networks = Networks(TINY, classifier=files / "classifier.keras", judge=files / "judge.keras")
+    networks = Networks(TINY, classifier=files / "classifier.keras", judges=[files / "judge.keras"])
     audio = np.random.default_rng(0).normal(0, 0.1, (5, 1024, 1)).astype(np.float32)
     answers = networks.classify(audio, batch_size=2)
     assert list(answers) == ["classifier", "judge"]
@@ -131,3 +136,8 @@ def test_hashes_are_of_the_weights(files):
     assert networks.sha256("generator") == networks.generator.fingerprint
     assert networks.sha256("encoder") == file_sha256(files / "encoder.keras")
     assert networks.sha256("classifier") is None
+
+
+def test_two_classifiers_of_one_name_are_refused(files):
+    with pytest.raises(UserError, match="must not have the name of another network, judge"):
+        Networks(TINY, judges=[files / "judge.keras", files / "judge.keras"])

@@ -14,6 +14,7 @@ from hypothesis import given
 from utils.audio import datasets
 from utils.audio.datasets import DIGITS, load_dataset
 from utils.audio.splits import HALVES, LISTS, half_of, halve, speaker_of, write_lists
+from utils.evaluation.clips import real_clips
 from utils.options import UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -82,6 +83,18 @@ def test_what_is_published_uses_the_report_half(script, run_main):
     options = ("--all",) if script == "calculate_metrics.py" else ()
     plan = run_main(script, "--dry_run", *options).stdout
     assert re.search(r"^split\s+report$", plan, re.MULTILINE), plan
+
+
+@pytest.mark.skipif(not DIGIT_CLIPS.is_dir(), reason="needs ../shared/data/speech_commands_digits")
+def test_the_floor_of_table_2_has_as_many_clips_that_are_not_in_it(tmp_path):
+    report, whole = (
+        load_dataset(DIGIT_CLIPS, 512, split=split, cache_dir=tmp_path, quiet=True)
+        for split in ("report", "validation")
+    )
+    assert real_clips(report, 501, seed=0)[1] is None
+    clips, others = real_clips(report, 501, seed=0, besides=whole)
+    assert len(clips) == len(others) == len(set(others.names)) == 501
+    assert not set(others.names) & {str(Path(name).with_suffix("")) for name in report.names}
 
 
 @pytest.mark.parametrize("script", ["train.py", "train_sc09_classifier.py"])

@@ -227,13 +227,15 @@ def test_the_words_follow_the_numbers(tmp_path):
         row(OTHER, "paper", **{"frechet_distance/judge": 2}),
         row(SAMPLE, "paper", **{"accuracy/judge": 0.1}),
     ]
+    for scored, share in zip(rows[1:3], (0.4, 0.72), strict=True):
+        scored["metrics"]["accuracy/other"] = dict(value=share, low=share, high=share, std=None)
     tables.add_rows(tmp_path, 2, "paper", rows)
     results_md.write_results(tmp_path / "RESULTS.md", tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
     assert "0.02000 / – / 0.00100 (silence 0.01000; no nearer than that: gradient)" in text
     assert "silence 0.500, above 2 of 2" in text
-    assert "17.0 / – / 71.0 % right (best hybrid, of random samples 10.0 %)" in text
-    assert "9.000 / – / 1.000 (two disjoint sets of such clips 2.000, hybrid is below that)" in text
+    assert "judge: 17.0 / – / 71.0 % right; other: 40.0 / – / 72.0 % right (judge: best hybrid," in text
+    assert "judge: 9.000 / – / 1.000 (judge: two disjoint sets of such clips 2.000, hybrid is below that)" in text
 
 
 def test_the_command_writes_the_page(folder, tmp_path_factory, run_main):

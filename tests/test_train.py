@@ -51,6 +51,7 @@ def place(tmp_path_factory):
     keras.utils.set_random_seed(0)
     classifier = Classifier(architecture="resnet18", width=4, num_samples=1024, sample_rate=8000, class_names=DIGITS)
     classifier.save(root / "classifier.keras")
+    classifier.save(root / "judge.keras")
     return root
 
 
@@ -77,7 +78,7 @@ def whole(place, tmp_path_factory):
     """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        judge = ("--judge", place / "classifier.keras")
+        judge = ("--judge", place / "judge.keras")
         patch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *judge, "--export", folder / "my.keras")])
         assert train.main() == options.EXIT_OK
     return folder

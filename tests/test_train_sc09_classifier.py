@@ -112,7 +112,9 @@ def test_an_unlabelled_folder_is_refused(run_script, tmp_path):
     assert done.returncode == 2 and "no digit labels" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_bundled_judge_loads():
-    judge = load_classifier(ROOT / "classifier_checkpoint" / "judge.keras")
-    assert judge.class_names == DIGITS and judge.options["architecture"] == "mel_cnn"
-    assert judge.options["precision"] == "float32"
+@pytest.mark.parametrize("name, architecture", [("judge_mel", "mel_cnn"), ("judge_wave", "waveform_cnn")])
+def test_the_bundled_judges_load(name, architecture):
+    file = ROOT / "classifier_checkpoint" / f"{name}.keras"
+    judge = load_classifier(file)
+    assert judge.class_names == DIGITS and judge.options["architecture"] == architecture
+    assert judge.options["precision"] == "float32" and file.stat().st_size < 2e6

@@ -179,6 +179,14 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _paths(text: str) -> tuple[str, ...] | None:
+    """`a,b` -> ("a", "b"); `none` -> None."""
+    return None if text == "none" else tuple(str(_path(part)) for part in text.split(","))
+
+
+# The judges that come with the project, for scripts that score.
+JUDGES = ("classifier_checkpoint/judge_mel.keras", "classifier_checkpoint/judge_wave.keras")
+
 _SHARED: dict[str, dict[str, Any]] = {
     "generator": dict(
         default="checkpoint/",
@@ -200,9 +208,10 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "judge": dict(
         default=None,
-        metavar="PATH",
-        help="the digit classifier that scores results; give one that took no part in any loss, or the score "
-        "is circular (default: none)",
+        type=_paths,
+        metavar="PATH[,PATH...]",
+        help="the digit classifiers that score results, or `none`; give such as took no part in any loss, or the "
+        "scores are circular (default: none)",
     ),
     "preset": dict(
         default="aligned",
@@ -320,7 +329,9 @@ def add_shared(group: argparse.ArgumentParser | argparse._ArgumentGroup, *names:
         raise ValueError(f"not among the shared options named here. Received: {', '.join(unknown)}")
     for name in names:
         declaration = dict(_SHARED[name])
-        declaration["default"] = defaults.get(name, declaration["default"])
+        if name in defaults:
+            declaration["default"] = defaults[name]
+            declaration["help"] = declaration["help"].split(" (default: ")[0]  # what the text says of None
         group.add_argument(f"--{name}", **declaration)
 
 

@@ -55,17 +55,19 @@ def synthetic_clips(generator: Any, n: int, seed: int, *, start: int = 0, batch_
     )
 
 
-def real_clips(dataset: Dataset, n: int, seed: int) -> tuple[Clips, Clips | None]:
-    """n clips of a dataset by a seed, in random order, and n others; None where there are not so many.
+def real_clips(dataset: Dataset, n: int, seed: int, besides: Dataset | None = None) -> tuple[Clips, Clips | None]:
+    """n clips of a dataset by a seed, in random order, and n others: of the same dataset or, where it has not so many,
+    those of `besides` that it has not; None where neither has.
 
     Raises:
         UserError: for fewer than n clips.
     """
     if len(dataset) < n:
         raise UserError(f"--n {n}: the {dataset.split} split has only {len(dataset)} clips")
-    order = np.random.default_rng(seed).permutation(len(dataset))
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(dataset))
 
-    def take(some: np.ndarray) -> Clips:
+    def take(dataset: Dataset, some: np.ndarray) -> Clips:
         labels = dataset.labels[some]
         names = [dataset.names[i] for i in some]
         names = [
@@ -74,13 +76,25 @@ def real_clips(dataset: Dataset, n: int, seed: int) -> tuple[Clips, Clips | None
         ]
         return Clips(dataset.to_float(some), labels, names, [dataset.identities[i] for i in some], REAL)
 
-    return take(order[:n]), take(order[n : 2 * n]) if len(order) >= 2 * n else None
+    others, rest = dataset, order[n : 2 * n]
+    if len(rest) < n and besides is not None:
+        others, names = besides, set(dataset.names)
+        rest = random.permutation([i for i, name in enumerate(besides.names) if name not in names])[:n]
+    return take(dataset, order[:n]), take(others, rest) if len(rest) == n else None
 
 
 def table_clips(
-    generator: Any, n: int, seed: int, *, batch_size: int = 32, dataset: Dataset | None = None
+    generator: Any,
+    n: int,
+    seed: int,
+    *,
+    batch_size: int = 32,
+    dataset: Dataset | None = None,
+    besides: Dataset | None = None,
 ) -> tuple[Clips, dict[str, Clips], np.ndarray]:
     """The clips of Table 2, out of a dataset, or without one those of Table 1, the generator's samples.
+
+    `besides` is as in `real_clips`.
 
     Returns:
         The clips; those of `SAMPLE` and, where there are as many, of `OTHER`; float32 `[n, latent_dim]`, what recovered
@@ -90,7 +104,7 @@ def table_clips(
     if dataset is None:
         clips = synthetic_clips(generator, n, seed, batch_size=batch_size)
         return clips, others, clips.z
-    clips, other = real_clips(dataset, n, seed)
+    clips, other = real_clips(dataset, n, seed, besides)
     return clips, others | ({OTHER: other} if other else {}), generator.sample_prior(seed, n)
 
 

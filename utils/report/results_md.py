@@ -24,7 +24,7 @@ from utils.evaluation.names import (
     UNTRAINED_LATENTS,
 )
 from utils.options import UserError
-from utils.report.tables import TITLES, parts_of, read_table, source_title, table_markdown
+from utils.report.tables import TITLES, judges_of, parts_of, read_table, source_title, table_markdown
 from utils.runs.files import atomic_path, write_text
 
 FIGURES = {
@@ -48,15 +48,16 @@ INTRODUCTION = """\
 - **The budget** is at most {max_iter} iterations for gradient and {hybrid_max_iter} for hybrid, the same for all rows;
   the paper allowed its gradient method 50,000 and its hybrid 200, so rows
   of a search may be short of what it can reach.
-- **The clips** are drawn from the {split} split by the seed; the published scripts take its first 501.
+- **The clips** are drawn from the {split} split by the seed; the published scripts take the first 501 of all
+  validation clips.
 - **Preset `paper`** reads clips as the published scripts do (stretched by 2.4 %, raised by 3 dB), minimises their loss
   and leaves z free. **Preset `aligned`** reads clips at the rate and level the generator was trained on, minimises a
   multi-resolution STFT distance as well, and keeps z in the prior's box.
 - **FID** here is the Frechet distance of a classifier's pooled features between reconstructions and originals, the
   field's usual meaning. The paper does not say whose features its FID takes, and its caption speaks of latent vectors:
   that distance is a column of its own. Neither is comparable with the paper's figure; compare with the floors below it.
-- **Accuracy** by the classifier in the loss is circular; the judge, another network on another front end, took part in
-  no loss.
+- **Accuracy** by the classifier in the loss is circular; the judges, two networks on other front ends that were
+  trained on other clips, took part in no loss.
 - **SSIM**, the paper's, is of signed STFTs and scaled by the range of both clips: silence scores high, and a loud
   reconstruction higher than a quiet one. The log-magnitude column is scaled alike, but knows no phase.
 - Inception score and Frechet distances depend on n: compare at equal n only.
@@ -168,15 +169,15 @@ def summarise(tables: Mapping[int, Mapping[str, Any]], protocol: Mapping[str, An
     by_table = {
         1: {
             "Synthetic clips, as waveforms (MSE)": _on_waveforms,
-            "Their digits, by the judge": _on_digits,
-            "Their FID, by the judge": _on_distances,
+            "Their digits": _by_judges(_on_digits),
+            "Their FID": _by_judges(_on_distances),
             "Their latents (z-MSE)": lambda metrics: _on_latents(metrics, protocol["prior_variance"]),
         },
         2: {
             "Real clips, as waveforms (MSE)": _on_waveforms,
             "Without their phase (log-magnitude SSIM)": _on_spectrograms,
-            "Their digits, by the judge": _on_digits,
-            "Their FID, by the judge": _on_distances,
+            "Their digits": _by_judges(_on_digits),
+            "Their FID": _by_judges(_on_distances),
         },
         3: {"Detection, by logistic regression": _on_detection},
     }
@@ -186,6 +187,17 @@ def summarise(tables: Mapping[int, Mapping[str, Any]], protocol: Mapping[str, An
 
 
 Said = tuple[str, str] | None  # of one preset's numbers, and what they are to be compared with
+
+
+def _by_judges(statement: Callable[[Metrics, str], Said]) -> Callable[[Metrics], Said]:
+    """A statement for each of the judges, in one."""
+
+    def statements(metrics: Metrics) -> Said:
+        said = {judge: statement(metrics, judge) for judge in judges_of(metrics.values())}
+        named = [[f"{judge}: {part}" for part in parts] for judge, parts in said.items() if parts]
+        return tuple("; ".join(parts) for parts in zip(*named, strict=True)) or None
+
+    return statements
 
 
 def _lines(table: Mapping[str, Any], statements: Mapping[str, Callable[[Any], Said]]) -> Iterator[str]:
@@ -234,8 +246,8 @@ def _on_spectrograms(metrics: Metrics) -> Said:
     return _of_methods(values, ".3f"), f"silence {silence:.3f}, above {beaten} of {len(methods)}"
 
 
-def _on_digits(metrics: Metrics) -> Said:
-    values = {row: 100 * share for row, share in _values(metrics, "accuracy/judge").items()}
+def _on_digits(metrics: Metrics, judge: str) -> Said:
+    values = {row: 100 * share for row, share in _values(metrics, f"accuracy/{judge}").items()}
     methods = [m for m in RECOVERY_METHODS if m in values]
     if not methods:
         return None
@@ -244,8 +256,8 @@ def _on_digits(metrics: Metrics) -> Said:
     return f"{_of_methods(values, '.1f')} % right", f"best {best}{sample}"
 
 
-def _on_distances(metrics: Metrics) -> Said:
-    values = _values(metrics, "frechet_distance/judge")
+def _on_distances(metrics: Metrics, judge: str) -> Said:
+    values = _values(metrics, f"frechet_distance/{judge}")
     floor = values.get(OTHER if OTHER in metrics else SAMPLE)
     methods = [m for m in RECOVERY_METHODS if m in values]
     if floor is None or not methods:

@@ -6,7 +6,7 @@ each, make one table: of Tables 1 and 2 a list of rows, of Table 3 its cells and
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,8 @@ BESIDE_PAPER = (
     ("SSIM", "ssim", "4"),
     ("accuracy", "accuracy/classifier", "%"),
 )
-BY_JUDGE = (
-    ("IS", "inception_score/judge", "2"),
-    ("FID", "frechet_distance/judge", "3"),
-    ("accuracy", "accuracy/judge", "%"),
+BY_EACH_JUDGE = (("IS", "inception_score", "2"), ("FID", "frechet_distance", "3"), ("accuracy", "accuracy", "%"))
+BY_SPECTROGRAM = (
     ("SSIM, log magnitude", "ssim_log_magnitude", "3"),
     ("STFT distance", "stft_distance", "3"),
 )
@@ -140,6 +138,12 @@ def parts_of(table: Mapping[str, Any]) -> dict[str, Any]:
     return {preset: table["presets"][preset] for preset in sorted(PRESETS, reverse=True) if preset in table["presets"]}
 
 
+def judges_of(metrics: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The judges that scored rows of Table 1 or 2, from the rows' metrics, in the order in which they were named."""
+    scored = dict.fromkeys(name.removeprefix("accuracy/") for row in metrics for name in row if "accuracy/" in name)
+    return [name for name in scored if name != "classifier"]
+
+
 def source_title(presets: list[str]) -> str:
     """Whose numbers these are."""
     return "both presets" if len(presets) > 1 else f"preset {presets[0]}"
@@ -153,8 +157,13 @@ def rows_markdown(table: Mapping[str, Any]) -> str:
     number, presets = table["table"], parts_of(table)
     lines = ["Numbers of the paper's kind, by the classifier that also serves as a loss.", ""]
     lines += _grid(presets, BESIDE_PAPER, published.ROWS[number])
-    lines += ["", "By the independent judge, which took part in no loss, and by the spectrogram.", ""]
-    lines += _grid(presets, BY_JUDGE)
+    lines += ["", "By the independent judges, which took part in no loss, and by the spectrogram.", ""]
+    by_judge = [
+        (f"{title}, {judge}", f"{metric}/{judge}", decimals)
+        for judge in judges_of(row["metrics"] for rows in presets.values() for row in rows)
+        for title, metric, decimals in BY_EACH_JUDGE
+    ]
+    lines += _grid(presets, [*by_judge, *BY_SPECTROGRAM])
     lines += ["", "Latents, and what they cost.", ""]
     lines += _grid(presets, OF_LATENTS, costs=True)
     lines += [""]
@@ -226,7 +235,7 @@ def _number_text(estimate: Mapping[str, Any] | None, form: str) -> str:
 
 def _grid(
     presets: Mapping[str, list[dict[str, Any]]],
-    columns: tuple[tuple[str, str, str], ...],
+    columns: Sequence[tuple[str, str, str]],
     paper: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None,
     costs: bool = False,
 ) -> list[str]:
