@@ -40,7 +40,7 @@ from utils.audio.datasets import SPLITS, load_dataset
 from utils.audio.files import ALIGNMENTS
 from utils.evaluation import names
 from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
-from utils.evaluation.rows import Reconstruction, Scorer, baseline, recover
+from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, recover
 from utils.inversion.prior import PRIORS
 from utils.inversion.store import ResultStore
 from utils.options import UserError
@@ -216,9 +216,22 @@ class Session:
             if method == names.OTHER and method not in others and len(methods) > 1:
                 print(f"note: there are no {len(clips)} clips besides: no real-against-real floor")
                 continue
-            searched = method in names.RECOVERY_METHODS
-            reconstruction = invert(method, clips) if searched else baseline(method, clips, others)
+            if method in names.RECOVERY_METHODS:
+                reconstruction = invert(method, clips)
+            elif method in (names.TEMPLATE, names.CLASS_SAMPLE):
+                if not scorer.of_clips:
+                    print(f"note: no --classifier and no --judge, so no class to look up: no row {method}")
+                    continue
+                reconstruction = self.look_up(method, scorer, others[names.SAMPLE])
+            else:
+                reconstruction = baseline(method, clips, others)
             yield self.record(scorer, method, reconstruction)
+
+    def look_up(self, method: str, scorer: Scorer, samples: Clips) -> Reconstruction:
+        who, of_clips = next(iter(scorer.of_clips.items()))
+        of_samples = self.networks.classify(samples.audio, self.args.batch_size)[who]
+        classes = (answers.probabilities.argmax(axis=1) for answers in (of_samples, of_clips))
+        return look_up(method, self.networks.generator, samples, *classes, self.args.seed)
 
     def foreign_row(self) -> dict[str, Any]:
         args, shape = self.args, self.networks.generator.clip_shape

@@ -86,6 +86,9 @@ def test_ssim_equals_scikit_images(kind):
 def test_log_magnitude_equals_the_front_end_and_has_no_ear_for_phase():
     expected = spectrograms.log_magnitude(tf.constant(ORIGINAL[None], tf.float32))[0]
     np.testing.assert_allclose(metrics.log_magnitude(ORIGINAL), expected, atol=1e-3)
+    silence = np.zeros_like(ORIGINAL)
+    expected = spectrograms.log_magnitude(tf.constant(silence[None], tf.float32))[0]
+    np.testing.assert_allclose(metrics.log_magnitude(silence), expected, atol=1e-5)
     assert metrics.ssim_log_magnitude(ORIGINAL, -ORIGINAL) == pytest.approx(1)
     assert metrics.ssim(ORIGINAL, -ORIGINAL) < 0.5
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
 
-from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR
+from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON
 
 SNR_CAP_DB = 120.0  # about the resolution of float32 audio
 SSIM_SIGMA, SSIM_TAPS = 1.5, 11
@@ -129,7 +129,7 @@ def stft_real(audio: np.ndarray) -> np.ndarray:
 
 def log_magnitude(audio: np.ndarray) -> np.ndarray:
     """`utils.spectrograms.log_magnitude` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    return np.log(np.abs(stft(audio)) + LOG_FLOOR)
+    return np.log(np.sqrt(np.square(np.abs(stft(audio))) + MAGNITUDE_EPSILON) + LOG_FLOOR)
 
 
 # ---- of a set of clips ----------------------------------------------------------

@@ -9,6 +9,7 @@ FRAME_LENGTH = 256
 FRAME_STEP = 128
 KINDS = ("stft_real", "log_magnitude")
 LOG_FLOOR = 1e-3
+MAGNITUDE_EPSILON = 1e-8  # under the root of a magnitude, whose gradient at silence it keeps finite
 
 
 def stft(
@@ -33,7 +34,7 @@ def stft(
     return tf.transpose(spectra, [0, 2, 3, 1])
 
 
-def magnitude(spectra: tf.Tensor, epsilon: float = 1e-8) -> tf.Tensor:
+def magnitude(spectra: tf.Tensor, epsilon: float = MAGNITUDE_EPSILON) -> tf.Tensor:
     """|X| of a complex tensor with a finite gradient at zero: sqrt(re^2 + im^2 + epsilon) float32, same shape."""
     return tf.sqrt(tf.square(tf.math.real(spectra)) + tf.square(tf.math.imag(spectra)) + epsilon)
 

@@ -5,13 +5,14 @@ SYNTHETIC, REAL = "synthetic", "real"
 ENCODER, GRADIENT, HYBRID = "encoder", "gradient", "hybrid"
 RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
-METHODS = (*RECOVERY_METHODS, CLIPS, SILENCE, SAMPLE, OTHER)
+TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # answers of a look-up of classes
+METHODS = (*RECOVERY_METHODS, CLIPS, SILENCE, SAMPLE, OTHER, TEMPLATE, CLASS_SAMPLE)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
 # Of synthetic clips other ones are random samples.
 ROWS = {
-    1: (CLIPS, GRADIENT, ENCODER, HYBRID, SAMPLE, SILENCE),
-    2: (CLIPS, GRADIENT, ENCODER, HYBRID, OTHER, SAMPLE, SILENCE),
+    1: (CLIPS, GRADIENT, ENCODER, HYBRID, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
+    2: (CLIPS, GRADIENT, ENCODER, HYBRID, OTHER, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
 }
 KINDS = {1: SYNTHETIC, 2: REAL}
 

@@ -14,7 +14,7 @@ import numpy as np
 from utils import metrics
 from utils.audio.datasets import UNLABELLED
 from utils.evaluation.clips import Clips
-from utils.evaluation.names import CLIPS, SILENCE
+from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
 from utils.inversion.invert import Recovery
 from utils.inversion.prior import Prior
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
@@ -92,6 +92,33 @@ def recover(
     return Reconstruction(np.stack(list(render(generator, z, batch_size))), z, seconds, evaluations)
 
 
+def look_up(
+    method: str, generator: Any, samples: Clips, of_samples: np.ndarray, of_clips: np.ndarray, seed: int
+) -> Reconstruction:
+    """Answers by the class alone that a classifier hears in a clip: what a method must beat to have inverted anything.
+
+    `TEMPLATE`: the generator's output at the mean latent of the samples of that class, one fixed waveform each.
+    `CLASS_SAMPLE`: a random sample of that class. For a class that no sample is of: any random sample, and the output
+    at the mean latent of all.
+
+    Args:
+        method: which.
+        generator: in float32.
+        samples: of the generator, other than the clips.
+        of_samples: int `[M]`, the classes that a classifier hears in the samples.
+        of_clips: int `[N]`, those that it hears in the clips.
+        seed: of the choice among samples.
+    """
+    rng, everyone = np.random.default_rng(seed), np.arange(len(samples))
+    members = {k: same if len(same := np.flatnonzero(of_samples == k)) else everyone for k in np.unique(of_clips)}
+    if method == CLASS_SAMPLE:
+        chosen = np.array([rng.choice(members[k]) for k in of_clips])
+        return Reconstruction(samples.audio[chosen], samples.z[chosen])
+    means = np.stack([samples.z[members[k]].mean(axis=0) for k in members])
+    waveforms, which = np.stack(list(render(generator, means, len(means)))), np.searchsorted(list(members), of_clips)
+    return Reconstruction(waveforms[which], means[which])
+
+
 def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstruction:
     """`CLIPS`: the clips themselves; `SILENCE`; `SAMPLE` or `OTHER`: clip i of those in `others`, whatever clip i is.
 
@@ -108,7 +135,7 @@ def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstr
 
 
 class Scorer:
-    """All metrics of what methods make of clips.
+    """All metrics of what methods make of clips; attribute `of_clips`: each classifier's predictions for the clips.
 
     Args:
         clips: the originals.
@@ -133,7 +160,7 @@ class Scorer:
     ):
         self.clips, self._classify, self._prior, self._z_reference = clips, classify, prior, z_reference
         self._splits, self._resamples, self._seed = min(splits, len(clips)), resamples, seed
-        self._of_clips = classify(clips.audio)
+        self.of_clips = classify(clips.audio)
 
     def __call__(self, method: str, reconstruction: Reconstruction) -> dict[str, Any]:
         """A row, JSON-able.
@@ -162,7 +189,7 @@ class Scorer:
             rows = {name: plain}
             if metric.by_classifier:
                 rows = {
-                    f"{name}/{who}": self._classified(plain, is_clips, self._of_clips[who], answers)
+                    f"{name}/{who}": self._classified(plain, is_clips, self.of_clips[who], answers)
                     for who, answers in predictions.items()
                 }
             for key, row in rows.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.evaluation.names import (
+    CLASS_SAMPLE,
     CLIPS,
     CONDITIONS,
     ENCODER,
@@ -22,6 +23,7 @@ from utils.evaluation.names import (
     SAMPLE,
     SILENCE,
     SVM,
+    TEMPLATE,
 )
 from utils.options import PRESETS, UserError
 from utils.report import published
@@ -34,6 +36,8 @@ ROW_TITLES = {
     ENCODER: "encoder",
     HYBRID: "hybrid",
     OTHER: "floor: other real clips",
+    TEMPLATE: "floor: one waveform a digit",
+    CLASS_SAMPLE: "floor: a random sample of the digit",
     SAMPLE: "floor: random samples",
     SILENCE: "floor: silence",
 }
