@@ -212,26 +212,18 @@ class Session:
         invert = self.recover if set(methods) & set(names.RECOVERY_METHODS) else None
         clips, others, z_reference = self.clips(number, self.args.n)
         scorer = self.scorer(clips, z_reference)
+        absent = {} if names.OTHER in others else {names.OTHER: f"{len(clips)} clips besides, to compare with"}
+        absent |= {} if scorer.of_clips else dict.fromkeys(names.LOOK_UPS, "--classifier and no --judge to look up by")
         for method in methods:
-            if method == names.OTHER and method not in others and len(methods) > 1:
-                print(f"note: there are no {len(clips)} clips besides: no real-against-real floor")
-                continue
-            if method in names.RECOVERY_METHODS:
-                reconstruction = invert(method, clips)
-            elif method in (names.TEMPLATE, names.CLASS_SAMPLE):
-                if not scorer.of_clips:
-                    print(f"note: no --classifier and no --judge, so no class to look up: no row {method}")
-                    continue
-                reconstruction = self.look_up(method, scorer, others[names.SAMPLE])
+            if method in absent and len(methods) > 1:
+                print(f"note: no row {method}: there is no {absent[method]}")
+            elif method in names.RECOVERY_METHODS:
+                yield self.record(scorer, method, invert(method, clips))
+            elif method in names.LOOK_UPS:
+                answers = look_up(method, self.networks.generator, others[names.SAMPLE], scorer, self.args.seed)
+                yield self.record(scorer, method, answers)
             else:
-                reconstruction = baseline(method, clips, others)
-            yield self.record(scorer, method, reconstruction)
-
-    def look_up(self, method: str, scorer: Scorer, samples: Clips) -> Reconstruction:
-        who, of_clips = next(iter(scorer.of_clips.items()))
-        of_samples = self.networks.classify(samples.audio, self.args.batch_size)[who]
-        classes = (answers.probabilities.argmax(axis=1) for answers in (of_samples, of_clips))
-        return look_up(method, self.networks.generator, samples, *classes, self.args.seed)
+                yield self.record(scorer, method, baseline(method, clips, others))
 
     def foreign_row(self) -> dict[str, Any]:
         args, shape = self.args, self.networks.generator.clip_shape

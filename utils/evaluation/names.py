@@ -5,8 +5,8 @@ SYNTHETIC, REAL = "synthetic", "real"
 ENCODER, GRADIENT, HYBRID = "encoder", "gradient", "hybrid"
 RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
-TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # answers of a look-up of classes
-METHODS = (*RECOVERY_METHODS, CLIPS, SILENCE, SAMPLE, OTHER, TEMPLATE, CLASS_SAMPLE)
+LOOK_UPS = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier hears
+METHODS = (*RECOVERY_METHODS, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
 # Of synthetic clips other ones are random samples.

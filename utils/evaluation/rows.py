@@ -92,33 +92,6 @@ def recover(
     return Reconstruction(np.stack(list(render(generator, z, batch_size))), z, seconds, evaluations)
 
 
-def look_up(
-    method: str, generator: Any, samples: Clips, of_samples: np.ndarray, of_clips: np.ndarray, seed: int
-) -> Reconstruction:
-    """Answers by the class alone that a classifier hears in a clip: what a method must beat to have inverted anything.
-
-    `TEMPLATE`: the generator's output at the mean latent of the samples of that class, one fixed waveform each.
-    `CLASS_SAMPLE`: a random sample of that class. For a class that no sample is of: any random sample, and the output
-    at the mean latent of all.
-
-    Args:
-        method: which.
-        generator: in float32.
-        samples: of the generator, other than the clips.
-        of_samples: int `[M]`, the classes that a classifier hears in the samples.
-        of_clips: int `[N]`, those that it hears in the clips.
-        seed: of the choice among samples.
-    """
-    rng, everyone = np.random.default_rng(seed), np.arange(len(samples))
-    members = {k: same if len(same := np.flatnonzero(of_samples == k)) else everyone for k in np.unique(of_clips)}
-    if method == CLASS_SAMPLE:
-        chosen = np.array([rng.choice(members[k]) for k in of_clips])
-        return Reconstruction(samples.audio[chosen], samples.z[chosen])
-    means = np.stack([samples.z[members[k]].mean(axis=0) for k in members])
-    waveforms, which = np.stack(list(render(generator, means, len(means)))), np.searchsorted(list(members), of_clips)
-    return Reconstruction(waveforms[which], means[which])
-
-
 def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstruction:
     """`CLIPS`: the clips themselves; `SILENCE`; `SAMPLE` or `OTHER`: clip i of those in `others`, whatever clip i is.
 
@@ -158,7 +131,7 @@ class Scorer:
         resamples: int,
         seed: int,
     ):
-        self.clips, self._classify, self._prior, self._z_reference = clips, classify, prior, z_reference
+        self.clips, self.classify, self._prior, self._z_reference = clips, classify, prior, z_reference
         self._splits, self._resamples, self._seed = min(splits, len(clips)), resamples, seed
         self.of_clips = classify(clips.audio)
 
@@ -174,7 +147,7 @@ class Scorer:
             `metric/classifier`; `seconds_a_clip` and `evaluations_a_clip` of recovery; `seconds_to_score`.
         """
         started, clips, is_clips = time.monotonic(), self.clips, method == CLIPS
-        predictions = self._classify(reconstruction.audio)
+        predictions = self.classify(reconstruction.audio)
         plain = Row(
             original=None if is_clips else clips.audio,
             reconstruction=reconstruction.audio,
@@ -213,3 +186,33 @@ class Scorer:
             reference_features=None if is_clips else of_clips.features,
             labels=None if is_clips and unlabelled.any() else labels,
         )
+
+
+def look_up(method: str, generator: Any, samples: Clips, scorer: Scorer, seed: int) -> Reconstruction:
+    """Answers by the class alone that a classifier hears in a clip: what a method must beat to have inverted anything.
+
+    `TEMPLATE`: the generator's output at the mean latent of the samples of that class, one fixed waveform each.
+    `CLASS_SAMPLE`: a random sample of that class. For a class that no sample is of: any sample, or the mean of all.
+
+    Args:
+        method: one of `LOOK_UPS`.
+        generator: in float32.
+        samples: of the generator, other than the clips.
+        scorer: of the clips; its first classifier hears the classes.
+        seed: of the choice among samples.
+
+    Raises:
+        UserError: where the scorer has no classifier.
+    """
+    if not scorer.of_clips:
+        raise UserError(f"--method {method}: looks up the class that a classifier hears; name a --classifier")
+    who, of_clips = next(iter(scorer.of_clips.items()))
+    wanted, held = (p.probabilities.argmax(axis=1) for p in (of_clips, scorer.classify(samples.audio)[who]))
+    members = {k: np.flatnonzero((held == k) | (k not in held)) for k in np.unique(wanted)}
+    if method == CLASS_SAMPLE:
+        rng = np.random.default_rng(seed)
+        chosen = np.array([rng.choice(members[k]) for k in wanted])
+        return Reconstruction(samples.audio[chosen], samples.z[chosen])
+    means = np.stack([samples.z[some].mean(axis=0) for some in members.values()])
+    waveforms, which = np.stack(list(render(generator, means, len(means)))), np.searchsorted(list(members), wanted)
+    return Reconstruction(waveforms[which], means[which])

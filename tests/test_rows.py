@@ -1,0 +1,67 @@
+"""utils/evaluation/rows.py: what a look-up of classes answers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny import Tiny
+
+from utils.evaluation.clips import synthetic_clips
+from utils.evaluation.names import CLASS_SAMPLE, TEMPLATE
+from utils.evaluation.rows import Scorer, look_up
+from utils.inversion.prior import PRIORS
+from utils.metrics import Predictions
+from utils.options import UserError
+
+
+class Generator(Tiny):
+    fingerprint = "tiny"
+
+    def sample_prior(self, seed: int, n: int, start: int = 0) -> np.ndarray:
+        rows = [np.random.default_rng([seed, start + i]).uniform(-1, 1, self.latent_dim) for i in range(n)]
+        return np.array(rows, np.float32)
+
+
+def by_level(audio: np.ndarray) -> dict[str, Predictions]:
+    """Class 0, 1 or 2 by a clip's level."""
+    classes = np.digitize(np.abs(audio).mean(axis=(1, 2)), [0.3, 0.45])
+    return {"classifier": Predictions(np.eye(3)[classes], np.eye(3)[classes])}
+
+
+def scorer(clips, classify=by_level) -> Scorer:
+    settings = dict(prior=PRIORS["uniform"], z_reference=None, splits=1, resamples=2, seed=0)
+    return Scorer(clips, classify, **settings)
+
+
+def classes(audio: np.ndarray) -> np.ndarray:
+    return by_level(audio)["classifier"].probabilities.argmax(axis=1)
+
+
+def test_a_look_up_answers_by_the_class_alone():
+    generator = Generator()
+    clips, samples = synthetic_clips(generator, 12, 0), synthetic_clips(generator, 40, 0, start=12)
+    wanted, held = classes(clips.audio), classes(samples.audio)
+    assert set(wanted) <= set(held) and len(set(wanted)) > 1
+    answers = look_up(CLASS_SAMPLE, generator, samples, scorer(clips), seed=1)
+    np.testing.assert_array_equal(classes(answers.audio), wanted)
+    np.testing.assert_allclose(generator(tf.constant(answers.z)), answers.audio, atol=1e-5)
+    assert len(np.unique(answers.z, axis=0)) > len(set(wanted))  # and says it in several ways
+
+    answers = look_up(TEMPLATE, generator, samples, scorer(clips), seed=1)
+    for k in set(wanted):
+        expected = np.tile(samples.z[held == k].mean(axis=0), (np.sum(wanted == k), 1))
+        np.testing.assert_allclose(answers.z[wanted == k], expected, atol=1e-6)
+        assert np.ptp(answers.audio[wanted == k], axis=0).max() == 0
+    np.testing.assert_allclose(generator(tf.constant(answers.z)), answers.audio, atol=1e-5)
+
+
+def test_a_class_that_no_sample_is_of_and_no_classifier():
+    generator = Generator()
+    clips, samples = synthetic_clips(generator, 6, 0), synthetic_clips(generator, 8, 0, start=6)
+    only_others = samples.audio.copy()
+    absent = scorer(clips, lambda audio: {"classifier": Predictions(np.eye(2)[[int(len(audio) == 6)] * len(audio)], 0)})
+    np.testing.assert_allclose(
+        look_up(TEMPLATE, generator, samples, absent, seed=0).z, np.tile(samples.z.mean(axis=0), (6, 1)), atol=1e-6
+    )
+    assert np.isin(look_up(CLASS_SAMPLE, generator, samples, absent, seed=0).audio, only_others).all()
+    with pytest.raises(UserError, match="--method template.*name a --classifier"):
+        look_up(TEMPLATE, generator, samples, scorer(clips, lambda audio: {}), seed=0)
