@@ -82,7 +82,7 @@ lint: setup ## check the code and its format with ruff
 	$(RUN) -m ruff format --check .
 
 test: lint ## lint, then the fast tests
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 test-slow: setup ## the slow tests: minutes each; some need a browser and say so where there is none
 	$(RUN) -m pytest -q -m slow -rs

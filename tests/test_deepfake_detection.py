@@ -52,16 +52,19 @@ def shared_networks():
 @pytest.fixture
 def few(monkeypatch, shared_networks):
     """Two features and one condition, networks loaded once, no t-SNE: runs of a second."""
+    whole = [(table, dict(table)) for table in (FEATURES, CONDITIONS)]
 
     def keep(condition="matched"):
         monkeypatch.setattr("deepfake_detection.Networks", shared_networks)
         monkeypatch.setattr("deepfake_detection.tsne", lambda x, seed: x[:, :2])
-        for name in set(FEATURES) - {SPECTROGRAMS, LATENTS}:
-            monkeypatch.delitem(FEATURES, name)
-        for name in set(CONDITIONS) - {condition}:
-            monkeypatch.delitem(CONDITIONS, name)
+        for table, names in ((FEATURES, {SPECTROGRAMS, LATENTS}), (CONDITIONS, {condition})):
+            for name in set(table) - names:
+                del table[name]
 
-    return keep
+    yield keep
+    for table, entries in whole:  # in their order, which the tables of other tests follow
+        table.clear()
+        table.update(entries)
 
 
 def part(folder, preset="aligned"):
