@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
 
     group = parser.add_argument_group("recovery")
     search = ("preset", "solver", "max_iter", "restarts", "objective", "clip_to_prior")
-    options.add_shared(group, *search, max_iter=400, objective=losses.DEFAULT)
+    options.add_shared(group, *search)
     hybrid = "most iterations from the encoder's answer, at least 1"
     group.add_argument("--hybrid_max_iter", type=options.positive_int, default=200, metavar="N", help=hybrid)
 

@@ -77,8 +77,8 @@ def parse_arguments() -> argparse.Namespace:
         "to tell a poor search from a target out of reach; 0 for none",
     )
     search = parser.add_argument_group("recovery")
-    options.add_shared(search, "preset", "method", "solver", "max_iter", "restarts", max_iter=400)
-    options.add_shared(search, "objective", "clip_to_prior", objective=losses.DEFAULT)
+    options.add_shared(search, "preset", "method", "solver", "max_iter", "restarts")
+    options.add_shared(search, "objective", "clip_to_prior")
     search.add_argument(
         "--hybrid_max_iter",
         type=options.positive_int,

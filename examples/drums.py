@@ -252,10 +252,12 @@ def main() -> None:
     started = time.monotonic()
     folder = output_folder(args.output, Path("results"), "drums")
     settings = {name: getattr(args, name) for name in ("n", "warm_steps", "steps", "batch_size", "seed")}
-    begun = folder / "options.json"
-    if begun.exists() and (before := read_json(begun)) != settings:
-        raise UserError(f"--output {folder}: was begun with {before}. Received: {settings}. Give the same, or another")
-    write_json(begun, settings)
+    options_file = folder / "options.json"
+    if options_file.exists() and (before := read_json(options_file)) != settings:
+        raise UserError(
+            f"--output {folder}: was started with {before}. Received: {settings}. Give the same, or another"
+        )
+    write_json(options_file, settings)
     write_sounds(folder / "sounds", args.n, args.seed, stream=0)
     write_sounds(folder / "fresh", FRESH, args.seed, stream=1)
     print(f"{args.n * len(KINDS)} sounds to train on, {FRESH * len(KINDS)} others: {folder}/sounds, {folder}/fresh")

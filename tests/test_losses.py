@@ -5,8 +5,8 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from utils.losses import DEFAULT, PUBLISHED, TERMS, Objective, Point, parse_objective
-from utils.options import UserError
+from utils.losses import PUBLISHED, TERMS, Objective, Point, parse_objective
+from utils.options import DEFAULT_OBJECTIVE, UserError
 
 RNG = np.random.default_rng(0)
 AUDIO = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)
@@ -76,7 +76,7 @@ def test_feature_terms_are_means_over_blocks_of_mean_errors(name, error):
 def test_an_objective_says_what_it_needs():
     assert parse_objective("waveform=1,feature=0.002").needs_features
     assert Objective({"feature_squared": 1.0}).needs_features
-    assert not parse_objective(DEFAULT).needs_features
+    assert not parse_objective(DEFAULT_OBJECTIVE).needs_features
     assert parse_objective("latent_prior=1,spectral=2").needs_audio and Objective({"feature": 1.0}).needs_audio
     assert not Objective({"latent": 1.0, "latent_prior": 1.0}).needs_audio
 
@@ -122,7 +122,7 @@ def test_an_objective_is_the_weighted_sum():
     assert parse_objective(str(objective)) == objective
 
 
-@pytest.mark.parametrize("text", [DEFAULT, PUBLISHED])
+@pytest.mark.parametrize("text", [DEFAULT_OBJECTIVE, PUBLISHED])
 def test_named_objectives_are_valid(text):
     assert str(parse_objective(text)) == text
 

@@ -113,7 +113,7 @@ def test_add_shared_refuses_what_it_does_not_know():
 )
 def test_explicit_flags_win_then_the_preset_then_the_default(chosen, explicit):
     spelled = {  # default value, another value, and how each is spelled
-        "max_iter": {True: (200, ["--max_iter=200"]), False: (9, ["--max_iter", "9"])},
+        "max_iter": {True: (400, ["--max_iter=400"]), False: (9, ["--max_iter", "9"])},
         "clip_to_prior": {True: (True, ["--clip_to_prior"]), False: (False, ["--no_clip_to_prior"])},
         "solver": {True: ("batched", ["--solver", "batched"]), False: ("scipy", ["--solver=scipy"])},
     }

@@ -186,4 +186,4 @@ def test_the_drums_are_learnt(repo_root, tmp_path):
     generator = load_generator(tmp_path / "drums.keras")
     assert (generator.sample_rate, generator.prior, generator.num_samples) == (22050, "normal", 8192)
     other = subprocess.run([*map(str, command), "--seed", "1"], cwd=repo_root, capture_output=True, text=True)
-    assert other.returncode == 2 and "was begun with" in other.stderr and "Traceback" not in other.stderr
+    assert other.returncode == 2 and "was started with" in other.stderr and "Traceback" not in other.stderr

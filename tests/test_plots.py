@@ -4,7 +4,7 @@ from threadpoolctl import threadpool_limits
 from utils.report.figures import save_figure, training_figure, tsne
 
 EPOCHS = [{"epoch": e, "latent": 1 / e, "val_latent": 1.5 / e, "val_right": e / 4, "odd": 7.0} for e in (1, 2, 3)]
-PANELS = {"z": ["latent"], "heard": ["right", "unheard"], "nothing": ["odd"]}
+PANELS = {"z": ["latent"], "classified": ["right", "unlogged"], "nothing": ["odd"]}
 
 
 def curves(figure):
@@ -17,11 +17,11 @@ def curves(figure):
 
 def test_curves_of_what_was_logged():
     drawn = curves(training_figure(EPOCHS, PANELS, {"z": (0.3, "floor")}))
-    assert list(drawn) == ["z", "heard"]
+    assert list(drawn) == ["z", "classified"]
     np.testing.assert_allclose(drawn["z"]["training"], [1, 1 / 2, 1 / 3])
     np.testing.assert_allclose(drawn["z"]["validation"], [1.5, 0.75, 0.5])
     assert set(drawn["z"]["floor"]) == {0.3}
-    np.testing.assert_allclose(drawn["heard"]["validation"], [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(drawn["classified"]["validation"], [0.25, 0.5, 0.75])
 
 
 def test_equal_figures_give_equal_files(tmp_path):

@@ -102,11 +102,11 @@ def test_json_round_trip(tmp_path_factory, value):
 
 
 def test_a_run_is_continued_with_the_options_it_began_with(tmp_path):
-    begun = {"data": Path("a"), "seed": np.int64(3), "shape": (1, 2), "epochs": 5, "encoder_sha256": None}
-    keep_options(tmp_path, begun)
+    options = {"data": Path("a"), "seed": np.int64(3), "shape": (1, 2), "epochs": 5, "encoder_sha256": None}
+    keep_options(tmp_path, options)
     written = read_json(tmp_path / "options.json")
     assert written["data"] == "a" and written["shape"] == [1, 2] and "commit" in written["environment"]
-    keep_options(tmp_path, begun | {"epochs": 9, "patience": None}, changeable=["epochs"])
+    keep_options(tmp_path, options | {"epochs": 9, "patience": None}, changeable=["epochs"])
     assert read_json(tmp_path / "options.json") == written
     for change, said in [
         ({"seed": 4}, "--seed: .* began with 3. Received: 4. Give the same, or another --output"),
@@ -115,7 +115,7 @@ def test_a_run_is_continued_with_the_options_it_began_with(tmp_path):
         ({"patience": 2}, "--patience: .* began with None. Received: 2"),
     ]:
         with pytest.raises(UserError, match=said):
-            keep_options(tmp_path, begun | change, positional=["data"])
+            keep_options(tmp_path, options | change, positional=["data"])
 
 
 def test_a_folder_of_something_else_is_no_run(tmp_path):

@@ -16,8 +16,6 @@ from utils.inversion.prior import PRIORS
 from utils.options import UserError
 
 PUBLISHED = "stft_real=1,waveform=1,feature=1"  # as in the paper's inversion script
-# On real speech the published terms alone are smallest near silence; mr_stft also finds own samples more often.
-DEFAULT = "stft_real=1,waveform=1,mr_stft=0.1"
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
 
 
