@@ -1,6 +1,9 @@
 """Train a WaveGAN generator on a folder of audio and export it in the original TF1 checkpoint format.
 
 Recipes:
+  autoencoder
+            an encoder and the generator together: real clips reconstructed, critics of log-spectrograms, latents found
+            again from samples, dG/dz even; batch 16, dim 32; labels help where there are any. For a CPU and hours.
   wgan_gp   the published one: waveform critic with phase shuffle, gradient penalty, five critic updates for each of the
             generator, batch 64. For a GPU and days.
 
@@ -24,6 +27,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import tensorflow as tf
 
+from models.autoencoder import AutoencoderTrainer, log_mel
 from models.gan_training import PRIOR, Batches
 from models.tf1 import write_tf1
 from models.wavegan import LENGTHS, Architecture, WaveGANGenerator
@@ -31,12 +35,20 @@ from models.wgan_gp import WassersteinTrainer
 from utils import options
 from utils.audio.datasets import Dataset, load_dataset
 from utils.audio.files import write_wav
+from utils.audio.principal_latents import class_code
 from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
+from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
 from utils.runs.batches import in_batches
 from utils.runs.training_run import Checkpoints, TrainingRun
 
-RECIPES = {"wgan_gp": {"batch_size": 64, "learning_rate": 1e-4, "steps": 200_000, "dim": 64}}
-TRAINERS = {"wgan_gp": WassersteinTrainer}
+RECIPES = {
+    "wgan_gp": {"batch_size": 64, "learning_rate": 1e-4, "steps": 200_000, "dim": 64},
+    "autoencoder": {"batch_size": 16, "learning_rate": 2e-4, "steps": 40_000, "dim": 32},
+}
+TRAINERS = {
+    "wgan_gp": lambda architecture, dataset, *options: WassersteinTrainer(architecture, *options),
+    "autoencoder": AutoencoderTrainer,
+}
 CHANGEABLE = ("input", "steps", "minutes", "output", "dry_run", "quiet", "evaluate_every", "save_minutes")
 EVALUATED, JACOBIANS, SHOWN = 500, 9, 20  # samples measured, latents at which dG/dz is taken, samples written
 
@@ -83,13 +95,17 @@ def main() -> int:
     if args.dry_run:
         return options.show_plan(args, f"would train on {args.input}, in {args.output or 'logs/NNNNN-wavegan-...'}")
     dataset = load_dataset(args.input, args.num_samples, args.num_channels, args.sample_rate, quiet=args.quiet)
+    held_out = None
+    if args.recipe == "autoencoder":
+        shape = args.num_samples, args.num_channels, args.sample_rate
+        held_out = load_dataset(args.input, *shape, "selection", quiet=args.quiet)
     architecture = Architecture(
         args.latent_dim, args.dim, num_samples=args.num_samples, num_channels=args.num_channels, upsample=args.upsample
     )
     name = f"wavegan-{args.recipe}-{args.input.resolve().name}"
     with TrainingRun(args.output, name, vars(args), changeable=CHANGEABLE, quiet=args.quiet) as run:
         batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed)
-        trainer = TRAINERS[args.recipe](architecture, args.seed, args.learning_rate, args.precision)
+        trainer = TRAINERS[args.recipe](architecture, dataset, args.seed, args.learning_rate, args.precision)
         checkpoints = Checkpoints(run.folder, trainer)
         weights = sum(int(np.prod(shape)) for shape in architecture.weight_shapes.values())
         resumed = f"; resumed at step {checkpoints.step}" if checkpoints.step else ""
@@ -107,7 +123,10 @@ def main() -> int:
             if run.evaluation_due:
                 exported = trainer.averaged_weights()
                 write_tf1(run.folder / "export", exported, architecture, run.done, sample_rate=args.sample_rate)
-                publish(run, *evaluate(exported, architecture, dataset), args.sample_rate)
+                facts, audio = evaluate(exported, architecture, dataset)
+                if held_out is not None:
+                    facts |= evaluate_encoder(run, trainer, exported, held_out)
+                publish(run, facts, audio, args.sample_rate)
         if run.finished:
             print(f"done; samples: python generate.py --generator {run.folder / 'export'} --n 10")
     return options.EXIT_OK
@@ -120,9 +139,58 @@ def evaluate(
     generator = WaveGANGenerator(architecture, weights)
     z = PRIOR.draw(np.random.default_rng(1), (EVALUATED, architecture.latent_dim)).astype(np.float32)
     audio = in_batches(tf.function(generator, autograph=False), z, 50)
-    real = dataset.to_float(np.linspace(0, len(dataset) - 1, min(EVALUATED, len(dataset))).astype(int))
-    spectra = [generator.singular_values(row) for row in z[:JACOBIANS]]
-    return level_statistics(audio, real) | jacobian_statistics(np.median(spectra, axis=0)), audio
+    real = some_clips(dataset)
+    facts = level_statistics(audio, real) | {
+        "fixed_share": fixed_waveform_share(audio),
+        "squared_cosine": mean_squared_cosine(audio),
+        "log_mel_variance": variance(log_mels(audio, dataset)) / variance(log_mels(real, dataset)),
+    }
+    num_classes = len(dataset.class_names)
+    if num_classes:
+        code = class_code(z, num_classes)
+        facts["fixed_share_in_class"] = within_class(fixed_waveform_share, audio, code)
+        facts["squared_cosine_in_class"] = within_class(mean_squared_cosine, audio, code)
+    spectra = np.median([generator.singular_values(row) for row in z[:JACOBIANS]], axis=0)
+    facts |= {"singular_1": spectra[0], "singular_10": spectra[min(9, len(spectra) - 1)], "singular_last": spectra[-1]}
+    return facts | jacobian_statistics(spectra), audio
+
+
+def evaluate_encoder(
+    run: TrainingRun, trainer: AutoencoderTrainer, weights: dict[str, np.ndarray], held_out: Dataset
+) -> dict[str, float]:
+    """How near one pass of the encoder comes: to z of own samples, and to clips that were not learned from.
+
+    z_mse: of own samples (0.333: z = 0). log_mel_l1: of held-out clips and their reconstructions. posterior_...: the
+    smallest and the largest eigenvalue of the covariance of their latents (1 / 3 under the prior).
+    """
+    generator = tf.function(WaveGANGenerator(trainer.generator.architecture, weights), autograph=False)
+    encode = tf.function(trainer.encode, autograph=False)
+    z = PRIOR.draw(np.random.default_rng(1), (EVALUATED, trainer.latent_dim)).astype(np.float32)
+    clips = some_clips(held_out)
+    found = in_batches(lambda rows: encode(generator(rows)), z, 50)
+    latents = in_batches(encode, clips, 50)
+    reconstructions = in_batches(generator, latents, 50)
+    with run.board("train"):
+        pairs = np.stack([clips, reconstructions], axis=1).reshape(-1, *clips.shape[1:])
+        tf.summary.audio("clip, reconstruction", pairs[:8], held_out.sample_rate, max_outputs=8)
+    eigenvalues = np.linalg.eigvalsh(np.cov(latents.T))
+    differences = log_mels(reconstructions, held_out) - log_mels(clips, held_out)
+    return {
+        "z_mse": float(np.mean(np.square(found - z))),
+        "val_log_mel_l1": 2 * float(np.mean(np.abs(differences))),
+        "val_posterior_smallest": eigenvalues[0],
+        "val_posterior_largest": eigenvalues[-1],
+    }
+
+
+def some_clips(dataset: Dataset) -> np.ndarray:
+    """500 clips, or all of fewer, float32 `[N, T, C]`."""
+    return dataset.to_float(np.linspace(0, len(dataset) - 1, min(EVALUATED, len(dataset))).astype(int))
+
+
+def log_mels(audio: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """`log_mel` of clips `[N, T, C]`."""
+    return in_batches(tf.function(lambda rows: log_mel(rows, dataset.sample_rate, 64), autograph=False), audio, 50)
 
 
 def publish(run: TrainingRun, facts: dict[str, float], audio: np.ndarray, sample_rate: int) -> None:

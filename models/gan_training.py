@@ -76,16 +76,17 @@ class Batches:
 
     def clips(self, number: int) -> np.ndarray:
         """Real clips, float32 `[B, T, C]` in [-1, 1]; every clip once before any twice."""
-        return self.dataset.to_float(self._indices(number))
+        return self.dataset.to_float(self.indices(number))
 
     def names(self, number: int) -> list[str]:
         """The files of `clips`."""
-        return [self.dataset.names[i] for i in self._indices(number)]
+        return [self.dataset.names[i] for i in self.indices(number)]
 
     def latents(self, number: int) -> np.ndarray:
         """Draws from the prior, float32 `[B, latent_dim]`."""
         rng = np.random.default_rng([self.seed, number])
         return PRIOR.draw(rng, (self.batch_size, self.latent_dim)).astype(np.float32)
 
-    def _indices(self, number: int) -> np.ndarray:
+    def indices(self, number: int) -> np.ndarray:
+        """Which clips of the dataset `clips` are, int `[B]`."""
         return batch_indices(len(self.dataset), self.batch_size, number, self.seed)

@@ -42,7 +42,7 @@ class Cheap(GeneratorTrainer):
 
 
 def test_trains_exports_and_resumes(run_main, sounds, tmp_path, monkeypatch):
-    monkeypatch.setitem(train_wavegan.TRAINERS, "wgan_gp", Cheap)
+    monkeypatch.setitem(train_wavegan.TRAINERS, "wgan_gp", lambda architecture, _, *given: Cheap(architecture, *given))
     monkeypatch.setattr(train_wavegan, "EVALUATED", 30)
     out = tmp_path / "run"
     done = run_main("train_wavegan.py", sounds, *TINY, "--steps", 3, "--output", out, "--seed", 5)

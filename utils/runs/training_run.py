@@ -195,9 +195,13 @@ class TrainingRun:
         return round(self._hours_before + (time.monotonic() - self._started) / 3600, 6)
 
     def mean_losses(self) -> dict[str, float]:
-        """Mean losses of the steps since the last call at an evaluation, whatever interrupted them."""
+        """Mean losses of the steps since the last call at an evaluation, whatever interrupted them.
+
+        A loss that not every step has is averaged over those that have it.
+        """
         counted, self._counted = self._counted, []
-        return {name: sum(row[name] for row in counted) / len(counted) for name in counted[-1]}
+        values = {name: [row[name] for row in counted if name in row] for row in counted for name in row}
+        return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
     def log(self, name: str, facts: Mapping[str, Any]) -> None:
         """Adds measures as of now to NAME.jsonl, and the numbers to TensorBoard, those called `val_...` side by side.

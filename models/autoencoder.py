@@ -1,0 +1,433 @@
+"""Recipe `autoencoder`: an encoder and a WaveGAN generator trained together, from random weights.
+
+Generator: real clips reconstructed (log-spectra, critics' activations); critics of reconstructions and of samples of
+the prior; the latent round trip E(G(z)) = z on those samples; samples unlike each other; dG/dz even. Encoder:
+reconstruction, the round trip, and a fixed latent for each real clip (`principal_latents`), which together look like
+the prior. No trained classifier takes part; labels, where there are any, go into the fixed latents and to the critics.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from models.critic import PatchCritic, augmentation, critic_image
+from models.gan_training import PRIOR, Batches, GeneratorTrainer, all_variables
+from models.wavegan import Architecture
+from utils.audio.datasets import Dataset
+from utils.audio.principal_latents import class_code, principal_latents
+from utils.spectrograms import magnitude, stft
+
+# Steps at which critics begin to learn, the generator begins to learn from them, and reconstruction reaches the encoder
+CRITICS_FROM, ADVERSARIAL_FROM, JOINT_FROM = 400, 500, 600
+CRITIC_EVERY, PENALTY_EVERY = 2, 8  # generator steps a critic update, critic updates a gradient penalty
+FRONT_ENDS = ((256, 128, (4, 4)), (512, 128, (4, 8)))  # of the critics, see `critic_image`
+CRITIC_LAYERS = ((64, 1), (96, 2), (128, 2), (128, 1))
+
+# Weights of the generator's losses, whose gradients at the waveform are first brought to norm 1 (EnCodec's balancer,
+# Defossez et al., 2022, section 3.4)
+WEIGHTS = {
+    "spectral": 1.0,
+    "level": 0.4,
+    "similarity": 0.5,
+    "round_trip": 0.8,
+    "adversarial": 1.0,
+    "features": 0.4,
+}
+CLASSIFICATION = 0.5  # of the critics' class loss, beside their score
+CERTAIN = 0.5  # difference between a code's two largest block sums, over their deviation, from which a class is certain
+EVENNESS = 0.5  # norm of the gradient of `participation_ratio` as a share of all others'
+AIMS = {"level": 0.5, "similarity": 0.01, "round_trip": 0.03, "participation": 30.0}  # beyond them a term fades
+EVENNESS_EVERY = 3  # steps
+SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents along so many directions
+R1 = 2.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
+LATENT_ERRORS = 20.0  # of the mean squared errors of z in the encoder's loss
+ENCODER_RECONSTRUCTION = 0.2  # norm of the reconstruction's gradient at z
+ENCODER_CLASS = 0.3
+POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
+AUDIO_NOISE = 3e-3  # deviation of noise on what the encoder hears
+NORM_DECAY = 0.99
+
+
+class AutoencoderTrainer(GeneratorTrainer):
+    """Generator, encoder and critics, and their updates.
+
+    Args:
+        architecture: of the generator.
+        dataset: real clips, with labels or without.
+        seed: of every initial weight.
+        learning_rate: of the generator; encoder and critics have one and a half of it.
+        precision: of the generator's convolutions.
+        ema: decay of the moving averages of the weights of generator and encoder.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        dataset: Dataset,
+        seed: int,
+        learning_rate: float = 2e-4,
+        precision: str = "float32",
+        ema: float = 0.998,
+    ):
+        keras.utils.set_random_seed(seed)
+        super().__init__(architecture, seed, learning_rate, (0.5, 0.99), precision, ema)
+        for name, value in linear_start(architecture, seed).items():
+            self.variables_by_name[name].assign(value)
+            self.averages[name].assign(value)
+        self.num_classes = len(dataset.class_names)
+        self.latent_dim = architecture.latent_dim
+        self.sample_rate = dataset.sample_rate
+        latents = principal_latents(
+            dataset.audio, dataset.labels, self.num_classes, self.latent_dim, dataset.sample_rate, seed
+        )
+        self.fixed_latents = tf.Variable(latents, trainable=False)
+        shape = (architecture.num_samples, architecture.num_channels)
+        self.encoder = make_encoder(*shape, self.latent_dim, dataset.sample_rate)
+        self.encoder_average = make_encoder(*shape, self.latent_dim, dataset.sample_rate)
+        self.encoder_average.set_weights(self.encoder.get_weights())
+        self.encoder_variables = all_trainable(self.encoder)
+        self.encoder_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="encoder_adam")
+        self.encoder_optimizer.build(self.encoder_variables)
+        self.critics = [PatchCritic(self.num_classes, CRITIC_LAYERS) for _ in FRONT_ENDS]
+        self._critics_on(tf.zeros([1, *shape]), tf.zeros([1], tf.int32))
+        self.critic_variables = [variable for critic in self.critics for variable in all_trainable(critic)]
+        self.critic_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="critic_adam")
+        self.critic_optimizer.build(self.critic_variables)
+        networks = (self.encoder, self.encoder_average, *self.critics)
+        self.network_state = [variable for network in networks for variable in all_variables(network)]
+        self.participation = tf.Variable(0.0, name="participation")  # of the last time that it was taken
+        self.norms = {name: tf.Variable(0.0, name=f"norm_{name}") for name in (*WEIGHTS, "reconstruction")}
+
+    def train_step(self, batches: Batches, step: int) -> dict[str, tf.Tensor]:
+        """One update of generator and encoder, and every second step of the critics; the losses."""
+        indices, z = batches.indices(step), batches.latents(step)
+        clips, codes = tf.constant(batches.clips(step)), np.zeros(len(z), np.int32)
+        if self.num_classes:
+            codes = class_code(z, self.num_classes)
+        labels = batches.dataset.labels[indices] if self.num_classes else np.zeros(len(indices), np.int32)
+        classes = tf.constant(np.concatenate([labels, codes]).astype(np.int32))
+        adversarial, joint = step >= ADVERSARIAL_FROM, step >= JOINT_FROM
+        seed, fixed = tf.constant([batches.seed, step]), tf.gather(self.fixed_latents, indices)
+        losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), adversarial, joint)
+        if step >= CRITICS_FROM and step % CRITIC_EVERY == 0:
+            penalized = step // CRITIC_EVERY % PENALTY_EVERY == 0
+            losses |= self.critic_step(seed, clips, audio, classes, penalized)
+        return losses
+
+    @staticmethod
+    def clips_of(batches: Batches, step: int) -> list[str]:
+        """The files that `train_step` takes."""
+        return batches.names(step)
+
+    def encode(self, audio: tf.Tensor) -> tf.Tensor:
+        """Audio float32 `[B, T, C]` to z float32 `[B, L]` by the moving average of the encoder's weights."""
+        return squash(self.encoder_average(audio, training=False))
+
+    @tf.function(autograph=False)
+    def generator_step(self, seed, clips, classes, fixed, z_prior, adversarial: bool, joint: bool):
+        """One update of generator and encoder.
+
+        Args:
+            seed: int32 `[2]`, all randomness of this step.
+            clips: float32 `[B, T, C]`, real.
+            classes: int32 `[2 B]`, of the clips and of what `z_prior` stands for.
+            fixed: float32 `[B, L]`, the clips' fixed latents.
+            z_prior: float32 `[B, L]`, draws from the prior.
+            adversarial: whether the critics take part.
+            joint: whether the clips' latents are the encoder's (with noise), and not the fixed ones.
+
+        Returns:
+            The losses, and the audio `[2 B, T, C]`: reconstructions, then samples of the prior.
+        """
+        posterior_seed, clip_seed, audio_seed, slope_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
+        augment, b = augmentation(seed), clips.shape[0]
+        with tf.GradientTape() as posterior:
+            u = self.encoder(clips + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, clip_seed), training=True)
+            noise = POSTERIOR_NOISE * tf.random.stateless_normal(u.shape, posterior_seed)
+            z_clips = squash(u + noise)
+            errors = {"fixed_latents": tf.reduce_mean(tf.square(squash(u) - fixed))}
+            encoder_loss = LATENT_ERRORS * errors["fixed_latents"]
+            if self.num_classes:
+                errors["class_code"] = _class_loss([self._code_logits(u)], classes[:b])
+                encoder_loss += ENCODER_CLASS * errors["class_code"]
+        with tf.GradientTape() as generation:
+            z = tf.concat([z_clips if joint else fixed, z_prior], 0)
+            generation.watch(z)
+            audio = self.generator(z)
+        if adversarial:
+            targets = self._critics_on(augment(clips), classes[:b])[2]
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(audio)
+            losses = {
+                "spectral": spectral_loss(audio[:b], clips, self.sample_rate),
+                "level": level_loss(audio, tf.concat([clips, clips], 0)),
+                "similarity": similarity(audio),
+            }
+            heard = audio[b:] + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, audio_seed)
+            losses["round_trip"] = tf.reduce_mean(tf.square(squash(self.encoder(heard, training=True)) - z_prior))
+            if adversarial:
+                scores, logits, activations = self._critics_on(augment(audio), classes)
+                errors["critics_class"] = _class_loss(logits, classes, self._certainty(z_prior, b))
+                losses["adversarial"] = CLASSIFICATION * errors["critics_class"] - _mean_score(scores)
+                losses["features"] = feature_loss([activation[:b] for activation in activations], targets)
+        upstream = tf.zeros_like(audio)
+        for name, loss in losses.items():
+            fade = tf.minimum(1.0, loss / AIMS[name]) if name in AIMS else 1.0
+            if name == "round_trip":
+                gradient, *round_trip = tape.gradient(loss, [audio, *self.encoder_variables])
+            else:
+                gradient = tape.gradient(loss, audio)
+            upstream += WEIGHTS[name] * fade * self._unit(name, gradient)
+        del tape
+        *gradients, at_z = generation.gradient(audio, [*self.generator_variables, z], output_gradients=upstream)
+        gradients = tf.cond(
+            seed[1] % EVENNESS_EVERY == 0,
+            lambda: self._with_evenness(gradients, slope_seed, z_prior),
+            lambda: gradients,
+        )
+        self.apply_to_generator(gradients)
+
+        if joint:
+            at_z = ENCODER_RECONSTRUCTION * self._unit("reconstruction", at_z[:b])
+        else:
+            at_z = tf.zeros_like(u)
+        gradients = posterior.gradient(
+            [z_clips, encoder_loss], self.encoder_variables, output_gradients=[at_z, tf.ones([])]
+        )
+        gradients = [g + LATENT_ERRORS * r for g, r in zip(gradients, round_trip, strict=True)]
+        self.encoder_optimizer.apply_gradients(zip(gradients, self.encoder_variables, strict=True))
+        self._average_encoder()
+        return losses | errors | {"participation": tf.identity(self.participation)}, audio
+
+    @tf.function(autograph=False)
+    def critic_step(self, seed, clips, audio, classes, penalized: bool) -> dict[str, tf.Tensor]:
+        """One update of the critics on `generator_step`'s clips, audio and classes; with R1 where `penalized`."""
+        augment, b = augmentation(seed), clips.shape[0]
+        real, fake = (self._images(augment(x)) for x in (clips, audio))
+        with tf.GradientTape() as tape:
+            with tf.GradientTape() as inner:
+                inner.watch(real)
+                images = [tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)]
+                scores, logits, _ = self._criticise(images, tf.concat([classes[:b], classes], axis=0), training=True)
+                total = tf.add_n([tf.reduce_sum(tf.reduce_mean(s[:b], axis=[1, 2])) for s in scores])
+            hinge = tf.add_n(
+                [tf.reduce_mean(tf.nn.relu(1 - s[:b])) + tf.reduce_mean(tf.nn.relu(1 + s[b:])) for s in scores]
+            ) / len(scores)
+            class_loss = _class_loss([x[:b] for x in logits], classes[:b])
+            loss = hinge + class_loss
+            if penalized:
+                slopes = inner.gradient(total, real)
+                squares = [tf.reduce_mean(tf.reduce_sum(tf.square(g), axis=[1, 2, 3])) for g in slopes]
+                loss += PENALTY_EVERY * R1 / 2 * tf.add_n(squares)
+        gradients = tape.gradient(loss, self.critic_variables)
+        self.critic_optimizer.apply_gradients(zip(gradients, self.critic_variables, strict=True))
+        return {"hinge": hinge, "critics_class_real": class_loss}
+
+    def _with_evenness(self, gradients, seed, z):
+        """The generator's gradients and that of -log `participation_ratio`, which is brought to its share."""
+        directions = tf.random.stateless_normal([SLOPE_LATENTS, SLOPE_DIRECTIONS, self.latent_dim], seed)
+        with tf.GradientTape() as tape:
+            ratio = participation_ratio(self.generator.jacobian_product(z[:SLOPE_LATENTS], directions)[1])
+            loss = -tf.math.log(ratio)
+        self.participation.assign(ratio)
+        even = tape.gradient(loss, self.generator_variables, unconnected_gradients="zero")
+        lacking = tf.clip_by_value(tf.math.log(AIMS["participation"]) + loss, 0.0, 1.0)
+        scale = EVENNESS * lacking * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(even) + 1e-12)
+        return [g + scale * e for g, e in zip(gradients, even, strict=True)]
+
+    def _unit(self, name, gradient):
+        """A gradient divided by the running mean of its norm."""
+        norm, running = tf.norm(gradient), self.norms[name]
+        running.assign(tf.where(running > 0, NORM_DECAY * running + (1 - NORM_DECAY) * norm, norm))
+        return gradient / (running + 1e-12)
+
+    def _average_encoder(self):
+        steps = tf.cast(self.encoder_optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.ema, steps / (steps + 10))
+        for average, variable in zip(all_variables(self.encoder_average), all_variables(self.encoder), strict=True):
+            if variable.dtype == tf.float32:
+                average.assign(decay * average + (1 - decay) * variable)
+
+    def _code_logits(self, u):
+        """The block sums that `class_code` compares, divided by their deviation: `[B, num_classes]`."""
+        width = self.latent_dim // self.num_classes
+        blocks = tf.reshape(u[:, : self.num_classes * width], [-1, self.num_classes, width])
+        return tf.reduce_sum(blocks, axis=2) / width**0.5
+
+    def _certainty(self, z_prior, b):
+        """How much a class is asked for, `[2 B]` in [0, 1]: less where a sample's code is close to another class's, so
+        that one class may turn into another gradually."""
+        if not self.num_classes:
+            return tf.ones([2 * b])
+        u = 2**0.5 * tf.math.erfinv(tf.clip_by_value(z_prior, -0.9999, 0.9999))
+        best = tf.math.top_k(self._code_logits(u), 2).values
+        return tf.concat([tf.ones([b]), tf.minimum(1.0, (best[:, 0] - best[:, 1]) / CERTAIN)], axis=0)
+
+    @staticmethod
+    def _images(audio):
+        return [critic_image(audio, *front_end) for front_end in FRONT_ENDS]
+
+    def _critics_on(self, audio, classes):
+        return self._criticise(self._images(audio), classes)
+
+    def _criticise(self, images, classes, training=False):
+        """Scores, class logits and activations, each a list over the critics (activations: over their layers too)."""
+        outputs = [c(i, classes, training=training) for c, i in zip(self.critics, images, strict=True)]
+        activations = [activation for _, _, layers_of in outputs for activation in layers_of]
+        return [score for score, _, _ in outputs], [logits for _, logits, _ in outputs], activations
+
+
+def squash(u: tf.Tensor) -> tf.Tensor:
+    """Standard normal to U(-1, 1), same shape."""
+    return tf.math.erf(u / 2**0.5)
+
+
+def make_encoder(num_samples: int, num_channels: int, latent_dim: int, sample_rate: int) -> keras.Model:
+    """Audio `[B, T, C]` to u `[B, latent_dim]`, of which `squash` makes z: convolutions on log-mel and on the waveform.
+
+    The first half hears what is said; the second sees phase, which magnitudes do not hold.
+    """
+    audio = keras.Input((num_samples, num_channels))
+    mel_bands = 64
+    x = layers.Lambda(
+        lambda a: log_mel(a, sample_rate, mel_bands), output_shape=(num_samples // 256, mel_bands, num_channels)
+    )(audio)
+    for channels, stride in ((32, 2), (64, 2), (96, 1), (128, 2)):
+        x = layers.Conv2D(channels, 3, stride, padding="same")(x)
+        x = layers.LeakyReLU(0.2)(layers.GroupNormalization(8)(x))
+    spectral = layers.Dense(256)(layers.Flatten()(x))
+    x = audio
+    for channels in (16, 32, 64, 128):
+        x = layers.LeakyReLU(0.2)(layers.Conv1D(channels, 25, 4, padding="same")(x))
+    phase = layers.Dense(256)(layers.Flatten()(layers.LayerNormalization()(x)))
+    h = layers.LeakyReLU(0.2)(layers.LayerNormalization()(layers.Concatenate()([spectral, phase])))
+    h = layers.LeakyReLU(0.2)(layers.Dense(512)(h))
+    return keras.Model(audio, layers.Dense(latent_dim)(h), name="encoder")
+
+
+def linear_start(architecture: Architecture, seed: int, level: float = 0.05) -> dict[str, np.ndarray]:
+    """Random weights with which a WaveGAN is a linear map of z ("looks linear", Balduzzi et al., 2017, section 4).
+
+    Channels come in pairs of opposite sign, so that ReLUs cancel: samples are centred at silence and alike in no way,
+    and dG/dz is even, where the usual start is nearly one waveform. Training breaks the pairs.
+
+    Args:
+        level: root mean square of the samples.
+
+    Returns:
+        TF1 name to float32 array.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in architecture.weight_shapes.items()}
+    half = architecture.first_channels // 2
+    dense = rng.normal(0, (1 / (PRIOR.variance * architecture.latent_dim)) ** 0.5, (architecture.latent_dim, 16, half))
+    dense = np.concatenate([dense, -dense], axis=2).reshape(architecture.latent_dim, -1)
+    weights["G/z_project/dense/kernel"] = dense.astype(np.float32)
+    last = len(architecture.upsamplings) - 1
+    for i, (name, layer) in enumerate(zip(architecture.layer_names, architecture.upsamplings, strict=True)):
+        ins, outs = layer.channels_in // 2, layer.channels_out if i == last else layer.channels_out // 2
+        taps = layer.kernel_len / layer.stride if layer.upsample == "zeros" else layer.kernel_len
+        deviation = (level if i == last else 1.0) / (taps * max(ins, 1)) ** 0.5
+        kernel = rng.normal(0, deviation, (layer.kernel_len, max(outs, 1), max(ins, 1)))
+        kernel = np.concatenate([kernel, -kernel], axis=2)
+        if i < last:
+            kernel = np.concatenate([kernel, -kernel], axis=1)
+        kernel = kernel[None] if layer.upsample == "zeros" else kernel.transpose(0, 2, 1)
+        full = weights[f"{name}/kernel"]
+        full[...] = kernel[tuple(slice(n) for n in full.shape)]
+    return weights
+
+
+def log_mel(audio: tf.Tensor, sample_rate: int, bands: int) -> tf.Tensor:
+    """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, bands, C]`, about unit variance."""
+    mel = tf.signal.linear_to_mel_weight_matrix(bands, 257, sample_rate, 60.0, 0.475 * sample_rate)
+    energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, 256)), mel)
+    return tf.math.log(energies + 1e-2) / 2 + 1
+
+
+def spectral_loss(audio: tf.Tensor, clips: tf.Tensor, sample_rate: int) -> tf.Tensor:
+    """L1 of log-spectrograms and log-mel, and of log-mel bands sorted in time; a scalar.
+
+    A plain L1 answers an uncertain moment with its median, which is quiet and smeared; sorted in time, each band must
+    still have its loud moments.
+
+    Args:
+        audio: float32 `[B, T, C]`, generated.
+        clips: float32 `[B, T, C]`, real.
+    """
+    losses = []
+    for frame_length in (256, 512):
+        a, b = (magnitude(stft(x, frame_length, 128)) for x in (audio, clips))
+        losses.append(tf.reduce_mean(tf.abs(tf.math.log(a + 1e-2) - tf.math.log(b + 1e-2))))
+    mel = tf.signal.linear_to_mel_weight_matrix(40, 257, sample_rate, 60.0, 0.475 * sample_rate)
+    a, b = (tf.math.log(tf.einsum("btfc,fm->bmct", x, mel) + 1e-2) for x in (a, b))
+    losses.append(tf.reduce_mean(tf.abs(a - b)))
+    losses.append(tf.reduce_mean(tf.abs(tf.sort(a, axis=-1) - tf.sort(b, axis=-1))))
+    return tf.add_n(losses)
+
+
+def feature_loss(activations: Sequence[tf.Tensor], targets: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Mean over layers of mean |activation - target| / mean |target| (Larsen et al., 2016): float32 scalar."""
+    distances = [
+        tf.reduce_mean(tf.abs(activation - target)) / (tf.reduce_mean(tf.abs(target)) + 1e-6)
+        for activation, target in zip(activations, targets, strict=True)
+    ]
+    return tf.add_n(distances) / len(distances)
+
+
+def level_loss(audio: tf.Tensor, clips: tf.Tensor) -> tf.Tensor:
+    """Distance between two batches' distributions of level, in nepers: mean |sorted - sorted| of log RMS.
+
+    Clips need not correspond. The one-dimensional Wasserstein distance of the two empirical distributions.
+    """
+    a, b = (tf.sort(0.5 * tf.math.log(tf.reduce_mean(tf.square(x), axis=[1, 2]) + 1e-7)) for x in (audio, clips))
+    return tf.reduce_mean(tf.abs(a - b))
+
+
+def similarity(audio: tf.Tensor) -> tf.Tensor:
+    """Mean squared cosine between the waveforms of different clips `[B, T, C]`; float32 scalar in [0, 1]."""
+    b = audio.shape[0]
+    rows = tf.reshape(audio, [b, -1])
+    rows = rows / (tf.norm(rows, axis=1, keepdims=True) + 1e-6)
+    cosines = tf.linalg.set_diag(tf.matmul(rows, rows, transpose_b=True), tf.zeros([b]))
+    return tf.reduce_sum(tf.square(cosines)) / (b * (b - 1))
+
+
+def participation_ratio(tangents: tf.Tensor) -> tf.Tensor:
+    """Estimate of (sum s^2)^2 / sum s^4 over the singular values s of dG/dz: how many directions matter.
+
+    With A = J^T J and u, v independent standard normal directions, E[u^T A u] = tr A and E[(u^T A v)^2] = tr A^2.
+
+    Args:
+        tangents: float32 `[B, K, T, C]`: dG/dz at B latents, along K standard normal directions each.
+
+    Returns:
+        float32 scalar, the latents' geometric mean; between 1 and the latent dimension but for the estimate's noise.
+    """
+    b, k = tangents.shape[:2]
+    rows = tf.reshape(tangents, [b, k, -1])
+    products = tf.matmul(rows, rows, transpose_b=True)
+    diagonal = tf.linalg.diag_part(products)
+    squares = tf.reduce_sum(tf.square(products), axis=[1, 2]) - tf.reduce_sum(tf.square(diagonal), axis=1)
+    ratios = tf.square(tf.reduce_mean(diagonal, axis=1)) / (squares / (k * (k - 1)) + 1e-12)
+    return tf.exp(tf.reduce_mean(tf.math.log(ratios)))
+
+
+def all_trainable(network: keras.Model) -> list[tf.Variable]:
+    """What an optimizer moves, as TensorFlow's variables."""
+    return [variable.value for variable in network.trainable_variables]
+
+
+def _mean_score(scores):
+    return tf.add_n([tf.reduce_mean(score) for score in scores]) / len(scores)
+
+
+def _class_loss(logits, classes, weights=None):
+    """Mean cross-entropy over the logits `[B, K]` of each critic and over the clips; 0 where there are no classes."""
+    if not logits[0].shape[1]:
+        return tf.constant(0.0)
+    losses = tf.add_n([tf.nn.sparse_softmax_cross_entropy_with_logits(classes, x) for x in logits]) / len(logits)
+    return tf.reduce_mean(losses if weights is None else losses * weights)

@@ -1,0 +1,132 @@
+"""The recipe `autoencoder`: what each loss measures, and that it learns, resumes and does without labels."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import autoencoder
+from models.autoencoder import (
+    AutoencoderTrainer,
+    level_loss,
+    linear_start,
+    participation_ratio,
+    similarity,
+    spectral_loss,
+)
+from models.gan_training import Batches
+from models.wavegan import Architecture, WaveGANGenerator
+from utils.audio.datasets import Dataset
+from utils.runs.training_run import Checkpoints
+
+TINY = Architecture(latent_dim=6, dim=2)
+LATENT_MEASURES = {"round_trip", "fixed_latents"}
+
+
+def dataset(class_names):
+    rng = np.random.default_rng(0)
+    time, labels = np.arange(16384) / 16000, np.arange(30) % 3
+    tones = [
+        np.sin(2 * np.pi * (300 + 400 * label + rng.uniform(0, 100)) * time + rng.uniform(0, 6)) for label in labels
+    ]
+    audio = (4000 * np.array(tones)[:, :, None]).astype(np.int16)
+    names = [f"{i}.wav" for i in range(30)]
+    if not class_names:
+        labels = np.full(30, -1)
+    return Dataset(audio, labels.astype(np.int32), names, names, class_names, 16000, "unlabelled", "train")
+
+
+@pytest.fixture(scope="module")
+def early():
+    """Critics, their losses and the joint training begin within the first steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autoencoder, "CRITICS_FROM", 0)
+        patch.setattr(autoencoder, "ADVERSARIAL_FROM", 1)
+        patch.setattr(autoencoder, "JOINT_FROM", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(early, tmp_path_factory):
+    """A trainer after four steps, its batches, losses and weights, and the folder of its checkpoint of step 2."""
+    folder, losses = tmp_path_factory.mktemp("run"), []
+    sounds = dataset(("a", "b", "c"))
+    batches = Batches(sounds, 6, 4, seed=3)
+    trainer = AutoencoderTrainer(TINY, sounds, seed=1)
+    for step in range(4):
+        losses.append({name: float(value) for name, value in trainer.train_step(batches, step).items()})
+        if step == 1:
+            Checkpoints(folder, trainer).save(2)
+    return trainer, batches, losses, [v.numpy() for v in trainer.variables], folder
+
+
+def test_every_loss_is_reported_and_finite(trained):
+    _, _, losses, _, _ = trained
+    always = {"spectral", "level", "similarity", "participation", "class_code"} | LATENT_MEASURES
+    assert set(losses[1]) == always | {"adversarial", "features", "critics_class"}
+    assert set(losses[2]) == set(losses[1]) | {"hinge", "critics_class_real"}
+    assert all(np.isfinite(list(row.values())).all() for row in losses)
+
+
+def test_resumes_exactly(trained):
+    trainer, batches, losses, after, folder = trained
+    for variable in (*trainer.variables, *trainer.network_state):  # nothing may be left of what the trainer was
+        variable.assign(tf.ones_like(variable))
+    assert Checkpoints(folder, trainer).step == 2
+    for step in (2, 3):
+        again = {name: float(value) for name, value in trainer.train_step(batches, step).items()}
+        assert again == losses[step]
+    for variable, value in zip(trainer.variables, after, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+@pytest.mark.slow
+def test_trains_without_labels(early):
+    sounds = dataset(())
+    trainer = AutoencoderTrainer(TINY, sounds, seed=1)
+    batches = Batches(sounds, 6, 4, seed=3)
+    losses = [trainer.train_step(batches, step) for step in range(3)]
+    assert "class_code" not in losses[-1] and all(np.isfinite(float(value)) for value in losses[-1].values())
+
+
+@pytest.mark.slow
+def test_learns_to_reconstruct_and_to_find_latents():
+    sounds = dataset(())
+    trainer = AutoencoderTrainer(TINY, sounds, seed=1, learning_rate=2e-3)
+    batches = Batches(sounds, 6, 8, seed=3)
+    losses = [{name: float(value) for name, value in trainer.train_step(batches, step).items()} for step in range(150)]
+    for name in ("spectral", "round_trip", "fixed_latents"):
+        first, last = (np.mean([row[name] for row in rows]) for rows in (losses[:5], losses[-20:]))
+        assert last < 0.7 * first, name
+
+
+@pytest.mark.parametrize("upsample", ["zeros", "nn"])
+def test_starts_linear_even_and_at_its_level(upsample):
+    architecture = Architecture(latent_dim=10, dim=8, upsample=upsample)
+    generator = WaveGANGenerator(architecture, linear_start(architecture, 0, level=0.01))
+    z = tf.random.stateless_uniform([20, 10], [0, 1], -1, 1)
+    audio = generator(z)
+    np.testing.assert_allclose(generator(-z), -audio, atol=1e-6)
+    np.testing.assert_allclose(generator((z[:10] + z[10:]) / 2), (audio[:10] + audio[10:]) / 2, atol=2e-4)
+    assert float(tf.sqrt(tf.reduce_mean(tf.square(audio)))) == pytest.approx(0.01, rel=0.65)
+    values = generator.singular_values(z[0].numpy())
+    assert values[-1] > 0.2 * values[0]
+
+
+def test_participation_ratio_of_a_known_jacobian():
+    scales = tf.constant([3.0, 2.0, 1.0, 1.0])
+    directions = tf.random.stateless_normal([1, 400, 4], [0, 1])
+    ratio = float(participation_ratio((directions * scales)[..., None]))
+    assert ratio == pytest.approx(15**2 / (81 + 16 + 1 + 1), rel=0.1)
+
+
+def test_similarity_of_one_waveform_and_of_opposites():
+    clip = tf.random.stateless_normal([1, 500, 1], [0, 1])
+    assert float(similarity(tf.concat([clip, -2 * clip, clip], 0))) == pytest.approx(1, abs=1e-4)
+    assert float(similarity(tf.reshape(tf.eye(3), [3, 3, 1]))) == 0
+
+
+def test_losses_of_equal_audio_are_zero_and_of_other_audio_are_not():
+    audio = 0.1 * tf.random.stateless_normal([2, 4096, 1], [0, 1])
+    assert float(spectral_loss(audio, audio, 16000)) == 0 and float(level_loss(audio, audio[::-1])) == 0
+    assert float(spectral_loss(0.5 * audio, audio, 16000)) > 0.5
+    assert float(level_loss(0.5 * audio, audio)) == pytest.approx(np.log(2), rel=1e-2)
