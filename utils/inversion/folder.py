@@ -59,7 +59,7 @@ def files_below(base: Path, files: Iterable[Path]) -> list[Source]:
 
 
 class RecoveryFolder:
-    """The results of a run, in memory and on disk; what an earlier sitting has done is read when this is made.
+    """The results of a run, in memory and on disk; what was done before an interruption is read when this is made.
 
     Args:
         folder: of the run.
@@ -100,7 +100,7 @@ class RecoveryFolder:
 
     def results(self) -> list[dict[str, Any]]:
         """The lines of results.jsonl, one a clip and method: what `write_page` of `utils.report.page` takes, and
-        `latents` (the npz), `sample_rate` (Hz); `seconds` is None where a sitting was killed before it was noted."""
+        `latents` (the npz), `sample_rate` (Hz); `seconds` is None where a run was killed before it was noted."""
         keys = [(source, method) for source in self.sources for method in self.methods]
         return [self._results[key] for key in keys if key in self._results]
 
