@@ -39,16 +39,15 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import keras
 import numpy as np
-import tensorflow as tf
 
 from models.encoder import Encoder
-from models.loading import Networks
+from models.loading import Networks, inference
 from utils import options
 from utils.audio.datasets import SPLITS, Dataset, load_dataset
 from utils.audio.files import ALIGNMENTS
 from utils.evaluation.detection import FOLDS, detect, summarise
 from utils.evaluation.detection_features import TAIL_SHARE, Extractor
-from utils.evaluation.names import CONDITIONS, LATENTS, SPECTROGRAMS
+from utils.evaluation.names import CONDITIONS, LATENTS, REAL, SPECTROGRAMS
 from utils.inversion.store import ResultStore, array_sha256
 from utils.options import LARGEST_SEED, UserError
 from utils.report import tables
@@ -157,17 +156,15 @@ def load_fakes(args: argparse.Namespace, networks: Networks) -> Dataset | None:
 def make_extractor(args: argparse.Namespace, networks: Networks, real: Dataset, fakes: Dataset | None) -> Extractor:
     encoder = networks.encoder
     if isinstance(encoder, Encoder):
-        encoder = encoder.with_precision(args.precision)
+        encoder = encoder.with_options(precision=args.precision)
     elif args.precision != "float32":
         note = f"--encoder {args.encoder}: not of train.py: it computes as saved, not in {args.precision}"
         print(f"warning: {note}", file=sys.stderr)
     keras.utils.set_random_seed(0)  # of the untrained encoder: the same weights in every run
     untrained = type(encoder).from_config(encoder.get_config())
-    audio = tf.TensorSpec([None, *networks.generator.clip_shape[:2]])
-    encode, encode_untrained = (
-        tf.function(lambda audio, model=model: model(audio, training=False), input_signature=[audio], autograph=False)
-        for model in (encoder, untrained)
-    )
+    shape = [None, *networks.generator.clip_shape[:2]]
+    # A detector does not know what a clip is: to encode each by its own domain's statistics would tell.
+    encode, encode_untrained = (inference(model, shape, REAL) for model in (encoder, untrained))
     numbers = {name: getattr(args, name) for name in ("n", "front_end", "batch_size")}
     return Extractor(networks.generator, encode, encode_untrained, real, fakes, **numbers)
 

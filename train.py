@@ -61,6 +61,7 @@ PRESETS = {
         "width": 64,
         "front_end": "stft_real",
         "clip_to_prior": False,
+        "domain_statistics": False,
         "alignment": "paper",
         "augment_real": False,
         "augment_synthetic": False,
@@ -98,6 +99,8 @@ def parse_options() -> argparse.Namespace:
     channels = "channels of the encoder's first stage; the paper's ResNet-18 has 64"
     add("--width", type=options.positive_int, default=32, metavar="N", help=channels)
     add("--front_end", choices=KINDS, default="log_magnitude", help="what the encoder sees of a clip")
+    apart = "moving statistics of batch normalisation for real and for synthetic clips each; the paper mixes them"
+    add("--domain_statistics", action=options.Switch, default=True, help=apart)
     first = "begin with the weights of this encoder, a .keras file or its folder, of the same --width and --front_end "
     add("--init_from", type=Path, metavar="FILE", help=first + "(default: random ones)")
 
@@ -221,6 +224,7 @@ def train(
                 front_end=args.front_end,
                 bounded=args.clip_to_prior,
                 alignment=args.alignment,
+                domain_statistics=args.domain_statistics,
                 precision=args.precision,
             )
         if classifier is not None and args.precision != classifier.options["precision"]:
@@ -236,7 +240,7 @@ def train(
     steps = dict(first_step=done, synthetic_steps=args.synthetic_steps)
     batches = encoder_batches(clips, generator, args.batch_size, seed=args.seed, **steps, **augment)
     batches = iter(distribute(strategy, batches, args.batch_size))
-    export = encoder.with_precision("float32")  # without its optimizer
+    export = encoder.with_options(precision="float32")  # without its optimizer
 
     def save(step: int) -> None:
         export.set_weights(encoder.get_weights())

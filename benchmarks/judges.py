@@ -19,6 +19,7 @@ from models.loading import Networks
 from utils import options
 from utils.audio.datasets import load_dataset
 from utils.evaluation.generator_statistics import judged_statistics
+from utils.evaluation.names import REAL
 from utils.options import UserError
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
@@ -43,7 +44,7 @@ def main() -> int:
         raise UserError(f"{args.input}: no digit labels; SC09 has zero/ ... nine/ or train/Zero_*.wav")
 
     real = clips.to_float()
-    z = in_batches(networks.encode, real, BATCH)
+    z = in_batches(lambda audio: networks.encode(audio, REAL), real, BATCH)
     sets = {
         "real": (real, clips.labels),
         "reconstructions": (in_batches(generator, z, BATCH), clips.labels),

@@ -19,6 +19,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from models.encoder import load_encoder
 from models.generator import load_generator
 from utils.audio.files import load_clip
+from utils.evaluation.names import REAL, SYNTHETIC
 from utils.report.figures import save_figure
 from utils.report.thumbnails import RANGE_DB, spectrogram_db
 
@@ -108,7 +109,9 @@ def main() -> None:
     )
     clip = load_clip(CLIP, generator.num_samples, generator.num_channels, generator.sample_rate).windows[0]
     sample = generator(generator.sample_prior(SEED, 1)).numpy()[0]
-    reconstructions = generator(encoder(np.stack([clip, sample]), training=False)).numpy()
+    clips = (clip, REAL), (sample, SYNTHETIC)
+    z = [encoder(audio[None], training=False, domain=domain)[0] for audio, domain in clips]
+    reconstructions = generator(np.stack(z)).numpy()
     save_figure(method_figure(clip, sample, reconstructions), HERE / "method.png", suffixes=(".png",))
 
 

@@ -7,17 +7,20 @@ import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import existing_file, load_keras
-from models.resnet import Spectrogram, resnet18
+from models.resnet import BatchNormalization, Spectrogram, resnet18
+from utils.evaluation.names import REAL, SYNTHETIC
 from utils.options import UserError
 
 FILE_NAME = "encoder.keras"
+DOMAINS = (REAL, SYNTHETIC)
 
 
 @keras.saving.register_keras_serializable("audio_gan_inversion")
 class Encoder(keras.Model):
     """Audio float32 `[B, num_samples, num_channels]` in [-1, 1] -> z float32 `[B, latent_dim]`.
 
-    A spectrogram, ResNet-18 and one dense layer. The `.keras` file holds every option.
+    A spectrogram, ResNet-18 and one dense layer. The `.keras` file holds every option. Real clips and samples of a
+    generator are two domains, whose activations differ in mean and variance; who calls says which one the clips are of.
 
     Args:
         latent_dim: size of z.
@@ -29,6 +32,8 @@ class Encoder(keras.Model):
         sample_rate: in Hz.
         alignment: the name in `utils.audio.files.ALIGNMENTS` with which its training clips were read.
         generator: fingerprint of the generator that it inverts.
+        domain_statistics: batch normalisation keeps the moving statistics of the two domains apart. If not, as in the
+            paper and in files written before there was a choice, both domains are normalised by the mixed ones.
         precision: "float32" or "mixed_bfloat16"; z is float32 in either.
     """
 
@@ -44,6 +49,7 @@ class Encoder(keras.Model):
         sample_rate: int = 16000,
         alignment: str = "aligned",
         generator: str = "",
+        domain_statistics: bool = False,
         precision: str = "float32",
         **kwargs,
     ):
@@ -58,6 +64,7 @@ class Encoder(keras.Model):
             "sample_rate": sample_rate,
             "alignment": alignment,
             "generator": generator,
+            "domain_statistics": domain_statistics,
             "precision": precision,
         }
         self.latent_dim = latent_dim
@@ -68,16 +75,17 @@ class Encoder(keras.Model):
         try:
             audio = keras.Input((num_samples, num_channels), name="audio", dtype="float32")
             image = Spectrogram(front_end, stack=front_end == "stft_real", name="spectrogram")(audio)
-            pooled = resnet18(image, width)["pooled"]
+            pooled = resnet18(image, width, DOMAINS if domain_statistics else ())["pooled"]
             activation = "tanh" if bounded else "linear"
             z = layers.Dense(latent_dim, activation, name="latent", dtype="float32")(pooled)
             self.network = keras.Model(audio, z, name="resnet18")
+            self.network._register_call_context_args("domain")  # and passes it on to its layers
         finally:
             keras.config.set_dtype_policy(default_policy)
         self.built = True
 
-    def call(self, audio: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        return self.network(audio, training=training)
+    def call(self, audio: tf.Tensor, training: bool | None = None, domain: str = REAL) -> tf.Tensor:
+        return self.network(audio, training=training, domain=domain)
 
     def get_config(self) -> dict:
         return {"name": self.name, **self.options}
@@ -89,10 +97,21 @@ class Encoder(keras.Model):
             config["bounded"] = config.pop("box")
         return cls(**config)
 
-    def with_precision(self, precision: str) -> "Encoder":
-        """The same network and weights, uncompiled, in another precision."""
-        copy = Encoder(**{**self.options, "precision": precision})
-        copy.set_weights(self.get_weights())
+    @property
+    def normalizations(self) -> list[BatchNormalization]:
+        """Its layers of batch normalisation."""
+        return [layer for layer in self.network.layers if isinstance(layer, BatchNormalization)]
+
+    def with_options(self, **options) -> "Encoder":
+        """The same weights, uncompiled, with another `precision` or `domain_statistics`; statistics that were mixed
+        become those of either domain, and of two domains the first one's remain."""
+        copy = Encoder(**{**self.options, **options})
+        for ours, theirs in zip(copy.network.layers, self.network.layers, strict=True):
+            weights = theirs.get_weights()
+            if isinstance(ours, BatchNormalization):
+                gamma_and_beta, statistics = weights[:2], weights[2:]
+                weights = gamma_and_beta + (2 * statistics)[: len(ours.weights) - 2]
+            ours.set_weights(weights)
         return copy
 
 
@@ -118,7 +137,7 @@ def load_encoder(path: str | Path) -> keras.Model:
 
     Returns:
         Audio float32 `[B, T, C]` in [-1, 1] -> z `[B, latent_dim]`; an `Encoder` if `train.py` wrote it.
-        Uncompiled. Call it with `training=False`.
+        Uncompiled. Call it with `training=False`, an `Encoder` with the `domain` of its clips, too.
 
     Raises:
         UserError: no such file, or a damaged one.
@@ -139,4 +158,5 @@ def load_initial_weights(encoder: Encoder, path: str | Path, *, flag: str) -> No
         theirs, ours = given.options[option], encoder.options[option]
         if theirs != ours:
             raise UserError(f"{flag} {path}: must have {option} {ours}. Received: {theirs}")
+    given = given.with_options(domain_statistics=encoder.options["domain_statistics"])
     encoder.set_weights(given.get_weights())

@@ -19,6 +19,7 @@ from models.encoder import Encoder, load_initial_weights
 from models.generator import Generator
 from utils.audio.augment import augment
 from utils.audio.datasets import Dataset, training_batches
+from utils.evaluation.names import REAL, SYNTHETIC
 from utils.inversion.prior import PRIORS
 from utils.losses import Objective, Point
 
@@ -208,7 +209,7 @@ class EncoderTrainer(keras.Model):
         super().__init__(name="encoder_trainer")
         self.encoder = encoder
         self.generator = generator
-        self.objectives = {"real": weights.real, "synthetic": weights.synthetic}
+        self.objectives = {REAL: weights.real, SYNTHETIC: weights.synthetic}
         # As a function, so that Keras does not take the classifier for a part of what is trained.
         self._features = functools.partial(block_features, classifier)
         self.built = True
@@ -229,15 +230,15 @@ class EncoderTrainer(keras.Model):
     def train_step(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One update on real clips, then one on each of S batches of synthetic clips."""
         report = {}
-        if self.objectives["real"].weights:
-            report |= self._update("real", batch["audio"], batch["audio"], None)
+        if self.objectives[REAL].weights:
+            report |= self._update(REAL, batch["audio"], batch["audio"], None)
         updates = []
         for i in range(batch["z"].shape[1]):
             z = batch["z"][:, i]
             target = inputs = self.generator(z)
             if "noise" in batch:
                 inputs = degrade(target, batch["noise"][:, i], batch["snr_db"][:, i], batch["tail"][:, i])
-            updates.append(self._update("synthetic", inputs, target, z))
+            updates.append(self._update(SYNTHETIC, inputs, target, z))
         for name in updates[0]:
             report[name] = tf.add_n([update[name] for update in updates]) / len(updates)
         if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -246,10 +247,10 @@ class EncoderTrainer(keras.Model):
         return report
 
     def _update(self, kind: str, inputs: tf.Tensor, target: tf.Tensor, z: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """One optimizer step: encode `inputs`, compare with `target` and z."""
+        """One optimizer step: encode `inputs`, of the domain `kind`, compare with `target` and z."""
         objective, variables = self.objectives[kind], self.encoder.trainable_variables
         with tf.GradientTape() as tape:
-            encoded = self.encoder(inputs, training=True)
+            encoded = self.encoder(inputs, training=True, domain=kind)
             terms = objective.terms(self._point(objective, encoded, target, z))
             terms = {name: tf.reduce_mean(value) for name, value in terms.items()}
             loss = objective.sum(terms)
@@ -276,9 +277,9 @@ class EncoderTrainer(keras.Model):
         return Point(audio, target, encoded, self.generator.prior, *features, true_z)
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def reconstruct(self, audio: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+    def reconstruct(self, audio: tf.Tensor, domain: str) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """The encoder's z, the generator's samples there, and the terms of real clips, float32 `[B]` each."""
-        objective, z = self.objectives["real"], self.encoder(audio, training=False)
+        objective, z = self.objectives[REAL], self.encoder(audio, training=False, domain=domain)
         samples = self.generator(z)
         return z, samples, _logged(objective.terms(self._point(objective, z, audio, None, samples)))
 

@@ -10,18 +10,19 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from models.classifier import Classifier
+from models.encoder import DOMAINS
 from models.encoder_training import EncoderTrainer
 from models.generator import Generator
 from utils import metrics
 from utils.audio.datasets import Dataset
 from utils.audio.files import write_wav
+from utils.evaluation.names import REAL, SYNTHETIC
 from utils.inversion.prior import PRIORS
 from utils.report.figures import training_figure
 from utils.report.thumbnails import spectrogram_db, spectrogram_png
 from utils.runs.batches import in_batches
 from utils.runs.training_run import TrainingRun
 
-KINDS = ("real", "synthetic")
 SHOWN_CLIPS = 2  # of either kind, in pictures and as audio
 LATENT_PANEL = "z of samples: squared error"
 PANELS = {
@@ -74,7 +75,7 @@ class Validation:
         self.labels = dataset.labels[chosen] if dataset.class_names else None
         self.z = generator.sample_prior(seed, count)
         samples = in_batches(generator, self.z, batch_size)
-        self.clips = {"real": dataset.to_float(chosen), "synthetic": samples}
+        self.clips = {REAL: dataset.to_float(chosen), SYNTHETIC: samples}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -84,9 +85,11 @@ class Validation:
     def measure(self, trainer: EncoderTrainer) -> dict[str, Measures]:
         """Of the real and of the synthetic clips. Without labels no right answers are counted on real clips."""
         judges = self.judges if self.labels is not None else {}
-        real = measure(trainer, self.clips["real"], labels=self.labels, judges=judges, batch_size=self.batch_size)
-        synthetic = measure(trainer, self.clips["synthetic"], z=self.z, judges=self.judges, batch_size=self.batch_size)
-        return {"real": real, "synthetic": synthetic}
+        facts = {REAL: {"labels": self.labels, "judges": judges}, SYNTHETIC: {"z": self.z, "judges": self.judges}}
+        return {
+            kind: measure(trainer, clips, kind, batch_size=self.batch_size, **facts[kind])
+            for kind, clips in self.clips.items()
+        }
 
     def log(self, run: TrainingRun, trainer: EncoderTrainer, epoch: int) -> dict[str, float]:
         """Measures, logs and shows an epoch: its mean losses, and the measures as `val_KIND_NAME`."""
@@ -125,6 +128,7 @@ def side_by_side(original: np.ndarray, reconstruction: np.ndarray) -> np.ndarray
 def measure(
     trainer: EncoderTrainer,
     audio: np.ndarray,
+    domain: str,
     *,
     z: np.ndarray | None = None,
     labels: np.ndarray | None = None,
@@ -136,6 +140,7 @@ def measure(
     Args:
         trainer: holds the encoder.
         audio: float32 `[N, T, C]` in [-1, 1].
+        domain: of these clips, one of `models.encoder.DOMAINS`.
         z: float32 `[N, latent_dim]`, of the generator's own samples.
         labels: int `[N]`, classes, of clips that have them. Where there are none, a judge's answer on the clip
             itself stands for them.
@@ -147,7 +152,9 @@ def measure(
         (`utils.metrics`); "latent", the mean squared error of z, where z is given; the share of right answers under
         each judge's name.
     """
-    encoded, reconstructions, terms = in_batches(lambda x: trainer.reconstruct(tf.constant(x)), audio, batch_size)
+    encoded, reconstructions, terms = in_batches(
+        lambda x: trainer.reconstruct(tf.constant(x), domain), audio, batch_size
+    )
     numbers = {name: values.mean() for name, values in terms.items()}
     pairs = list(zip(audio, reconstructions, strict=True))
     numbers["waveform_mse"] = np.mean([metrics.waveform_mse(*pair) for pair in pairs])
@@ -188,7 +195,7 @@ def accuracies(logs: Mapping[str, float], kind: str) -> list[str]:
 
 def losses_figure(epochs: Sequence[Mapping[str, Any]], prior: str) -> Figure:
     """Curves of a training's epochs, and the error of always answering z = 0 under the generator's prior."""
-    by_judges = [f"{kind}_{name}" for kind in KINDS for name in accuracies(epochs[-1], kind) if name != "accuracy"]
+    by_judges = [f"{kind}_{name}" for kind in DOMAINS for name in accuracies(epochs[-1], kind) if name != "accuracy"]
     return training_figure(
         epochs, PANELS | {JUDGES_PANEL: by_judges}, {LATENT_PANEL: (PRIORS[prior].variance, "always answering 0")}
     )

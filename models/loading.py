@@ -20,7 +20,7 @@ from models.classifier import (
     load_classifier,
     middle_block_features,
 )
-from models.encoder import Encoder, find_encoder, load_encoder
+from models.encoder import DOMAINS, Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils.inversion.invert import Inverter, Recovery, from_encoder
 from utils.losses import Objective
@@ -94,11 +94,12 @@ class Networks:
         return model
 
     @cached_property
-    def encode(self) -> Callable[[np.ndarray], tf.Tensor]:
-        """The encoder in inference mode, traced once: audio float32 `[B, T, C]` to z `[B, latent_dim]`."""
-        model = self.encoder
-        audio = tf.TensorSpec([None, self.generator.num_samples, self.generator.num_channels], tf.float32)
-        return tf.function(lambda audio: model(audio, training=False), input_signature=[audio], autograph=False)
+    def encode(self) -> Callable[[np.ndarray, str], tf.Tensor]:
+        """The encoder in inference mode, traced once a domain: audio float32 `[B, T, C]` and the name in
+        `models.encoder.DOMAINS` of what the clips are, to z `[B, latent_dim]`."""
+        shape = [None, self.generator.num_samples, self.generator.num_channels]
+        by_domain = {domain: inference(self.encoder, shape, domain) for domain in DOMAINS}
+        return lambda audio, domain: by_domain[domain](audio)
 
     @cached_property
     def classifiers(self) -> dict[str, Classifier]:
@@ -192,6 +193,17 @@ def check_fit(flag: str, network: Encoder | Classifier, generator: Generator, al
         for name, ours in used_with.items()
         if ours and trained_with.get(name) and trained_with[name] != ours
     ]
+
+
+def inference(encoder: keras.Model, shape: list[int | None], domain: str) -> Callable[[np.ndarray], tf.Tensor]:
+    """An encoder's answers to audio of a shape `[B, T, C]`, traced once; only an `Encoder` asks for the domain."""
+    options = {"domain": domain} if isinstance(encoder, Encoder) else {}
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
+    def encode(audio):
+        return encoder(audio, training=False, **options)
+
+    return encode
 
 
 def _classification(model: Classifier) -> Callable[[np.ndarray], Predictions]:

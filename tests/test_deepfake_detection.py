@@ -197,6 +197,23 @@ def test_the_papers_preset(home, few, run_main, monkeypatch):
         assert {name: cell[name] for name in ("accuracy", "auc", "eer")} == pytest.approx(measure(held_out))
 
 
+def test_every_clip_is_encoded_by_the_same_statistics(home, few, run_main, monkeypatch):
+    """Those of real clips: chosen by what a clip is, they would tell it."""
+    few()
+    keras.utils.set_random_seed(0)
+    encoder = Encoder(latent_dim=6, width=2, num_samples=1024, sample_rate=8000, domain_statistics=True)
+    encoder(np.random.default_rng(0).uniform(-0.1, 0.1, (4, 1024, 1)), training=True, domain="synthetic")
+    encoder.save(home / "apart.keras")
+    seen = []
+    encode = detection_features.Extractor._encode
+    monkeypatch.setattr(detection_features.Extractor, "_encode", lambda *args: seen.append(encode(*args)) or seen[-1])
+    done = run_main("deepfake_detection.py", *arguments(home, home / "apart", "encoder", home / "apart.keras"))
+    assert done.returncode == 0, done.stderr
+    for clips in seen:
+        np.testing.assert_allclose(clips.z, encoder(clips.audio, training=False, domain="real"), atol=1e-5)
+        assert not np.allclose(clips.z, encoder(clips.audio, training=False, domain="synthetic"), atol=1e-3)
+
+
 def test_both_presets_share_a_table(home, first, few, run_main):
     folder = home / "both"
     shutil.copytree(first, folder)

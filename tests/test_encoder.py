@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from models.encoder import Encoder, load_encoder
+from models.encoder import DOMAINS, Encoder, load_encoder
+from utils.evaluation.names import REAL, SYNTHETIC
 from utils.options import UserError
 
 TINY = {"latent_dim": 5, "width": 4, "num_samples": 2048, "num_channels": 2, "sample_rate": 8000}
@@ -56,11 +58,63 @@ def test_the_file_holds_everything(encoder, clips, tmp_path, as_folder):
 def test_other_precision_same_weights(clips):
     # The untrained output lies near 0; in bfloat16 eight bits of it must remain.
     exact = Encoder(**TINY)
-    half = exact.with_precision("mixed_bfloat16")
+    half = exact.with_options(precision="mixed_bfloat16")
     found, expected = half(clips, training=False), exact(clips, training=False)
     assert found.dtype == "float32" and not np.array_equal(found, expected)
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
-    np.testing.assert_array_equal(half.with_precision("float32")(clips, training=False), expected)
+    np.testing.assert_array_equal(half.with_options(precision="float32")(clips, training=False), expected)
+
+
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_each_domain_has_its_own_moving_statistics(clips, tmp_path, synchronized):
+    keras.utils.set_random_seed(0)
+    encoder = Encoder(**TINY, domain_statistics=True)
+    for layer in encoder.normalizations:
+        layer.synchronized = synchronized
+
+    def statistics(domain):
+        return [[variable.numpy() for variable in layer.moving_statistics(domain)] for layer in encoder.normalizations]
+
+    before = {domain: statistics(domain) for domain in DOMAINS}
+    encoder(clips, training=True, domain=SYNTHETIC)
+    tf.nest.map_structure(np.testing.assert_array_equal, statistics(REAL), before[REAL])
+    for old, new in zip(before[SYNTHETIC], statistics(SYNTHETIC), strict=True):
+        assert all(not np.array_equal(*pair) for pair in zip(old, new, strict=True))
+    encoder(0.1 * clips, training=True, domain=REAL)
+    for layer in encoder.normalizations:
+        layer.synchronized = False
+
+    encoder.save(tmp_path / "encoder.keras")
+    read = load_encoder(tmp_path)
+    answers = {domain: read(clips, training=False, domain=domain).numpy() for domain in DOMAINS}
+    assert not np.allclose(answers[REAL], answers[SYNTHETIC])
+    np.testing.assert_array_equal(read(clips, training=False), answers[REAL])
+    for domain in DOMAINS:  # as a network of one set of statistics, these, answers
+        plain = Encoder(**TINY)
+        for ours, theirs in zip(plain.network.layers, read.network.layers, strict=True):
+            ours.set_weights(theirs.get_weights()[: len(ours.weights)])
+        for ours, theirs in zip(plain.normalizations, read.normalizations, strict=True):
+            for variable, value in zip(ours.moving_statistics(), theirs.moving_statistics(domain), strict=True):
+                variable.assign(value)
+        np.testing.assert_allclose(plain(clips, training=False), answers[domain], atol=1e-6)
+    with pytest.raises(ValueError, match="domain must be one of real, synthetic. Received: 'birds'"):
+        read(clips, training=False, domain="birds")
+
+
+def test_mixed_statistics_serve_either_domain(encoder, clips):
+    """As in files that were written before domains were told apart: their options do not name the choice."""
+    config = encoder.get_config()
+    assert config.pop("domain_statistics") is False
+    old = Encoder.from_config(config)
+    old.set_weights(encoder.get_weights())
+    expected = encoder(clips, training=False)
+    apart = old.with_options(domain_statistics=True)
+    for domain in DOMAINS:
+        for network in (old, apart):
+            np.testing.assert_array_equal(network(clips, training=False, domain=domain), expected)
+    apart(clips, training=True, domain=SYNTHETIC)
+    mixed_again = apart.with_options(domain_statistics=False)
+    np.testing.assert_array_equal(mixed_again(clips, training=False), expected)
 
 
 def test_what_is_no_encoder_is_refused_in_one_line(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from models.classifier import Classifier
+from models.encoder import Encoder
 from models.generator import load_generator
 from tests.tiny import Tiny
 from utils.audio.files import Identity
@@ -124,6 +125,22 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
         assert [row["source"] for row in csv.DictReader(file)] == [r["source"] for r in results]
     assert "on your files to" in (output / "log.txt").read_text()
     assert read_json(output / "options.json")["max_iter"] == 60
+
+
+def test_files_are_encoded_as_real_clips_and_own_samples_as_synthetic(run, tmp_path, clips):
+    keras.utils.set_random_seed(0)
+    encoder = Encoder(latent_dim=6, width=2, num_samples=1024, sample_rate=8000, domain_statistics=True)
+    encoder(np.random.default_rng(0).uniform(-0.1, 0.1, (4, 1024, 1)), training=True, domain="synthetic")
+    encoder.save(tmp_path / "encoder.keras")
+    args = (clips, *TINY, *SIMPLE, "--method", "encoder", "--encoder", tmp_path / "encoder.keras", "--own_samples", 2)
+    assert run(*args, "--output", tmp_path / "out").returncode == 0
+    domains = {"own sample": "synthetic", "file": "real"}
+    for result in read_jsonl(tmp_path / "out" / "results.jsonl"):
+        original, _ = soundfile.read(tmp_path / "out" / result["original"], dtype="float32", always_2d=True)
+        expected = {domain: encoder(original[None], training=False, domain=domain) for domain in domains.values()}
+        assert not np.allclose(expected["real"], expected["synthetic"], atol=1e-3)
+        z = load_latents(tmp_path / "out" / result["latents"]).z
+        np.testing.assert_allclose(z, expected[domains[result["kind"]]], atol=1e-5)
 
 
 def test_long_files_are_inverted_window_by_window_and_joined(run, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from wavegan_checkpoints import build
 
 from models.classifier import Classifier, classifier_features
-from models.encoder import Encoder
+from models.encoder import DOMAINS, Encoder
 from models.loading import Networks, check_fit
 from utils.inversion.invert import from_prior
 from utils.losses import parse_objective
@@ -82,13 +82,31 @@ def test_networks_of_other_clips_or_latents_are_refused():
 def test_any_keras_model_may_encode_if_its_answers_fit(files, tmp_path):
     networks = Networks(TINY, encoder=files / "own.keras")
     audio = np.random.default_rng(0).normal(0, 0.1, (3, 1024, 1)).astype(np.float32)
-    np.testing.assert_allclose(networks.encode(audio), networks.encoder(audio), atol=1e-6)
+    for domain in DOMAINS:
+        np.testing.assert_allclose(networks.encode(audio, domain), networks.encoder(audio), atol=1e-6)
     with pytest.raises(UserError, match=r"--encoder: must give latents \[B, 16\]|--encoder: does not take"):
         Networks("examples/drums.keras", encoder=files / "own.keras").encode  # noqa: B018
     layers = [keras.Input([1024, 1]), keras.layers.Flatten(), keras.layers.Dense(7)]
     keras.Sequential(layers).save(tmp_path / "wide.keras")
     with pytest.raises(UserError, match=r"--encoder: must give latents \[B, 6\]"):
         Networks(TINY, encoder=tmp_path / "wide.keras").encode  # noqa: B018
+
+
+def test_clips_are_encoded_by_the_statistics_of_their_domain(tmp_path):
+    keras.utils.set_random_seed(0)
+    model, audio = encoder(domain_statistics=True), np.random.default_rng(0).normal(0, 0.1, (4, 1024, 1))
+    for domain, gain in (("real", 1), ("synthetic", 3)):
+        model(gain * audio, training=True, domain=domain)
+    model.save(tmp_path / "encoder.keras")
+    networks = Networks(TINY, encoder=tmp_path)
+    answers = {domain: networks.encode(audio.astype(np.float32), domain).numpy() for domain in DOMAINS}
+    assert not np.allclose(*answers.values())
+    recovery = networks.recovery(
+        networks.inverter(parse_objective("waveform=1")), max_iter=1, hybrid_max_iter=1, restarts=1, seed=0
+    )
+    for domain, z in answers.items():
+        found = recovery("encoder", audio.astype(np.float32), list("abcd"), domain)
+        np.testing.assert_allclose(found.z, z, atol=1e-6)
 
 
 def test_classifiers_answer_in_batches(files):

@@ -153,6 +153,16 @@ class Counted(Tiny):
         return super().__call__(z)
 
 
+class Told(keras.Sequential):
+    """A network that is told the domain of its clips, as an `Encoder` is."""
+
+    domains: tuple = ()
+
+    def call(self, inputs, training=None, domain=None):
+        self.domains += (domain,)
+        return super().call(inputs, training=training)
+
+
 @pytest.fixture
 def small(place):
     """A function from loss weights to a trainer of a small encoder with batch normalisation, its rate 0."""
@@ -161,7 +171,7 @@ def small(place):
         keras.utils.set_random_seed(1)
         network = [keras.layers.AveragePooling1D(8), keras.layers.Flatten(), keras.layers.Dense(16)]
         network += [keras.layers.BatchNormalization(), keras.layers.Dense(6)]
-        encoder = keras.Sequential([keras.Input((1024, 1)), *network])
+        encoder = Told([keras.Input((1024, 1)), *network])
         classifier = keras.saving.load_model(place / "classifier.keras", compile=False)
         trainer = EncoderTrainer(encoder, Counted(), classifier if weights.feature else None, weights)
         optimizer = keras.optimizers.Adam(0.0)
@@ -214,8 +224,9 @@ def test_a_step_computes_the_papers_losses_and_moves_only_the_encoder(small, bat
     expected |= {f"synthetic_{name}": np.mean([terms[name] for terms in synthetic]) for name in synthetic[0]}
     moving = [w.numpy() for w in encoder.non_trainable_variables]
 
+    encoder.domains = ()
     report = {name: float(value) for name, value in trainer.train_step(batch).items()}
-    assert report == pytest.approx(expected, rel=1e-4)
+    assert report == pytest.approx(expected, rel=1e-4) and encoder.domains == ("real", "synthetic", "synthetic")
     for before, after in zip(moving, encoder.non_trainable_variables, strict=True):
         assert not np.array_equal(before, after)
 
@@ -275,7 +286,7 @@ def test_it_learns_to_invert_its_generator():
         z = generator.sample_prior(0, 16, start=16 * t)
         step({"audio": tf.zeros([1, 1024, 1]), "z": tf.constant(z[:, None])})
     z = generator.sample_prior(99, 32)
-    found = measure(trainer, generator(z).numpy(), z=z, judges={}, batch_size=20)
+    found = measure(trainer, generator(z).numpy(), "synthetic", z=z, judges={}, batch_size=20)
     assert found.numbers["latent"] == pytest.approx(metrics.latent_mse(found.z, z)) and found.z.shape == z.shape
     assert found.numbers["latent"] < 0.2  # always answering 0 scores 1/3
 
@@ -300,14 +311,16 @@ def test_what_a_run_leaves(whole, place):
     generator = load_generator("tests.tiny:generator")
     assert encoder.options["generator"] == generator.fingerprint and encoder.options["bounded"]
     z = generator.sample_prior(0, 6)
-    latent = metrics.latent_mse(encoder(generator(z), training=False).numpy(), z)
+    latent = metrics.latent_mse(encoder(generator(z), training=False, domain="synthetic").numpy(), z)
+    other = metrics.latent_mse(encoder(generator(z), training=False, domain="real").numpy(), z)
+    assert encoder.options["domain_statistics"] and abs(other - latent) > 1e-3 * latent
     assert epochs[1]["val_synthetic_latent"] == pytest.approx(latent, rel=1e-4)
     assert (whole / "my.keras").read_bytes() == (folder / "encoder.keras").read_bytes()
     (line,) = read_jsonl(whole / "results" / "encoder.jsonl")
     assert line["n"] == {"real": 6, "synthetic": 6} and line["measures"]["synthetic_latent"] == pytest.approx(latent)
 
     wave, rate = soundfile.read(folder / "waves" / "synthetic_0005_epoch_0002.wav")
-    expected = generator(encoder(generator(z[5:]), training=False)).numpy()[0, :, 0]
+    expected = generator(encoder(generator(z[5:]), training=False, domain="synthetic")).numpy()[0, :, 0]
     assert rate == 8000 and np.allclose(wave, expected, atol=1e-4)
     assert len(list((folder / "waves").glob("*.wav"))) == 4 * (1 + EPOCHS)
     log = (folder / "log.txt").read_text()
@@ -333,7 +346,7 @@ def test_initial_weights_are_those_of_the_encoder_given(whole):
     generator = load_generator("tests.tiny:generator")
     given = dict(seed=0, learning_rate=1e-3, decay_updates=None, bounded=True, init_from=whole / "my.keras")
     shape = dict(front_end="log_magnitude", alignment="aligned", precision="float32")
-    encoder = new_encoder(generator, **given, **shape, width=4)
+    encoder = new_encoder(generator, **given, **shape, width=4, domain_statistics=True)
     for one, other in zip(encoder.get_weights(), load_encoder(whole / "my.keras").get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(UserError, match="--init_from .*width 8. Received: 4"):

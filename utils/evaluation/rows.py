@@ -75,7 +75,7 @@ def recover(
             record = store.read(name, key)
             if record is None:
                 started = time.monotonic()
-                recovered = recovery(method, audio, identities)
+                recovered = recovery(method, audio, identities, clips.kind)
                 if not recovered.finite.all():
                     culprit = clips.names[batch][int(np.argmin(recovered.finite))]
                     raise UserError(f"--objective: it, or the generator, is not finite for {culprit}; try another one")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from utils import metrics
 from utils.audio import files as audio
+from utils.evaluation.names import REAL, SYNTHETIC
 from utils.inversion.invert import Recovered, Recovery
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
 from utils.inversion.store import Record, ResultStore
@@ -121,7 +122,7 @@ class RecoveryFolder:
         tqdm.write(f"failed: {name}: {reason}", file=sys.stderr)
 
     def recover(self, sources: Sequence[Source], bar: tqdm, interrupt: Interrupt) -> None:
-        """Inverts the clips among `sources` that have no result yet; what fails is noted.
+        """Inverts the clips among `sources`, all of one kind, that have no result yet; what fails is noted.
 
         Raises:
             KeyboardInterrupt: as `interrupt` says.
@@ -162,9 +163,9 @@ class RecoveryFolder:
             if any(method in lacking[source] for source in clips):
                 windows = np.concatenate([clip.windows for clip in clips.values()])
                 identities = [identity for clip in clips.values() for identity in clip.identities]
-                recovered, seconds = self.recovery.in_batches(
-                    method, windows, identities, batch_size=self.batch_size, progress=_postfix(bar, method)
-                )
+                domain = REAL if group[0].kind == FILE else SYNTHETIC
+                search = {"batch_size": self.batch_size, "progress": _postfix(bar, method)}
+                recovered, seconds = self.recovery.in_batches(method, windows, identities, domain, **search)
                 end = 0
                 for source, clip in clips.items():
                     part = slice(end, end := end + len(clip.windows))

@@ -207,7 +207,7 @@ class Recovery:
 
     Attributes:
         inverter: evaluates and searches.
-        encoder: as in `from_encoder`; None where only `gradient` is wanted.
+        encoder: audio `[B, T, C]` and its domain, "real" or "synthetic", to z; None where only `gradient` is wanted.
         max_iter: iterations of each start by method, of `gradient` and `hybrid`.
         restarts: starts of `gradient`.
         seed: of the starts of `gradient`.
@@ -215,14 +215,19 @@ class Recovery:
     """
 
     inverter: Inverter
-    encoder: Callable[[np.ndarray], Any] | None
+    encoder: Callable[[np.ndarray, str], Any] | None
     max_iter: Mapping[str, int]
     restarts: int
     seed: int
     networks: Mapping[str, Any]
 
     def __call__(
-        self, method: str, targets: np.ndarray, identities: Sequence[Identity], progress: Progress | None = None
+        self,
+        method: str,
+        targets: np.ndarray,
+        identities: Sequence[Identity],
+        domain: str,
+        progress: Progress | None = None,
     ) -> Recovered:
         """Latents of a batch of clips.
 
@@ -230,14 +235,15 @@ class Recovery:
             method: a name in `METHODS`.
             targets: float32 `[B, T, C]` in [-1, 1].
             identities: of the B clips.
+            domain: "real", or "synthetic" for the generator's own samples: what is told to the encoder.
             progress: called after each evaluation of a search.
         """
         inverter = self.inverter
         if method == "gradient":
             starts = from_prior(inverter.generator, self.seed, identities, self.restarts)
         else:
-            clip = inverter.clip_to_prior
-            starts = from_encoder(inverter.generator, self.encoder, targets, clip_to_prior=clip)
+            clip, encode = inverter.clip_to_prior, lambda audio: self.encoder(audio, domain)
+            starts = from_encoder(inverter.generator, encode, targets, clip_to_prior=clip)
         if method == "encoder":
             return inverter.evaluate(targets, starts[:, 0])
         return inverter.refine(targets, starts, max_iter=self.max_iter[method], progress=progress)
@@ -247,6 +253,7 @@ class Recovery:
         method: str,
         targets: np.ndarray,
         identities: Sequence[Identity],
+        domain: str,
         *,
         batch_size: int,
         progress: Progress | None = None,
@@ -256,7 +263,7 @@ class Recovery:
         parts, seconds = [], []
         for first in range(0, len(targets), batch_size):
             batch, started_at = slice(first, first + batch_size), time.monotonic()
-            parts.append(self(method, targets[batch], identities[batch], progress))
+            parts.append(self(method, targets[batch], identities[batch], domain, progress))
             size = len(parts[-1].z)
             seconds += [(time.monotonic() - started_at) / size] * size
         return Recovered.concatenate(parts), np.array(seconds)
