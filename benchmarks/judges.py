@@ -1,8 +1,9 @@
-"""How right the judges are and how far they agree: on real clips, on the encoder's reconstructions of them, on samples.
+"""How right the judges are and how far they agree: on real clips, on the generator's samples, and on the encoder's
+reconstructions of both, whose error it measures, too.
 
 Examples:
 
-    # the numbers in classifier_checkpoint/README.md
+    # the numbers in classifier_checkpoint/README.md and in inverse_mapping_checkpoint/README.md
     python -m benchmarks.judges ../shared/data/speech_commands_digits
 """
 
@@ -16,10 +17,10 @@ import numpy as np
 from scipy.stats import binomtest
 
 from models.loading import Networks
-from utils import options
+from utils import metrics, options
 from utils.audio.datasets import load_dataset
 from utils.evaluation.generator_statistics import judged_statistics
-from utils.evaluation.names import REAL
+from utils.evaluation.names import REAL, SYNTHETIC
 from utils.options import UserError
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
@@ -43,30 +44,32 @@ def main() -> int:
     if not clips.class_names:
         raise UserError(f"{args.input}: no digit labels; SC09 has zero/ ... nine/ or train/Zero_*.wav")
 
-    real = clips.to_float()
-    z = in_batches(lambda audio: networks.encode(audio, REAL), real, BATCH)
-    sets = {
-        "real": (real, clips.labels),
-        "reconstructions": (in_batches(generator, z, BATCH), clips.labels),
-        "samples": (in_batches(generator, generator.sample_prior(args.seed, args.n), BATCH), None),
-    }
-    for name, (audio, labels) in sets.items():
-        answers = {judge: probabilities for judge, (probabilities, _) in networks.classify(audio, BATCH).items()}
-        facts = describe(answers, labels)
-        for subject, row in facts.items():
-            print(f"{name:16}{subject:28}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-        record = {"benchmark": "judges", "set": name, "n": len(audio), "seed": args.seed, **facts}
-        record |= {f"{network}_sha256": networks.sha256(network) for network in ("generator", "encoder", *answers)}
-        append_jsonl(args.results / "judges.jsonl", record | describe_environment())
+    z_true = generator.sample_prior(args.seed, args.n)
+    for name, audio in {REAL: clips.to_float(), SYNTHETIC: in_batches(generator, z_true, BATCH)}.items():
+        z = in_batches(lambda batch, domain=name: networks.encode(batch, domain), audio, BATCH)
+        reconstructions = in_batches(generator, z, BATCH)
+        errors = {"waveform_mse": np.mean(list(map(metrics.waveform_mse, audio, reconstructions)))}
+        errors |= {"z_mse": metrics.latent_mse(z, z_true)} if name == SYNTHETIC else {}
+        truth = dict.fromkeys(networks.classifiers, clips.labels) if name == REAL else {}
+        for part, heard, more in ((name, audio, {}), (f"{name}, reconstructed", reconstructions, {"errors": errors})):
+            answers = {judge: probabilities for judge, (probabilities, _) in networks.classify(heard, BATCH).items()}
+            # A sample says what a judge hears in the sample itself.
+            truth = truth or {judge: probabilities.argmax(axis=1) for judge, probabilities in answers.items()}
+            facts = describe(answers, truth) | more
+            for subject, row in facts.items():
+                print(f"{part:26}{subject:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
+            record = {"benchmark": "judges", "set": part, "n": len(heard), "seed": args.seed, **facts}
+            record |= {f"{network}_sha256": networks.sha256(network) for network in ("generator", "encoder", *answers)}
+            append_jsonl(args.results / "judges.jsonl", record | describe_environment())
     return options.EXIT_OK
 
 
-def describe(answers: dict[str, np.ndarray], labels: np.ndarray | None) -> dict[str, dict[str, float]]:
+def describe(answers: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """What classifiers' probabilities `[N, K]` of the same clips say: of each, and of each pair.
 
     Args:
         answers: probabilities by classifier.
-        labels: int `[N]`, where the clips have them.
+        truth: the right answers, int `[N]`, by classifier.
 
     Returns:
         By classifier `judged_statistics`, and accuracy with its 95 % interval (Wilson); by pair "a, b" the share of
@@ -75,10 +78,9 @@ def describe(answers: dict[str, np.ndarray], labels: np.ndarray | None) -> dict[
     facts: dict[str, dict[str, float]] = {}
     for name, probabilities in answers.items():
         facts[name] = judged_statistics(probabilities)
-        if labels is not None:
-            correct = int(np.sum(probabilities.argmax(axis=1) == labels))
-            interval = binomtest(correct, len(labels)).proportion_ci(method="wilson")
-            facts[name] |= {"accuracy": correct / len(labels), "from": interval.low, "to": interval.high}
+        correct, n = int(np.sum(probabilities.argmax(axis=1) == truth[name])), len(probabilities)
+        interval = binomtest(correct, n).proportion_ci(method="wilson")
+        facts[name] |= {"accuracy": correct / n, "from": interval.low, "to": interval.high}
     for a, b in itertools.combinations(answers, 2):
         facts[f"{a}, {b}"] = {"agreement": float(np.mean(answers[a].argmax(axis=1) == answers[b].argmax(axis=1)))}
     return facts
