@@ -21,12 +21,14 @@ MAX_ITER ?= 50
 PRECISION ?= float32
 DATA ?= ../shared/data/speech_commands_digits
 GENERATOR ?= checkpoint/
-ENCODER ?= inverse_mapping_checkpoint/
+ENCODER ?=
 OUTPUT ?= results/tables$(if $(filter-out 501,$(N)),-$(N))
 REPORT ?= $(if $(filter results/tables,$(OUTPUT)),RESULTS.md,$(OUTPUT)/RESULTS.md)
-METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" --n $(N) \
+# Without ENCODER each preset takes its own.
+NAMED_ENCODER = $(if $(ENCODER),--encoder "$(ENCODER)")
+METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --n $(N) \
 	--solver batched --precision $(PRECISION) --max_iter $(MAX_ITER) --hybrid_max_iter $(MAX_ITER) --output "$(OUTPUT)"
-DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" --encoder "$(ENCODER)" --output "$(OUTPUT)" \
+DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --output "$(OUTPUT)" \
 	--n $$(( $(N) < 10 ? 10 : $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 
 .PHONY: help setup wheels demo results test test-slow lint clean

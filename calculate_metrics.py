@@ -51,16 +51,7 @@ from utils.runs.files import append_jsonl
 from utils.runs.folders import output_folder
 from utils.runs.interrupts import resume_command
 
-PRESETS = {
-    "aligned": {},
-    "paper": {
-        "alignment": "paper",
-        "objective": "stft_real=1,waveform=1,feature=0.002",  # the weight of the published metric script
-        "solver": "scipy",
-        "clip_to_prior": False,
-        "max_iter": 50_000,
-    },
-}
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
 ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 

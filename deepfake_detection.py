@@ -59,7 +59,12 @@ from utils.spectrograms import KINDS
 
 PRESETS = {
     "aligned": {},
-    "paper": {"alignment": "paper", "front_end": "stft_real", "condition": "as_is"},
+    "paper": {
+        "encoder": options.PAPER_RECOVERY["encoder"],
+        "alignment": "paper",
+        "front_end": "stft_real",
+        "condition": "as_is",
+    },
 }
 PROTOCOL = "detection 2"  # counts up whenever the same options begin to give other numbers
 

@@ -46,16 +46,7 @@ from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
 
-PRESETS = {
-    "aligned": {},
-    "paper": {
-        "solver": "scipy",
-        "max_iter": 50_000,
-        "objective": losses.PUBLISHED,
-        "clip_to_prior": False,
-        "alignment": "paper",
-    },
-}
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "limit", "preset", "output", "dry_run", "quiet")
 

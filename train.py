@@ -59,6 +59,7 @@ PRESETS = {
     "aligned": {},
     "paper": {
         "width": 64,
+        "classifier": options.PAPER_RECOVERY["classifier"],
         "front_end": "stft_real",
         "clip_to_prior": False,
         "domain_statistics": False,

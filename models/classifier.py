@@ -15,7 +15,7 @@ from keras import layers
 
 from models.checkpoints import existing_file, load_keras
 from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
-from utils.options import UserError
+from utils.options import PAPER_RECOVERY, UserError
 from utils.spectrograms import magnitude, stft
 
 FILE_NAME = "classifier.keras"
@@ -145,8 +145,9 @@ def find_classifier(path: str | Path) -> Path:
     Raises:
         UserError: no such file.
     """
-    path = Path(path)
-    remedy = f"train_sc09_classifier.py --export classifier_checkpoint/{FILE_NAME} trains one"
+    path, paper = Path(path), Path(PAPER_RECOVERY["classifier"])
+    preset = f"--preset paper --export {paper}" if path == paper else f"--export classifier_checkpoint/{FILE_NAME}"
+    remedy = f"train_sc09_classifier.py {preset} trains one"
     return existing_file(path / FILE_NAME if path.is_dir() else path, "classifier", remedy)
 
 

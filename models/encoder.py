@@ -9,7 +9,7 @@ from keras import layers
 from models.checkpoints import existing_file, load_keras
 from models.resnet import BatchNormalization, Spectrogram, resnet18
 from utils.evaluation.names import REAL, SYNTHETIC
-from utils.options import UserError
+from utils.options import PAPER_RECOVERY, UserError
 
 FILE_NAME = "encoder.keras"
 DOMAINS = (REAL, SYNTHETIC)
@@ -125,8 +125,9 @@ def find_encoder(path: str | Path) -> Path:
     if path.is_dir():
         files = list(path.glob("*.keras"))
         path = files[0] if len(files) == 1 else path / FILE_NAME
-    remedy = f"train.py --export inverse_mapping_checkpoint/{FILE_NAME} trains one, --encoder names another"
-    return existing_file(path, "encoder", remedy)
+    paper = Path(PAPER_RECOVERY["encoder"])
+    preset = f"--preset paper --export {paper}" if path == paper else f"--export inverse_mapping_checkpoint/{FILE_NAME}"
+    return existing_file(path, "encoder", f"train.py {preset} trains one, --encoder names another")
 
 
 def load_encoder(path: str | Path) -> keras.Model:

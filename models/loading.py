@@ -25,7 +25,7 @@ from models.generator import Generator, load_generator
 from utils.inversion.invert import Inverter, Recovery, from_encoder
 from utils.losses import Objective
 from utils.metrics import Predictions
-from utils.options import UserError
+from utils.options import JUDGES, UserError
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 
@@ -68,6 +68,8 @@ class Networks:
                 raise UserError(f"--judge {path}: must not have the name of another network, {name}")
             paths[name] = path
         self._paths = {name: path for name, path in paths.items() if path is not None}
+        if classifier and Path(classifier).resolve() in [Path(path).resolve() for path in (*JUDGES, *(judges or ()))]:
+            raise UserError(f"--classifier {classifier}: is a judge, which must take part in no loss; name another one")
         find = {"encoder": find_encoder}
         self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
 

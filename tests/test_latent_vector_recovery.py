@@ -25,7 +25,7 @@ from utils.inversion.latents import load_latents
 from utils.losses import parse_objective
 from utils.runs.files import read_json, read_jsonl
 
-JUDGE = str(Path(__file__).parents[1] / "classifier_checkpoint" / "judge_mel.keras")  # of other clips
+BUNDLED = str(Path(__file__).parents[1] / "classifier_checkpoint")  # of other clips
 TINY = ("--generator", "tests.tiny:generator")
 SIMPLE = ("--objective", "stft_real=1,waveform=1")  # traced in a fifth of the default's time
 QUICK = (*TINY, *SIMPLE, "--max_iter", "5", "--own_samples", "0")
@@ -162,7 +162,7 @@ def test_one_file_scipy_and_the_paper_preset(run, tmp_path, clips, classifier):
     assert done.returncode == 0, done.stderr
     assert f"--classifier {classifier}: was trained with another alignment, aligned" in done.stderr
     settings = read_json(output / "options.json")
-    assert settings["objective"] == "stft_real=1,waveform=1,feature=1"
+    assert settings["objective"] == "stft_real=1,waveform=1,feature=0.002"
     assert settings["solver"] == "scipy" and settings["clip_to_prior"] is False and settings["alignment"] == "paper"
     assert settings["max_iter"] == 5  # given explicitly
     (result,) = read_jsonl(output / "results.jsonl")
@@ -199,7 +199,7 @@ def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):
         (["{clips}", "--method", "hybrid", "--encoder", "{tmp}/none"], "no such encoder; train.py --export"),
         (["{clips}", "--method", "all", "--encoder", "{clips}/00.wav"], "not a readable .keras"),
         (["{clips}", "--objective", "feature=1", "--classifier", "{tmp}/none"], "no such classifier"),
-        (["{clips}", "--objective", "feature=1", "--classifier", JUDGE], "--classifier .*16384 samples"),
+        (["{clips}", "--objective", "feature=1", "--classifier", BUNDLED], "--classifier .*16384 samples"),
         (["{clips}", "--generator", "{tmp}/absent"], "--generator"),
         (["{clips}", "--output", "{clips}/out"], "inside INPUT"),
         (["{clips}", "--output", "{clips}/00.wav"], "--output"),

@@ -15,7 +15,6 @@ from utils import spectrograms
 from utils.inversion.prior import PRIORS
 from utils.options import UserError
 
-PUBLISHED = "stft_real=1,waveform=1,feature=1"  # as in the paper's inversion script
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
 
 

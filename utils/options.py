@@ -32,6 +32,18 @@ WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 # On real speech the published terms alone are smallest near silence; mr_stft also finds own samples more often.
 DEFAULT_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
+# Preset `paper` of every script that recovers latents. The feature's weight is that of the published script that made
+# the paper's tables; its inversion script has 1.
+PAPER_RECOVERY = {
+    "encoder": "inverse_mapping_checkpoint/encoder_paper.keras",
+    "classifier": "classifier_checkpoint/classifier_paper.keras",
+    "alignment": "paper",
+    "objective": "stft_real=1,waveform=1,feature=0.002",
+    "solver": "scipy",
+    "clip_to_prior": False,
+    "max_iter": 50_000,
+    "hybrid_max_iter": 200,
+}
 
 
 class UserError(Exception):
@@ -219,7 +231,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         default="aligned",
         choices=PRESETS,
         help="a named set of the other options: aligned brings clips to what the generator was trained on, "
-        "paper reproduces the published protocol; an option given by itself wins over the preset",
+        "paper reproduces the published protocol with networks that were trained by it; an option given by itself "
+        "wins over the preset",
     ),
     "precision": dict(
         default="float32",
