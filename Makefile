@@ -31,7 +31,7 @@ METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" $(NAM
 DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --output "$(OUTPUT)" \
 	--n $$(( $(N) < 10 ? 10 : $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 
-.PHONY: help setup wheels demo results test test-slow lint clean
+.PHONY: help setup setup-ray wheels demo results test test-slow lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -62,6 +62,9 @@ $(INSTALLED): requirements.txt
 	$(RUN) -m pip install --quiet $(OFFLINE) -r requirements.txt; \
 	rm $(UNFINISHED); \
 	touch $@
+
+setup-ray: setup ## add what --engine ray, --store s3://... and --manifest need (requirements-ray.txt)
+	$(RUN) -m pip install --quiet $(OFFLINE) -r requirements-ray.txt
 
 wheels: setup ## collect the wheels in cache/wheels, from where a later `make setup` installs without a network
 	$(RUN) -m pip download --quiet --dest "$(WHEELS)" -r requirements.txt

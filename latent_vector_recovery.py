@@ -14,18 +14,23 @@ Examples:
   python latent_vector_recovery.py speech.flac --window all --output results/speech
   python latent_vector_recovery.py speech.flac --window all --output results/speech
 
+  # Many clips on the actors of a Ray cluster (docs/scale.md), latents and WAVs into a bucket, a table of all results.
+  python latent_vector_recovery.py clips --engine ray --address auto --store s3://bucket/run --manifest
+
 Terms of --objective: stft_real, waveform (both as in the paper), mr_stft (multi-resolution log-magnitude STFT),
 feature (the activations of the middle block of --classifier), latent_prior.
 
 Writes into the output folder: index.html (originals and reconstructions to listen to), summary.csv,
 results.jsonl, failures.jsonl, options.json, log.txt, and per clip its original, reconstructions (WAV) and
-latents (npz). Numbers are of the audio as written, without the zero-padding of the last window.
+latents (npz); manifest.parquet with --manifest. Numbers are of the audio as written, without the zero-padding of the
+last window.
 
 Exit codes: 0 all well, 2 wrong usage, 3 some files failed, 130 interrupted.
 """
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,11 +42,13 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 from models.loading import Networks
 from utils import losses, options
 from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
+from utils.inversion import ray_engine
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
-from utils.inversion.invert import METHODS
+from utils.inversion.invert import METHODS, Recovery
 from utils.options import UserError
+from utils.report.manifest import write_manifest
 from utils.report.page import write_page
-from utils.runs.files import read_json
+from utils.runs.files import open_path, read_json, write_json
 from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
@@ -49,6 +56,7 @@ from utils.runs.progress import progress_bar
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "limit", "preset", "output", "dry_run", "quiet")
+CHANGEABLE += ("engine", "address", "actors", "store", "manifest")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,7 +87,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
+    ray_engine.add_options(parser.add_argument_group("many clips"))
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+    ray_engine.check_options(args)
     args.objective = str(losses.parse_objective(args.objective))
     return args
 
@@ -90,6 +100,49 @@ def main() -> int:
     methods = METHODS if args.method == "all" else (args.method,)
     if args.dry_run:
         return show_plan(args, methods, files, problems)
+    networks, _ = made = make_recovery(args, methods)
+    output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
+    hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
+    settings = vars(args) | {"input": args.input.resolve()} | hashes
+    keep_options(output, settings, changeable=CHANGEABLE, positional=["input"])
+    if args.store:
+        write_json(open_path(args.store) / OPTIONS, settings)
+    own = own_samples(args.own_samples)
+    with tee_log(output / "log.txt"), on_interrupt(finish_step=False) as interrupt:
+        started_at = time.monotonic()
+        kept = {name: value for name, value in settings.items() if name not in CHANGEABLE}
+        folder = make_folder(args, methods, output, kept, made, own + files)
+        folder.begin(read=args.engine == "local")
+        if not args.quiet:
+            print(*networks.generator.notes, *describe(args, networks, methods, len(files), output), sep="\n")
+        try:
+            for name, reason in problems:
+                folder.fail(name, reason)
+            if args.engine == "ray":
+                make_worker = partial(make_folder, args, methods, output, kept)
+                with progress_bar("clips", len(own + files), quiet=args.quiet) as bar:
+                    groups = folder.groups(own) + folder.groups(files)
+                    ray = {"address": args.address, "actors": args.actors}
+                    ray_engine.recover(folder, groups, make_worker, bar, interrupt, **ray)
+            else:
+                for title, sources in (("own samples", own), ("files", files)):
+                    with progress_bar(title, len(sources), quiet=args.quiet or not sources) as bar:
+                        folder.recover(sources, bar, interrupt)
+        except KeyboardInterrupt:
+            write_reports(args, folder, hashes)
+            raise KeyboardInterrupt(resume_command(output, args.output)) from None
+        write_reports(args, folder, hashes)
+        print_medians(folder.results())
+        if not args.quiet:
+            print(f"{time.monotonic() - started_at:.0f} s")
+        if folder.failures:
+            print(f"{len(folder.failures)} failed, see {output / FAILURES}")
+        print(f"Results: {args.store}" if args.store else f"Listen: {output / 'index.html'}")
+    return options.EXIT_SOME_FAILED if folder.failures else options.EXIT_OK
+
+
+def make_recovery(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, Recovery]:
+    """The run's networks, and how latents are found with them."""
     objective = losses.parse_objective(args.objective)
     networks = Networks(
         args.generator,
@@ -105,43 +158,24 @@ def main() -> int:
         restarts=args.restarts,
         seed=args.seed,
     )
-    output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
-    hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
-    settings = vars(args) | {"input": args.input.resolve()} | hashes
-    keep_options(output, settings, changeable=CHANGEABLE, positional=["input"])
-    own = own_samples(args.own_samples)
-    with tee_log(output / "log.txt"), on_interrupt(finish_step=False) as interrupt:
-        started_at = time.monotonic()
-        folder = RecoveryFolder(
-            output,
-            recovery,
-            methods,
-            own + files,
-            generator=networks.generator,
-            options={name: value for name, value in settings.items() if name not in CHANGEABLE},
-            window=args.window,
-            alignment=args.alignment,
-            batch_size=args.batch_size,
-        )
-        if not args.quiet:
-            print(*networks.generator.notes, *describe(args, networks, methods, len(files), output), sep="\n")
-        try:
-            for name, reason in problems:
-                folder.fail(name, reason)
-            for title, sources in (("own samples", own), ("files", files)):
-                with progress_bar(title, len(sources), quiet=args.quiet or not sources) as bar:
-                    folder.recover(sources, bar, interrupt)
-        except KeyboardInterrupt:
-            write_reports(args, folder, hashes)
-            raise KeyboardInterrupt(resume_command(output, args.output)) from None
-        write_reports(args, folder, hashes)
-        print_medians(folder.results())
-        if not args.quiet:
-            print(f"{time.monotonic() - started_at:.0f} s")
-        if folder.failures:
-            print(f"{len(folder.failures)} failed, see {output / FAILURES}")
-        print(f"Listen: {output / 'index.html'}")
-    return options.EXIT_SOME_FAILED if folder.failures else options.EXIT_OK
+    return networks, recovery
+
+
+def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, sources=()) -> RecoveryFolder:
+    """The run's results; `made` is what `make_recovery` gave. An actor makes its own, without a list of all clips."""
+    networks, recovery = made or make_recovery(args, methods)
+    return RecoveryFolder(
+        output,
+        recovery,
+        methods,
+        sources,
+        generator=networks.generator,
+        options=kept,
+        window=args.window,
+        alignment=args.alignment,
+        batch_size=args.batch_size,
+        store=args.store and open_path(args.store),
+    )
 
 
 def find_files(args: argparse.Namespace) -> tuple[list[Source], list[tuple[str, str]]]:
@@ -184,8 +218,12 @@ def describe(
 
 
 def write_reports(args: argparse.Namespace, folder: RecoveryFolder, hashes: dict[str, str | None]) -> None:
-    """results.jsonl, summary.csv and index.html."""
+    """results.jsonl, summary.csv, manifest.parquet and index.html."""
     folder.write_tables()
+    if args.manifest:
+        write_manifest(folder.folder / "manifest.parquet", folder.manifest_rows())
+    if args.store:
+        return
     environment = read_json(folder.folder / OPTIONS)["environment"]
     effort = {
         "gradient": f"at most {args.max_iter} iterations, {args.restarts} start(s)",

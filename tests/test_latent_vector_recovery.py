@@ -320,6 +320,46 @@ def test_a_hostile_folder(run, tmp_path):
     assert f"{len(bad)} failed" in done.stdout
 
 
+def test_a_manifest_has_a_row_for_each_clip_and_method(run, tmp_path, clips, encoder):
+    pq = pytest.importorskip("pyarrow.parquet")
+    (clips / "02.wav").write_bytes(b"")
+    output = tmp_path / "out"
+    args = (clips, *QUICK, "--own_samples", 1, "--method", "all", "--encoder", encoder, "--window", "all")
+    assert run(*args, "--manifest", "--output", output).returncode == 3
+    rows = pq.read_table(output / "manifest.parquet").to_pylist()
+    methods = ["encoder", "gradient", "hybrid"]
+    sources = ["own sample 0", *(f"{i:02}.wav" for i in range(5))]
+    assert [(row["source"], row["method"]) for row in rows] == [(s, m) for s in sources for m in methods]
+    results = {(row["source"], row["method"]): row for row in read_jsonl(output / "results.jsonl")}
+    for row in rows:
+        if row["source"] == "02.wav":
+            assert (row["status"], row["error"], row["z"]) == ("failed", "empty file (0 bytes)", None)
+            continue
+        result, saved = results[row["source"], row["method"]], load_latents(output / row["latents"])
+        assert {name: row[name] for name in result if name in row} == {k: v for k, v in result.items() if k in row}
+        np.testing.assert_array_equal(np.float32(row["z"]), saved.z)
+        assert row["window_objective"] == saved.objective.tolist() and row["source_sha256"] == saved.source_sha256
+        assert (row["z_true"] is None) == (row["kind"] == "file") and row["error"] is None
+
+
+@pytest.mark.parametrize(
+    "option, module", [(("--engine", "ray"), "ray"), (("--manifest",), "pyarrow"), (("--store", "s3://a/b"), "upath")]
+)
+def test_what_needs_more_packages_says_so(run, tmp_path, clips, monkeypatch, option, module):
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    done = run(clips, *QUICK, *option, "--output", tmp_path / "out")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith(f"error: {option[-1] if module == 'upath' else option[0]}")
+    assert "make setup-ray" in line and not (tmp_path / "out").exists()
+
+
+def test_options_of_the_ray_engine_need_it(run, tmp_path, clips):
+    done = run(clips, *QUICK, "--actors", 2, "--output", tmp_path / "out")
+    assert done.returncode == 2 and "--engine ray" in done.stderr
+
+
 def stopped(repo_root: Path, args: tuple, output: Path, stop: signal.Signals) -> subprocess.CompletedProcess:
     """The script in its own process, which gets a signal after a further record of a file's."""
 

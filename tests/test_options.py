@@ -149,6 +149,12 @@ def test_preset_mistakes():
             "error: a.wav: is empty, expected audio\n",
         ),
         ("raise KeyboardInterrupt", 130, "error: interrupted\n"),
+        (
+            "raise OSError(28, 'No space left on device', 'out/a.wav')",
+            2,
+            "error: out/a.wav: No space left on device; mend that, and the same command with its --output goes on "
+            "where it was\n",
+        ),
     ],
 )
 def test_run_ends_the_process_with_the_documented_code(repo_root, body, code, stderr):

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.inversion.store import Record, ResultStore, key_sha256
+from utils.options import UserError
+from utils.runs.files import open_path
 
 KEY = {"clip": "ab", "max_iter": 5, "restarts": None}
 RECORD = Record({"snr_db": 1.5, "status": "ä"}, {"z": np.float32([[1, 2]]), "status": np.array(["x", "yy"])})
@@ -40,6 +42,20 @@ def test_equal_records_give_equal_bytes(store):
     store.write("a", KEY, RECORD)
     store.write("b", KEY, Record(dict(RECORD.facts), {name: array.copy() for name, array in RECORD.arrays.items()}))
     assert store.path("a").read_bytes() == store.path("b").read_bytes()
+
+
+def test_an_object_store_holds_the_same_bytes(store):
+    pytest.importorskip("upath")
+    remote = ResultStore(open_path("memory://sounds/records"))
+    assert remote.read("clips/a.wav/gradient", KEY) is None
+    for one in (store, remote):
+        one.write("clips/a.wav/gradient", KEY, RECORD)
+    assert remote.read("clips/a.wav/gradient", KEY).facts == RECORD.facts
+    assert remote.read("clips/a.wav/gradient", KEY | {"max_iter": 6}) is None
+    paths = [one.path("clips/a.wav/gradient") for one in (store, remote)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with pytest.raises(UserError, match="nonsense://a: needs requirements-ray.txt"):
+        open_path("nonsense://a")
 
 
 def test_what_cannot_be_json_is_refused_and_leaves_the_old_record(store):

@@ -472,21 +472,45 @@ def test_two_devices_train_as_one(call, place, tmp_path):
     same_training(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.slow
-def test_two_workers_train_as_one(call, place, tmp_path):
-    slow = ("--learning_rate", 1e-5)
-    assert call(tmp_path / "one", *slow) == options.EXIT_OK
+def start_workers(command: list[str]) -> list[subprocess.Popen]:
+    """The same command on two workers of this machine, told apart by TF_CONFIG."""
     with socket.socket() as first, socket.socket() as second:
         for one in (first, second):
             one.bind(("localhost", 0))
         workers = [f"localhost:{one.getsockname()[1]}" for one in (first, second)]
-    command = [sys.executable, "train.py", *arguments(place, tmp_path / "two", "--distribute", "multi_worker", *slow)]
     processes = []
     for index in range(2):
         setting = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
         environment = os.environ | {"TF_CONFIG": setting}
         pipe = subprocess.PIPE
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True))
+    return processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [None, 0, 1], ids=["uninterrupted", "chief killed", "other killed"])
+def test_two_workers_train_as_one(call, place, tmp_path, killed):
+    slow = ("--learning_rate", 1e-5)
+    assert call(tmp_path / "one", *slow) == options.EXIT_OK
+    two = arguments(place, tmp_path / "two", "--distribute", "multi_worker", "--save_minutes", 1e-9, *slow)
+    command = [sys.executable, "train.py", *two]
+    run = tmp_path / "two" / "run"
+    if killed is not None:
+        processes = start_workers(command)
+        try:
+            while not (run / "last.keras").exists():
+                assert all(process.poll() is None for process in processes)
+                time.sleep(0.01)
+            processes[killed].kill()
+            processes[killed].wait()
+            time.sleep(1)
+            assert processes[1 - killed].poll() is None or processes[1 - killed].returncode != 0
+        finally:
+            for process in processes:  # the other one waits for its peer, or has given up
+                process.kill()
+                process.communicate()
+        assert len(losses_by_step(run)) < EPOCHS * STEPS
+    processes = start_workers(command)
     try:
         for process in processes:
             _, stderr = process.communicate(timeout=500)
@@ -494,6 +518,7 @@ def test_two_workers_train_as_one(call, place, tmp_path):
     finally:
         for process in processes:
             process.kill()
+    assert ("resumed at step" in (run / "log.txt").read_text()) == (killed is not None)
     same_training(tmp_path / "two", tmp_path / "one")
 
 

@@ -15,7 +15,9 @@ A script reads:
 """
 
 import argparse
+import errno
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -30,6 +32,7 @@ METHODS = ("encoder", "gradient", "hybrid", "all")
 SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT)
 # On real speech the published terms alone are smallest near silence; mr_stft also finds own samples more often.
 DEFAULT_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
 # Preset `paper` of every script that recovers latents. The feature's weight is that of the published script that made
@@ -409,8 +412,9 @@ def show_plan(args: argparse.Namespace, *lines: str) -> int:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
 
-    A `UserError` becomes one line on stderr and exit code 2, and so does TensorFlow's running out of memory; an
-    interrupt from the keyboard exits with 130, its message (`interrupts.resume_command`) on stderr.
+    A `UserError` becomes one line on stderr and exit code 2, and so do TensorFlow's running out of memory and a disk
+    that is full, read-only, gone or broken; an interrupt from the keyboard exits with 130, its message
+    (`interrupts.resume_command`) on stderr.
     """
     try:
         code = main()
@@ -421,11 +425,24 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print(str(interrupt) or "error: interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
     except Exception as error:
-        if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which this module does not import
+        if fault := disk_fault(error):
+            _print_error(f"{fault}; mend that, and the same command with its --output goes on where it was")
+        elif type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which this module does not import
+            _print_error("--batch_size: out of memory; try a smaller one")
+        else:
             raise
-        _print_error("--batch_size: out of memory; try a smaller one")
         code = EXIT_USAGE
     sys.exit(code or EXIT_OK)
+
+
+def disk_fault(error: Exception) -> str | None:
+    """What is wrong with a disk, where that is what an error says: with the file, if it names one."""
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow"):  # HDF5 has no number either
+        texts = [os.strerror(number) for number in DISK_FAULTS]
+        return one_line(error) if any(text in str(error) for text in texts) else None
+    return None
 
 
 def _print_error(message: str) -> None:

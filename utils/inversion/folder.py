@@ -4,10 +4,12 @@ A result is a record of `utils.inversion.store` (`clips/NAME/METHOD.npz`, which 
 one clip by one method. A run that is started again computes what it lacks, with the bytes of an uninterrupted run.
 """
 
+import copy
 import csv
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,24 @@ from utils.audio import files as audio
 from utils.evaluation.names import REAL, SYNTHETIC
 from utils.inversion.invert import Recovered, Recovery
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
-from utils.inversion.store import Record, ResultStore
+from utils.inversion.store import Record, ResultStore, read_npz
 from utils.options import UserError
-from utils.runs.files import append_jsonl, atomic_path, file_sha256, read_jsonl, remove_torn, to_json, write_text
+from utils.runs.files import (
+    append_jsonl,
+    atomic_path,
+    file_sha256,
+    is_local,
+    read_jsonl,
+    remove_torn,
+    to_json,
+    write_text,
+)
+from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
 
 RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
 FILE, OWN_SAMPLE = "file", "own sample"
+READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ def files_below(base: Path, files: Iterable[Path]) -> list[Source]:
 
 
 class RecoveryFolder:
-    """The results of a run, in memory and on disk; what was done before an interruption is read when this is made.
+    """The results of a run, in memory and on disk: `begin` it, then `recover` its clips, or `add` what workers did.
 
     Args:
         folder: of the run.
@@ -72,6 +85,7 @@ class RecoveryFolder:
         window: as in `utils.audio.files.load_clip`.
         alignment: a name in `utils.audio.files.ALIGNMENTS`.
         batch_size: windows computed together.
+        store: of the clips' WAVs and latents, if not `folder`; also of an object store.
 
     Attributes:
         failures: reason by source's name.
@@ -89,15 +103,16 @@ class RecoveryFolder:
         window: str,
         alignment: str,
         batch_size: int,
+        store: Path | None = None,
     ):
         self.folder, self.recovery, self.methods, self.sources = folder, recovery, methods, sources
         self.generator, self.options, self.window, self.alignment = generator, options, window, alignment
         self.batch_size = batch_size
         self.failures: dict[str, str] = {}
-        self._store = ResultStore(folder)
+        self._store = ResultStore(store or folder)
         self._results: dict[tuple[Source, str], dict[str, Any]] = {}
-        (folder / FAILURES).unlink(missing_ok=True)  # what failed is tried again
-        self._read()
+        self._seconds: dict[tuple[str, str], float] = {}
+        self._apart = False
 
     def results(self) -> list[dict[str, Any]]:
         """The lines of results.jsonl, one a clip and method: what `write_page` of `utils.report.page` takes, and
@@ -115,11 +130,70 @@ class RecoveryFolder:
                 writer.writeheader()
                 writer.writerows(rows)
 
+    def begin(self, *, read: bool = True) -> None:
+        """Forgets what failed before, which is tried again, and reads what was done before an interruption.
+
+        Args:
+            read: False where others recover the clips (`recover_apart`), and read themselves.
+        """
+        (self.folder / FAILURES).unlink(missing_ok=True)
+        self._seconds = {(row["source"], row["method"]): row["seconds"] for row in read_jsonl(self.folder / RESULTS)}
+        if read:
+            self._read(self.sources)
+
+    def recover_apart(self, group: Sequence[Source], scratch: Path | None = None) -> tuple[list[dict], dict[str, str]]:
+        """For a worker: results and failures (reason by name) of one group, to be taken by `add` of the run's process.
+
+        Only the clips' own files are written. What the store has is read, not computed again.
+
+        Args:
+            group: as `groups` cuts them.
+            scratch: a folder in place of the store, for a trial that leaves no results.
+        """
+        self._require_folder()
+        apart = copy.copy(self)
+        apart.failures, apart._results, apart._apart = {}, {}, True
+        apart._store = ResultStore(scratch) if scratch else self._store
+        apart._read(group)
+        apart._recover_group(group, tqdm(disable=True))
+        return list(apart._results.values()), apart.failures
+
+    def add(self, group: Sequence[Source], results: Iterable[dict[str, Any]], failures: Mapping[str, str]) -> None:
+        """Takes what a worker's `recover_apart` gave for a group."""
+        require_folder(self.folder)
+        by_name = {source.name: source for source in group}
+        for row in results:
+            key = row["source"], row["method"]
+            seconds = self._seconds.get(key) if row["seconds"] is None else row["seconds"]
+            self._results[by_name[row["source"]], row["method"]] = row | {"seconds": seconds}
+        for name, reason in failures.items():
+            self.fail(name, reason)
+
+    def manifest_rows(self) -> Iterator[dict[str, Any]]:
+        """Rows of `utils.report.manifest`: one a clip and method, with the latents of those that have a result."""
+
+        def row(source: Source, method: str) -> dict[str, Any]:
+            result = self._results.get((source, method))
+            if result is None:
+                error = self.failures.get(source.name)
+                missing = {"status": "failed" if error else "not done", "error": error}
+                return {"source": source.name, "method": method, "kind": source.kind} | missing
+            arrays = read_npz(self._store.folder / result["latents"])
+            lists = {"z": arrays["z"], "z_true": arrays.get("z_true"), "window_objective": arrays["objective"]}
+            lists = {name: value if value is None else value.tolist() for name, value in lists.items()}
+            return result | lists | {"source_sha256": str(arrays["source_sha256"])}
+
+        keys = [(source, method) for source in self.sources for method in self.methods]
+        with ThreadPoolExecutor(READERS) as pool:
+            for first in range(0, len(keys), READ_TOGETHER):
+                yield from pool.map(lambda key: row(*key), keys[first : first + READ_TOGETHER])
+
     def fail(self, name: str, reason: str) -> None:
         """Notes in failures.jsonl, and says, that a clip has no result."""
         self.failures[name] = reason
-        append_jsonl(self.folder / FAILURES, {"source": name, "reason": reason})
-        tqdm.write(f"failed: {name}: {reason}", file=sys.stderr)
+        if not self._apart:
+            append_jsonl(self.folder / FAILURES, {"source": name, "reason": reason})
+            tqdm.write(f"failed: {name}: {reason}", file=sys.stderr)
 
     def recover(self, sources: Sequence[Source], bar: tqdm, interrupt: Interrupt) -> None:
         """Inverts the clips among `sources`, all of one kind, that have no result yet; what fails is noted.
@@ -127,14 +201,22 @@ class RecoveryFolder:
         Raises:
             KeyboardInterrupt: as `interrupt` says.
         """
-        for first in range(0, len(sources), self.batch_size):
+        for group in self.groups(sources):
             if interrupt.asked:
                 raise KeyboardInterrupt
-            self._recover_group(sources[first : first + self.batch_size], bar)
+            self._require_folder()
+            self._recover_group(group, bar)
 
-    def _read(self) -> None:
-        seconds = {(row["source"], row["method"]): row["seconds"] for row in read_jsonl(self.folder / RESULTS)}
-        for source in self.sources:
+    def groups(self, sources: Sequence[Source]) -> list[Sequence[Source]]:
+        """The clips that are computed together, always: rounding depends on the clips beside."""
+        return [sources[first : first + self.batch_size] for first in range(0, len(sources), self.batch_size)]
+
+    def _require_folder(self) -> None:
+        if is_local(self._store.folder):
+            require_folder(self._store.folder)
+
+    def _read(self, sources: Iterable[Source]) -> None:
+        for source in sources:
             methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
             try:
                 sha256 = self._sha256(source) if methods else ""
@@ -143,7 +225,7 @@ class RecoveryFolder:
             for method in methods:
                 record = self._store.read(_record_name(source, method), self._key(method, sha256))
                 if record:
-                    self._results[source, method] = record.facts | {"seconds": seconds.get((source.name, method))}
+                    self._results[source, method] = record.facts | {"seconds": self._seconds.get((source.name, method))}
 
     def _sha256(self, source: Source) -> str:
         if source.path is not None:
@@ -156,7 +238,7 @@ class RecoveryFolder:
         return clip | self.recovery.settings(method)
 
     def _recover_group(self, group: Sequence[Source], bar: tqdm) -> None:
-        """A group is always computed whole: rounding depends on the clips beside."""
+        """Computes and writes what a group lacks."""
         lacking = {source: [m for m in self.methods if (source, m) not in self._results] for source in group}
         clips = self._load(group, lacking) if any(lacking.values()) else {}
         for method in self.methods:
@@ -185,8 +267,7 @@ class RecoveryFolder:
                 self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
                 continue
             if lacking[source]:
-                folder = self.folder / source.folder
-                folder.mkdir(parents=True, exist_ok=True)
+                folder = self._store.folder / source.folder
                 remove_torn(folder)
                 original = audio.join_windows(clip.windows, clip.provenance)
                 audio.write_wav(folder / "original.wav", original, clip.provenance["resampled_to"])
@@ -218,7 +299,7 @@ class RecoveryFolder:
         rate, z_true = clip.provenance["resampled_to"], self._true_latent(source)
         original = audio.join_windows(clip.windows, clip.provenance)
         reconstruction = audio.join_windows(recovered.audio, clip.provenance)
-        audio.write_wav(self.folder / source.folder / f"{method}.wav", reconstruction, rate)
+        audio.write_wav(self._store.folder / source.folder / f"{method}.wav", reconstruction, rate)
         latents = Latents(
             z=recovered.z,
             z_true=z_true,

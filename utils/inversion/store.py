@@ -5,6 +5,7 @@ result depends on. A record is written once and whole; one that was written unde
 """
 
 import hashlib
+import io
 import json
 import zipfile
 import zlib
@@ -37,11 +38,11 @@ class ResultStore:
     """Records as `folder/NAME.npz`; a name may hold slashes.
 
     Args:
-        folder: made when the first record is written.
+        folder: made when the first record is written; also of an object store, see `utils.runs.files.open_path`.
     """
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
+        self.folder = folder
 
     def path(self, name: str) -> Path:
         """The file of a unit of work, there or not."""
@@ -64,7 +65,6 @@ class ResultStore:
             ValueError: where the facts hold NaN or an infinity.
         """
         path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         remove_torn(path.parent)
         arrays = {KEY: np.asarray(key_sha256(key)), FACTS: np.asarray(to_json(record.facts)), **record.arrays}
         with atomic_path(path) as temporary:
@@ -80,7 +80,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         # A bad member of the archive shows only when it is read, hence all of them here.
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"damaged, or no .npz file: {error}") from error

@@ -1,23 +1,50 @@
 """Files that are whole or absent: atomic writing, JSON, JSON lines, SHA-256."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.options import UserError
+from utils.options import UserError, one_line
 
 TEMPORARY = ".tmp-"
 
 
+def open_path(text: str) -> Path:
+    """A path; of a URL (`s3://bucket/run`) what acts like one, from universal_pathlib.
+
+    Raises:
+        UserError: for a URL where universal_pathlib or the protocol's own package is missing.
+    """
+    if "://" not in text:
+        return Path(text)
+    try:
+        from upath import UPath
+
+        path = UPath(text)
+        path.fs  # noqa: B018  (imports what the protocol needs)
+        return path
+    except (ImportError, ValueError) as error:
+        needs = "needs requirements-ray.txt (make setup-ray) and the fsspec package of its protocol"
+        raise UserError(f"{text}: {needs}: {error}") from error
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path is of this machine's file system, not of an object store."""
+    return isinstance(path, str | Path)
+
+
 def remove_torn(folder: Path) -> None:
     """Removes what a killed process left half-written in a folder (`atomic_path`), not below it."""
-    for torn in folder.glob(f"{TEMPORARY}*"):
-        torn.unlink()
+    if is_local(folder):
+        for torn in folder.glob(f"{TEMPORARY}*"):
+            torn.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -25,18 +52,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary file name beside `path`, with its suffix; on success the file becomes `path`.
 
     A reader sees the old file or the whole new one, also after a power cut. When the block raises, the
-    temporary file is removed and `path` stays as it was. Missing parent folders are made.
+    temporary file is removed and `path` stays as it was. Missing parent folders are made. In an object store
+    (`open_path`) an object appears whole when it has been sent, so there the temporary file is a local one.
     """
+    if not is_local(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            try:
+                path.write_bytes(temporary.read_bytes())
+            except Exception as error:  # each protocol has its own
+                raise OSError(errno.EIO, f"cannot be written: {one_line(error)}", str(path)) from error
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _errors_name(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Within the block the error of a write, which knows no name, gets this file's, and not a temporary one's."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename).name.startswith(TEMPORARY):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def to_json(obj: Any, indent: int | None = None) -> str:
@@ -93,7 +143,7 @@ def append_jsonl(path: Path, obj: dict[str, Any]) -> None:
     line = to_json(obj).encode() + b"\n"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+") as file:
+    with _errors_name(path), open(path, "ab+") as file:
         _mend_last_line(file)
         file.write(line)
         file.flush()

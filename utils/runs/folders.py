@@ -101,6 +101,18 @@ def keep_options(
             )
 
 
+def require_folder(folder: Path) -> None:
+    """Raises a UserError where the folder of a run, which `keep_options` began, is not there any more.
+
+    Writers make missing folders: on a disk that was taken away they would go on beside what was done.
+    """
+    if not (folder / OPTIONS).exists():
+        raise UserError(
+            f"{folder}: has vanished (no {OPTIONS} there any more); bring it back, and the same command goes on where "
+            "it was"
+        )
+
+
 class _Tee:
     """A text stream that writes to the terminal and, whole lines only, to a log."""
 

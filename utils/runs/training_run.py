@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from utils.options import UserError
 from utils.runs.files import append_jsonl, read_jsonl
-from utils.runs.folders import keep_options, output_folder, tee_log
+from utils.runs.folders import keep_options, output_folder, require_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
 
@@ -152,7 +152,7 @@ class TrainingRun:
             losses: name to scalar.
 
         Raises:
-            UserError: for a loss that is not finite, naming the clips of the step.
+            UserError: for a loss that is not finite, naming the clips of the step; where the folder has vanished.
         """
         losses = {name: float(value) for name, value in losses.items()}
         if not all(map(math.isfinite, losses.values())):
@@ -162,6 +162,7 @@ class TrainingRun:
                 f"step {self.done}: a loss or its gradient is not finite ({losses}); {kept}; try a lower "
                 f"--learning_rate in another --output. The clips of this step: {clips}"
             )
+        require_folder(self.folder)
         now = time.monotonic()
         if self._first_step_ended is None:  # building the graph is no pace
             self._first_step_ended = now

@@ -1,0 +1,166 @@
+"""Clips a second of `latent_vector_recovery.py` by engine and number of actors, and memory over many clips.
+
+Examples:
+  # Local engine, one actor, two actors; taken in turn, after the first groups, which build the graphs
+  python -m benchmarks.scale --rounds 3
+
+  # Memory of the driver and of two actors over 10,000 short clips of the tests' generator
+  python -m benchmarks.scale --memory 10000
+
+  # Many short files, whose work does not dominate
+  python -m benchmarks.scale --generator tests.tiny:generator --max_iter 3 --batch_size 4
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+import soundfile
+
+from models.loading import Networks
+from utils import options
+from utils.inversion import ray_engine
+from utils.inversion.folder import RecoveryFolder, files_below
+from utils.losses import parse_objective
+from utils.runs.folders import keep_options
+from utils.runs.interrupts import Interrupt
+from utils.runs.progress import progress_bar
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_shared(parser, "generator", "objective", "max_iter", "batch_size", max_iter=10)
+    count = dict(type=options.positive_int, metavar="N")
+    parser.add_argument("--groups", **count, default=8, help="batches of an actor or of the local engine")
+    parser.add_argument("--rounds", **count, default=3, help="times each is measured, in turn; medians are printed")
+    parser.add_argument("--memory", **count, help="instead, watch the memory while N short clips are inverted")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_arguments()
+    with tempfile.TemporaryDirectory() as place:
+        if args.memory:
+            watch_memory(Path(place), args)
+        else:
+            compare_engines(Path(place), args)
+    return options.EXIT_OK
+
+
+def compare_engines(place: Path, args: argparse.Namespace) -> None:
+    engines = {"local": None, "ray, 1 actor": 1, "ray, 2 actors": 2}
+    rates, starts = {name: [] for name in engines}, {name: [] for name in engines}
+    for number in range(args.rounds):
+        for name, actors in engines.items():
+            clips = write_clips(place / f"in {number} {name}", args.batch_size * args.groups * (actors or 1), 16384)
+            moments = invert(place / f"out {number} {name}", clips, args, actors)
+            skipped = 2 * (actors or 1)  # groups that build graphs, or wait for an actor that does
+            seconds = moments[-1] - moments[skipped - 1]
+            rates[name].append(args.batch_size * (len(moments) - skipped) / seconds)
+            starts[name].append(moments[0])
+            print(f"round {number}, {name}: {rates[name][-1]:.2f} clips/s, the first group after {moments[0]:.1f} s")
+    for name in engines:
+        ratios = [mine / local for mine, local in zip(rates[name], rates["local"], strict=True)]
+        rate, start = median(rates[name]), median(starts[name])
+        print(f"{name:14} {rate:8.2f} clips/s, x {median(ratios):.2f}; starts in {start:.1f} s")
+
+
+def watch_memory(place: Path, args: argparse.Namespace) -> None:
+    """Resident memory of driver and actors, in MB, at each tenth of the clips."""
+    args.generator, args.objective, args.max_iter = "tests.tiny:generator", "waveform=1", 1
+    clips = write_clips(place / "in", args.memory, 1024)
+    print("clips  driver  actors (MB)")
+
+    def show(done: int) -> None:
+        actors = actors_of(os.getpid())
+        print(
+            f"{done:6} {resident_mb('self'):7.0f}  {' '.join(f'{resident_mb(actor):.0f}' for actor in actors)}",
+            flush=True,
+        )
+
+    invert(place / "out", clips, args, 2, show=show, show_every=max(1, args.memory // 10))
+
+
+def write_clips(folder: Path, n: int, length: int) -> Path:
+    """Noise, on which no search ends early."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        soundfile.write(folder / f"{i:06}.wav", rng.uniform(-0.5, 0.5, length), 16000)
+    return folder
+
+
+def invert(
+    place: Path, clips: Path, args: argparse.Namespace, actors: int | None, show=None, show_every=1
+) -> list[float]:
+    """Inverts a folder; seconds from the beginning to the end of each group."""
+    place.mkdir()
+    keep_options(place, {})
+    sources = files_below(clips, sorted(clips.iterdir()))
+    began, moments, shown = time.monotonic(), [], 0
+    with progress_bar("", len(sources), quiet=True) as bar:
+        update, done = bar.update, 0
+
+        def count(n: int) -> None:
+            nonlocal done, shown
+            done += n
+            moments.append(time.monotonic() - began)
+            if show and done - shown >= show_every:
+                shown = done
+                show(done)
+            update(n)
+
+        bar.update = count
+        folder = make_folder(place, args, sources)
+        if actors is None:
+            folder.recover(sources, bar, Interrupt())
+        else:
+            make_worker = partial(make_folder, place, args)
+            ray_engine.recover(folder, folder.groups(sources), make_worker, bar, Interrupt(), actors=actors)
+    assert len(folder.results()) == len(sources) and not folder.failures
+    return moments
+
+
+def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFolder:
+    networks = Networks(args.generator)
+    inverter = networks.inverter(parse_objective(args.objective))
+    recovery = networks.recovery(inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
+    settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size}
+    return RecoveryFolder(place, recovery, ("gradient",), sources, generator=networks.generator, options={}, **settings)
+
+
+def actors_of(driver: int) -> list[int]:
+    """Processes of actors that a driver's Ray started, from /proc."""
+    parents, names = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            stat, command = (entry / "stat").read_text(), (entry / "cmdline").read_bytes()
+        except OSError:  # it has just ended
+            continue
+        parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+        names[int(entry.name)] = command
+    found = []
+    for process, command in names.items():
+        ancestor = process
+        while ancestor in parents and ancestor != driver:
+            ancestor = parents[ancestor]
+        if ancestor == driver and command.startswith(b"ray::MapWorker"):
+            found.append(process)
+    return found
+
+
+def resident_mb(process: int | str) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+if __name__ == "__main__":
+    options.run(main)

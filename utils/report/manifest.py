@@ -1,0 +1,68 @@
+"""The manifest of a recovery: a Parquet table of all its results, which pandas, Polars, DuckDB and Spark read."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from utils.options import UserError
+from utils.runs.files import atomic_path
+
+ROWS_TOGETHER = 1000
+# Names of Arrow types; a list has an entry a window.
+COLUMNS = {
+    "source": "string",
+    "source_sha256": "string",
+    "method": "string",
+    "kind": "string",
+    "status": "string",  # `failed` or `not done` where there is no result
+    "error": "string",
+    "windows": "int32",
+    "objective": "float64",
+    "waveform_mse": "float64",
+    "ssim": "float64",
+    "snr_db": "float64",
+    "z_mse": "float64",
+    "evaluations": "int64",
+    "seconds": "float64",
+    "window_objective": "list<float64>",
+    "z": "list<list<float32>>",
+    "z_true": "list<list<float32>>",
+    "latents": "string",
+    "original": "string",
+    "reconstruction": "string",
+}
+
+
+def require_pyarrow() -> None:
+    """Raises a UserError where pyarrow is missing."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise UserError("--manifest: needs pyarrow, which is not installed: make setup-ray") from error
+
+
+def write_manifest(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes a Parquet file atomically, `ROWS_TOGETHER` rows in memory at a time.
+
+    Args:
+        path: of the file.
+        rows: values by names in `COLUMNS`; what a row lacks is null.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, _arrow_type(pa, text)) for name, text in COLUMNS.items()])
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        waiting = []
+        for row in rows:
+            waiting.append({name: row.get(name) for name in COLUMNS})
+            if len(waiting) == ROWS_TOGETHER:
+                writer.write_table(pa.Table.from_pylist(waiting, schema))
+                waiting = []
+        writer.write_table(pa.Table.from_pylist(waiting, schema))
+
+
+def _arrow_type(pa: Any, text: str) -> Any:
+    if text.startswith("list<"):
+        return pa.list_(_arrow_type(pa, text.removeprefix("list<").removesuffix(">")))
+    return getattr(pa, text)()
