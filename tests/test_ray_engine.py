@@ -83,7 +83,6 @@ def test_a_clip_that_kills_its_worker_fails_and_takes_none_with_it(run_script, r
     assert failure["source"] == "deadly.wav" and "worker died each time, 3 times in a row" in failure["reason"]
 
     (folder / "deadly.wav").write_bytes(b"")  # then the local engine leaves it out, too
-    args = (folder, *SEARCH, "--generator", "tests.tiny:generator")
     assert run_main(SCRIPT, *args, "--output", tmp_path / "local").returncode == 3
     expected, result = compared(tmp_path / "local"), compared(tmp_path / "out")
     for contents in (expected, result):

@@ -27,6 +27,7 @@ SMALL = {
     "benchmarks.generator": "--rounds 1",
     "benchmarks.samples": "--n 50",
     "benchmarks.training": "--dim 1 --width 2 --batch_size 2 --rounds 1",
+    "benchmarks.scale": "--rounds 1 --groups 3 --max_iter 1 --batch_size 1",
 }
 # They need a network (tests/test_download.py has a server of its own), or serve until they are stopped.
 NOT_RUN = ("download.py", "-m pip", "-m tensorboard.main")
@@ -96,6 +97,8 @@ def test_options_in_the_readme_exist(run_main):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_runs(command, project):
     start, name, arguments = split(command)
+    if name == "benchmarks.scale" or "--engine" in arguments:
+        pytest.importorskip("ray")
     small = shlex.split(SMALL.get(name, "")) if "--help" not in arguments else []
     done = subprocess.run(
         [sys.executable, *start, *arguments, *small],

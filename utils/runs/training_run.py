@@ -162,7 +162,6 @@ class TrainingRun:
                 f"step {self.done}: a loss or its gradient is not finite ({losses}); {kept}; try a lower "
                 f"--learning_rate in another --output. The clips of this step: {clips}"
             )
-        require_folder(self.folder)
         now = time.monotonic()
         if self._first_step_ended is None:  # building the graph is no pace
             self._first_step_ended = now
@@ -171,6 +170,7 @@ class TrainingRun:
             self._paced_steps += 1
             self._paced_seconds += now - self._step_started
         if self.is_chief:
+            require_folder(self.folder)
             append_jsonl(self.folder / f"{STEPS}.jsonl", {"step": self.done, "hours": self.hours, **losses})
             self._counted.append(losses)
         self.done += 1
