@@ -80,7 +80,8 @@ class Generator:
     def __call__(self, z: tf.Tensor) -> tf.Tensor:
         """z float32 `[B, latent_dim]` to audio float32 `[B, num_samples, num_channels]`."""
         audio = _as_audio(self._function(tf.convert_to_tensor(z, tf.float32)))
-        return tf.ensure_shape(audio, [None, self.num_samples, self.num_channels])
+        audio.set_shape([None, self.num_samples, self.num_channels])  # not ensure_shape: it has no forward mode
+        return audio
 
     def sample_prior(self, seed: int, n: int, start: int = 0) -> np.ndarray:
         """Latents `start` to `start + n` of a seed's endless list, float32 `[n, latent_dim]`.

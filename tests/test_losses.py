@@ -5,7 +5,8 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from utils.losses import TERMS, Objective, Point, parse_objective
+from utils import spectrograms
+from utils.losses import RECOVERY_TERMS, RESIDUALS, TERMS, Objective, Point, parse_objective
 from utils.options import DEFAULT_OBJECTIVE, PAPER_RECOVERY, UserError
 
 RNG = np.random.default_rng(0)
@@ -47,6 +48,17 @@ def test_stft_real_is_the_mean_absolute_error_of_real_parts():
     np.testing.assert_allclose(TERMS["stft_real"](point()), expected, rtol=1e-4)
 
 
+def test_mr_stft_squared_agrees_with_scipy():
+    def distance(a, b, frame):
+        a, b = (np.log(np.sqrt(np.abs(scipy_stft(x, frame, frame // 4)) ** 2 + 1e-6)) for x in (a, b))
+        return np.square(a - b).mean()
+
+    expected = [
+        np.mean([distance(a, b, frame) for frame in (256, 512, 1024)]) for a, b in zip(AUDIO, TARGET, strict=True)
+    ]
+    np.testing.assert_allclose(TERMS["mr_stft_squared"](point()), expected, rtol=1e-4)
+
+
 def test_mr_stft_agrees_with_scipy():
     def distance(a, b, frame):
         a, b = (np.sqrt(np.abs(scipy_stft(x, frame, frame // 4)) ** 2 + 1e-6) for x in (a, b))
@@ -79,6 +91,29 @@ def test_an_objective_says_what_it_needs():
     assert not parse_objective(DEFAULT_OBJECTIVE).needs_features
     assert parse_objective("latent_prior=1,spectral=2").needs_audio and Objective({"feature": 1.0}).needs_audio
     assert not Objective({"latent": 1.0, "latent_prior": 1.0}).needs_audio
+
+
+@pytest.mark.parametrize(
+    "name, representation",
+    [
+        ("waveform_squared", lambda audio: audio),
+        ("stft_real_squared", spectrograms.stft_real),
+        ("log_mel_squared", lambda audio: spectrograms.log_mel(audio, 16000)),
+    ],
+)
+def test_squared_terms_are_mean_squares_and_the_sums_of_their_residuals(name, representation):
+    difference = np.subtract(representation(AUDIO), representation(TARGET), dtype=np.float64)
+    expected = np.square(difference.reshape(len(AUDIO), -1)).mean(axis=1)
+    np.testing.assert_allclose(TERMS[name](point()), expected, rtol=1e-4)
+    np.testing.assert_allclose(np.square(RESIDUALS[name](point())).sum(axis=1), expected, rtol=1e-4)
+
+
+def test_residuals_of_a_sum_are_those_of_its_terms():
+    objective = parse_objective("waveform_squared=2,mr_stft_squared=0.5,latent_prior=3")
+    assert objective.sum_of_squares and not parse_objective("waveform=1,latent_prior=1").sum_of_squares
+    for prior in ("uniform", "normal"):
+        at = point(prior=prior)
+        np.testing.assert_allclose(np.square(objective.residuals(at)).sum(axis=1), objective(at), rtol=1e-4)
 
 
 def test_latent_is_the_mean_squared_error_of_z():
@@ -130,7 +165,7 @@ def test_named_objectives_are_valid(text):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("loudness=1", "stft_real, waveform, mr_stft, spectral, feature, feature_squared, latent_prior. "),
+        ("loudness=1", f"with a term out of {', '.join(RECOVERY_TERMS)}. "),
         ("latent=1", "with a term out of stft_real"),
         ("", "TERM=WEIGHT"),
         ("waveform=1,", "TERM=WEIGHT"),

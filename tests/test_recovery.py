@@ -135,6 +135,20 @@ def test_a_target_that_is_not_finite_stops_no_other(tiny, inverters, noise, solv
     assert np.isfinite(found.z).all()
 
 
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_gauss_newton_is_a_solver_like_the_others(tiny, noise, restarts):
+    inverter = Inverter(tiny, parse_objective("waveform_squared=1"), solver="gauss_newton")
+    z = tiny.sample_prior(5, 4)
+    starts = np.concatenate([from_prior(tiny, 0, identities(4), restarts - 1), 0.8 * z[:, None]], axis=1)
+    found = inverter.refine(tiny(z).numpy(), starts, max_iter=50)
+    np.testing.assert_allclose(found.z, z, atol=1e-4)
+    assert found.finite.all() and [len(curve) for curve in found.curve] <= found.evaluations.tolist()
+    unreachable = inverter.refine(noise[:2], from_prior(tiny, 0, identities(2)), max_iter=50)
+    np.testing.assert_allclose(unreachable.objective, np.square(noise[:2] - unreachable.audio).mean(axis=(1, 2)), 1e-5)
+    with pytest.raises(UserError, match="--solver gauss_newton"):
+        Inverter(tiny, OBJECTIVE, solver="gauss_newton")
+
+
 def test_a_bfloat16_search_ends_with_float32():
     fast, exact = WaveGAN("mixed_bfloat16"), WaveGAN()
     z = np.random.default_rng(0).uniform(-1, 1, (2, 2, 20)).astype(np.float32)

@@ -28,6 +28,7 @@ class Point(NamedTuple):
     features, target_features: activations of a classifier on audio and on target by block, each float `[B, ...]`;
         empty where the objective asks for none.
     true_z: float32 `[B, latent_dim]`, of which target is the sample; None where that is not known.
+    sample_rate: of audio and target, in Hz.
     """
 
     audio: tf.Tensor | None
@@ -37,6 +38,7 @@ class Point(NamedTuple):
     features: Mapping[str, tf.Tensor] = {}
     target_features: Mapping[str, tf.Tensor] = {}
     true_z: tf.Tensor | None = None
+    sample_rate: int = 16000
 
 
 def stft_real(point: Point) -> tf.Tensor:
@@ -89,10 +91,53 @@ def latent_prior(point: Point) -> tf.Tensor:
     return _mean(tf.square(point.z)) / 2
 
 
+def waveform_residual(point: Point) -> tf.Tensor:
+    """Differences of the samples; the sum of their squares is the mean squared error."""
+    return _residual([point.audio - point.target])
+
+
+def stft_real_residual(point: Point) -> tf.Tensor:
+    """Differences of the real parts of the STFTs, as `stft_real` takes them; their mean square."""
+    return _residual([spectrograms.stft_real(point.audio) - spectrograms.stft_real(point.target)])
+
+
+def mr_stft_residual(point: Point) -> tf.Tensor:
+    """Differences of the log magnitudes of STFTs at frame lengths 256, 512 and 1024; their mean square, mean over
+    lengths."""
+    return _residual([_log_magnitudes(point.audio, n) - _log_magnitudes(point.target, n) for n in RESOLUTIONS])
+
+
+def log_mel_residual(point: Point) -> tf.Tensor:
+    """Differences of the log-mel spectrograms; their mean square."""
+    audio, target = (spectrograms.log_mel(x, point.sample_rate) for x in (point.audio, point.target))
+    return _residual([audio - target])
+
+
+def latent_prior_residual(point: Point) -> tf.Tensor:
+    """`latent_prior` as a sum of squares."""
+    prior = PRIORS[point.prior]
+    if prior.bounded:
+        return _residual([point.z - tf.clip_by_value(point.z, prior.low, prior.high)])
+    return _residual([point.z / math.sqrt(2)])
+
+
+def _sum_of_squares(residual: Callable[[Point], tf.Tensor]) -> "Term":
+    return lambda point: tf.reduce_sum(tf.square(residual(point)), axis=1)
+
+
 Term = Callable[[Point], tf.Tensor]  # to float32 [B]
+# Terms that are sums of squares: to their residuals, float32 [B, M], of which the term is the sum of squares.
+RESIDUALS: dict[str, Callable[[Point], tf.Tensor]] = {
+    "waveform_squared": waveform_residual,
+    "stft_real_squared": stft_real_residual,
+    "mr_stft_squared": mr_stft_residual,
+    "log_mel_squared": log_mel_residual,
+    "latent_prior": latent_prior_residual,
+}
 OF_FEATURES: dict[str, Term] = {"feature": feature, "feature_squared": feature_squared}
 OF_LATENTS: dict[str, Term] = {"latent_prior": latent_prior, "latent": latent}
 OF_AUDIO: dict[str, Term] = {"stft_real": stft_real, "waveform": waveform, "mr_stft": mr_stft, "spectral": spectral}
+OF_AUDIO |= {name: _sum_of_squares(RESIDUALS[name]) for name in RESIDUALS if name not in OF_LATENTS}
 TERMS = OF_AUDIO | OF_FEATURES | OF_LATENTS
 RECOVERY_TERMS = [name for name in TERMS if name != "latent"]  # recovery does not know the true z
 
@@ -117,6 +162,16 @@ class Objective:
     def sum(self, terms: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The weighted sum of what `terms` gave, or of means of it."""
         return tf.add_n([weight * terms[name] for name, weight in self.weights.items()])
+
+    def residuals(self, point: Point) -> tf.Tensor:
+        """float32 `[B, M]` whose sum of squares is the objective; for a `sum_of_squares` only."""
+        parts = [math.sqrt(weight) * RESIDUALS[name](point) for name, weight in self.weights.items()]
+        return tf.concat(parts, axis=1)
+
+    @property
+    def sum_of_squares(self) -> bool:
+        """Whether every term is one."""
+        return self.weights.keys() <= RESIDUALS.keys()
 
     @property
     def needs_features(self) -> bool:
@@ -167,6 +222,17 @@ def _weight(number: str, name: str) -> float:
 def _mean(x: tf.Tensor) -> tf.Tensor:
     """Mean over all dimensions but the first."""
     return tf.reduce_mean(x, axis=list(range(1, x.shape.rank)))
+
+
+def _residual(differences: list[tf.Tensor]) -> tf.Tensor:
+    """Parts `[B, ...]` as `[B, M]` whose sum of squares is the mean over parts of each one's mean square."""
+    flat = [tf.reshape(part, [-1, math.prod(part.shape[1:])]) for part in differences]
+    return tf.concat([part / math.sqrt(part.shape[1] * len(flat)) for part in flat], axis=1)
+
+
+def _log_magnitudes(audio: tf.Tensor, frame_length: int) -> tf.Tensor:
+    spectra = spectrograms.stft(audio, frame_length, frame_length // 4)
+    return tf.math.log(spectrograms.magnitude(spectra, epsilon=spectrograms.LOG_FLOOR**2))
 
 
 def _stft_distance(audio: tf.Tensor, target: tf.Tensor, frame_length: int) -> tf.Tensor:

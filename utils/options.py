@@ -29,7 +29,7 @@ EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 PRESETS = ("aligned", "paper")
 PRECISIONS = ("float32", "mixed_bfloat16")
 METHODS = ("encoder", "gradient", "hybrid", "all")
-SOLVERS = ("batched", "scipy")
+SOLVERS = ("batched", "scipy", "gauss_newton")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT)
@@ -298,13 +298,14 @@ _SHARED: dict[str, dict[str, Any]] = {
     "solver": dict(
         default="batched",
         choices=SOLVERS,
-        help="L-BFGS of many clips at once, or SciPy's L-BFGS-B one clip at a time, as in the paper",
+        help="L-BFGS of many clips at once; SciPy's L-BFGS-B one clip at a time, as in the paper; or gauss_newton, "
+        "Levenberg-Marquardt with exact Jacobians, for an --objective of squared terms, such as waveform_squared=1",
     ),
     "max_iter": dict(
         default=400,
         type=positive_int,
         metavar="N",
-        help="most L-BFGS iterations per clip and start, at least 1; each costs one to two evaluations",
+        help="most iterations per clip and start, at least 1; one of L-BFGS costs one to two evaluations",
     ),
     "restarts": dict(
         default=1,

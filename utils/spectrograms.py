@@ -9,6 +9,7 @@ FRAME_LENGTH = 256
 FRAME_STEP = 128
 KINDS = ("stft_real", "log_magnitude")
 LOG_FLOOR = 1e-3
+MEL_BANDS = 64
 MAGNITUDE_EPSILON = 1e-8  # under the root of a magnitude, whose gradient at silence it keeps finite
 
 
@@ -62,6 +63,20 @@ def log_magnitude(audio: tf.Tensor, floor: float = LOG_FLOOR) -> tf.Tensor:
         float32 `[B, frames, 129, C]`.
     """
     return tf.math.log(magnitude(stft(audio)) + floor)
+
+
+def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
+    """Natural logarithm of the mel spectrogram, `log(mel + LOG_FLOOR)`: 64 bands of magnitudes, frame 512, hop 128.
+
+    Args:
+        audio: float32 `[B, T, C]` in [-1, 1].
+        sample_rate: Hz. Bands reach from 60 Hz to 95 % of half of it.
+
+    Returns:
+        float32 `[B, ceil(T / 128), 64, C]`.
+    """
+    filters = tf.signal.linear_to_mel_weight_matrix(MEL_BANDS, 257, sample_rate, 60.0, 0.475 * sample_rate)
+    return tf.math.log(tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, 128)), filters) + LOG_FLOOR)
 
 
 def spectrogram(audio: tf.Tensor, kind: str) -> tf.Tensor:

@@ -19,13 +19,16 @@ import tensorflow as tf
 
 from utils.audio.files import Identity
 from utils.inversion import lbfgs, scipy_lbfgs
+from utils.inversion.least_squares import LeastSquares
 from utils.inversion.prior import PRIORS
 from utils.losses import Objective, Point
 from utils.options import UserError
 
 METHODS = ("encoder", "gradient", "hybrid")
-SOLVERS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
+LBFGS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
+SOLVERS = (*LBFGS, "gauss_newton")
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
+TOLERANCE_SQUARES = 1e-13  # of a sum of squares: float32's rounding of samples
 POLISH_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
 
 Features = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # audio [B, T, C] to activations by block
@@ -112,8 +115,8 @@ class Inverter:
     Args:
         generator: searched with.
         objective: one value per clip, see `utils.losses`.
-        solver: `batched` (`utils.inversion.lbfgs`, all rows at once) or `scipy` (L-BFGS-B, one row after another: the
-            paper's).
+        solver: `batched` (`utils.inversion.lbfgs`, all rows at once), `scipy` (L-BFGS-B, one row after another: the
+            paper's) or `gauss_newton` (`utils.inversion.gauss_newton`, for objectives that are sums of squares).
         clip_to_prior: keep z in the prior's box. Without effect for a normal prior, which has none.
         polish: the same generator in float32, where `generator` computes in less: a search ends with a short
             one on it, and every objective and sample reported is its.
@@ -122,7 +125,7 @@ class Inverter:
 
     Raises:
         ValueError: for another solver.
-        UserError: for an objective with the term `feature`, but no features.
+        UserError: for an objective with the term `feature`, but no features, or one that the solver cannot minimise.
     """
 
     def __init__(
@@ -146,6 +149,8 @@ class Inverter:
         self._search = _value_and_gradient(generator, objective, features, spec)
         self._polish = polish and _value_and_gradient(polish, objective, features, spec)
         self._forward = _forward(polish or generator, objective, features, spec)
+        squares = solver == "gauss_newton"
+        self._least_squares = LeastSquares(generator, objective, exact=polish) if squares else None
 
     def refine(
         self, targets: np.ndarray, starts: np.ndarray, *, max_iter: int, progress: Progress | None = None
@@ -159,13 +164,23 @@ class Inverter:
             progress: called after each evaluation.
         """
         clips, restarts, latent_dim = starts.shape
-        targets = self._targets(tf.constant(targets))
-        result = self._minimize(self._search, targets, starts.reshape(-1, latent_dim), restarts, max_iter, progress)
+        audio, targets = targets, self._targets(tf.constant(targets))
+        if self._least_squares:
+            result = self._least_squares.minimize(
+                audio,
+                starts,
+                clip_to_prior=self.clip_to_prior,
+                max_iter=max_iter,
+                tol_value=TOLERANCE_SQUARES,
+                callback=_callback(progress),
+            )
+        else:
+            result = self._minimize(self._search, targets, starts.reshape(-1, latent_dim), restarts, max_iter, progress)
         best = result.fun.reshape(clips, restarts).argmin(axis=1) + restarts * np.arange(clips)
         z, status = result.x[best], [result.status_names[i] for i in best]
         evaluations = result.evaluations.reshape(clips, restarts).sum(axis=1)
         curve = [result.curve[i] for i in best]
-        if self._polish:
+        if self._polish and not self._least_squares:  # whose values are float32's already
             polished = self._minimize(self._polish, targets, z, 1, -(-max_iter // POLISH_SHARE), progress)
             z, status = polished.x, polished.status_names
             evaluations = evaluations + polished.evaluations
@@ -185,11 +200,8 @@ class Inverter:
         def value_and_gradient(x, index):
             return compiled(tf.constant(x), tf.constant(index // restarts), targets)
 
-        def callback(evaluations, index, best):
-            progress(len(index), float(np.median(best)))
-
         lower, upper = _bounds(self.generator, self.clip_to_prior)
-        return SOLVERS[self.solver](
+        return LBFGS[self.solver](
             value_and_gradient,
             rows,
             lower=lower,
@@ -197,7 +209,7 @@ class Inverter:
             max_iter=max_iter,
             tol_grad=TOLERANCE,
             tol_change=TOLERANCE,
-            callback=callback if progress else None,
+            callback=_callback(progress),
         )
 
 
@@ -283,6 +295,11 @@ class Recovery:
 def _bounds(generator: Any, clip_to_prior: bool) -> tuple[float, float]:
     prior = PRIORS[generator.prior]
     return (prior.low, prior.high) if clip_to_prior else (-np.inf, np.inf)
+
+
+def _callback(progress: Progress | None) -> Callable | None:
+    """`progress` as the solvers call it."""
+    return progress and (lambda evaluations, index, best: progress(len(index), float(np.median(best))))
 
 
 def _no_features(audio: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -39,6 +39,7 @@ class Status(IntEnum):
     max_evals = 3
     line_search_failed = 4
     nonfinite_start = 5
+    converged_value = 6  # as low as was asked for
 
 
 @dataclass
