@@ -17,6 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # `make results`. The time goes into 8 N searches of MAX_ITER iterations; the paper's have 50,000. PRECISION=mixed_bfloat16
 # is faster where the processor computes in bfloat16.
 N ?= 501
+SAMPLES ?= 2048
 MAX_ITER ?= 50
 PRECISION ?= float32
 DATA ?= ../shared/data/speech_commands_digits
@@ -24,6 +25,7 @@ GENERATOR ?= checkpoint/
 ENCODER ?=
 OUTPUT ?= results/tables$(if $(filter-out 501,$(N)),-$(N))
 REPORT ?= $(if $(filter results/tables,$(OUTPUT)),RESULTS.md,$(OUTPUT)/RESULTS.md)
+PUBLISH ?= $(if $(filter results/tables,$(OUTPUT)),--readme README.md --publish results/published)
 # Without ENCODER each preset takes its own.
 NAMED_ENCODER = $(if $(ENCODER),--encoder "$(ENCODER)")
 METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --n $(N) \
@@ -31,7 +33,7 @@ METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" $(NAM
 DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --output "$(OUTPUT)" \
 	--n $$(( $(N) < 10 ? 10 : $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 
-.PHONY: help setup setup-ray wheels demo results test test-slow lint clean
+.PHONY: help setup setup-ray wheels demo results page test test-slow lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -73,14 +75,21 @@ demo: setup ## invert the demo clips by all three methods and say where the page
 	$(RUN) latent_vector_recovery.py datasets/demo --method all --max_iter 200 --output results/demo
 	@echo "Open in a browser: file://$(CURDIR)/results/demo/index.html"
 
-results: setup ## every table and figure of the paper, and RESULTS.md (N=501 clips a row; N=40 for a first look)
+results: setup ## every table and figure of the paper, RESULTS.md and its lines (N=501 clips a row; N=40: a first look)
 	$(METRICS) --all --preset paper
 	$(METRICS) --all --preset aligned
 	$(METRICS) --figure 2
 	$(METRICS) --figure 3
 	$(DETECTION) --preset paper
 	$(DETECTION) --preset aligned
-	$(RUN) -m utils.report.results_md "$(OUTPUT)" --output "$(REPORT)"
+	$(RUN) -m benchmarks.judges "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --results "$(OUTPUT)"
+	for n in $(N) $(SAMPLES); do \
+		$(RUN) -m benchmarks.samples --generator "$(GENERATOR)" --real "$(DATA)" --n $$n --results "$(OUTPUT)" || exit; \
+	done
+	$(RUN) -m utils.report.results_md "$(OUTPUT)" --output "$(REPORT)" $(PUBLISH)
+
+page: setup ## RESULTS.md and the numbers of README.md again, from the lines in results/published alone
+	$(RUN) -m utils.report.results_md --readme README.md
 
 lint: setup ## check the code and its format with ruff
 	$(RUN) -m ruff check .

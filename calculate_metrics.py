@@ -9,8 +9,8 @@ Examples:
   # One row: the hybrid on real clips
   python calculate_metrics.py ../shared/data/speech_commands_digits --method hybrid
 
-  # Table 1, all rows and floors, the paper's protocol (hours); both tables, a first look in minutes, then their page
-  python calculate_metrics.py --table 1 --preset paper
+  # Tables 1 and 2 by the paper's protocol (days); both tables, a first look in minutes, then their page
+  python calculate_metrics.py datasets/sc09 --all --preset paper --split validation --draw first
   python calculate_metrics.py ../shared/data/speech_commands_digits --all --n 40 --max_iter 50
   python -m utils.report.results_md results --output results/RESULTS.md
 
@@ -18,7 +18,7 @@ Examples:
   python calculate_metrics.py ../shared/data/speech_commands_digits --gradient --keep
   python calculate_metrics.py --originals results/kept/real-aligned/originals --reconstructions theirs/ --table 2
 
-Writes into --output: metrics.jsonl (a line for each row), tableN.json, .md and .csv (both presets beside the paper),
+Writes into --output: metrics.jsonl (a line for each row), tableN.jsonl, .md and .csv (both presets beside the paper),
 figureN.png and .svg, and recovered/, the latents found so far: an interrupted row goes on where it was, and a row that
 was computed before is only scored.
 """
@@ -39,7 +39,7 @@ from utils import losses, metrics, options
 from utils.audio.datasets import SPLITS, load_dataset
 from utils.audio.files import ALIGNMENTS
 from utils.evaluation import names
-from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
+from utils.evaluation.clips import DRAWS, Clips, keep, load_pairs, pair_to_show, table_clips
 from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, recover
 from utils.inversion.prior import PRIORS
 from utils.inversion.store import ResultStore
@@ -77,6 +77,8 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument_group("clips").add_argument
     add("--split", choices=SPLITS, default="report", help="which of the real ones")
     add("--n", type=options.positive_int, default=501, metavar="N", help="clips of a row, at least 2")
+    draw = "which N: random ones by --seed, or as in the paper the first ones, here in the order of speakers' names"
+    add("--draw", choices=DRAWS, default="random", help=draw)
     add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
@@ -100,6 +102,7 @@ def parse_arguments() -> argparse.Namespace:
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     args.objective = str(losses.parse_objective(args.objective))
+    args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH)
     check(args, parser.explicit)
     args.method = args.method or names.METHOD_OF_FLAGS[args.inverse_mapping, args.gradient]
     return args
@@ -141,7 +144,7 @@ def main() -> int | None:
             rows = [session.foreign_row()] if args.reconstructions else list(session.rows(number, wanted))
             if args.table or args.all:
                 tables.add_rows(args.output, number, args.preset, rows)
-                print(f"\nWritten: {args.output / f'table{number}.md'}, .csv and .json")
+                print(f"\nWritten: {args.output / f'table{number}.md'}, .csv and .jsonl")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(resume_command(args.output, args.output)) from None
 
@@ -175,6 +178,7 @@ class Session:
     def clips(self, number: int, n: int) -> tuple[Clips, dict[str, Clips], np.ndarray]:
         args, generator, datasets = self.args, self.networks.generator, {}
         if number == 2:
+            datasets["draw"] = args.draw
             # Half of the validation clips is too small to give as many others for the real-against-real floor.
             splits = {"dataset": args.split} | ({"besides": "validation"} if args.split == "report" else {})
             for use, split in splits.items():
@@ -196,7 +200,8 @@ class Session:
         args, prior = self.args, PRIORS[self.networks.generator.prior]
         numbers = {name: getattr(args, name) for name in ("splits", "resamples", "seed")}
         classify = partial(self.networks.classify, batch_size=args.batch_size)
-        return Scorer(clips, classify, prior=prior, z_reference=z_reference, **numbers)
+        facts = {"sample_rate": self.networks.generator.sample_rate, "prior": prior, "z_reference": z_reference}
+        return Scorer(clips, classify, **facts, **numbers)
 
     def rows(self, number: int, methods: Collection[str]) -> Iterator[dict[str, Any]]:
         """Computes, prints and records rows of a table, one after another."""
@@ -242,7 +247,8 @@ class Session:
             given += ["originals", "reconstructions"]
         else:
             given += ["objective", "solver", "clip_to_prior", "max_iter", "hybrid_max_iter", "restarts", "precision"]
-            given += ["input", "split", "alignment"] if clips.z is None else []
+            given += ["input", "split", "draw", "alignment"] if clips.z is None else []
+            given += ["changed"]
         facts = {"n": len(clips), **{name: getattr(args, name) for name in given}}
         facts["prior_variance"] = PRIORS[networks.generator.prior].variance
         named = ("generator", "encoder", "classifier", *networks.judges)

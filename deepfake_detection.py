@@ -24,7 +24,7 @@ Examples:
     # A first look in a minute
     python deepfake_detection.py ../shared/data/speech_commands_digits --n 20 --repeats 2 --output results/quick
 
-Writes into --output: table3.md, table3.csv and table3.json (both presets beside the paper), figure4.png and figure4.svg
+Writes into --output: table3.md, .csv and .jsonl (both presets beside the paper), figure4.png and .svg
 (t-SNE of the first repeat's clips), and detection/, a record for each number of each repeat: an interrupted run goes on
 where it was, and a higher --repeats adds to what is there.
 """
@@ -113,7 +113,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int | None:
     args = parse_arguments()
     if args.dry_run:
-        files = "table3.md, .csv and .json, figure4.png and .svg"
+        files = "table3.md, .csv and .jsonl, figure4.png and .svg"
         return options.show_plan(args, f"Would write {files} into {args.output}")
     networks = Networks(args.generator, encoder=args.encoder, alignment=args.alignment)
     real, fakes = load_real(args, networks), load_fakes(args, networks)

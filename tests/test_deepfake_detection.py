@@ -18,7 +18,7 @@ from utils.evaluation.detection import cross_validate, measure
 from utils.evaluation.detection_features import FEATURES
 from utils.evaluation.names import CONDITIONS, LATENTS, LOGISTIC_REGRESSION, SPECTROGRAMS, SVM, UNTRAINED_LATENTS
 from utils.options import EXIT_USAGE
-from utils.runs.files import read_json
+from utils.runs.files import read_jsonl
 from utils.spectrograms import spectrogram
 
 ALL_CELLS, FEW_CELLS = len(CONDITIONS) * len(FEATURES) * 2, 2 * 2
@@ -68,7 +68,7 @@ def few(monkeypatch, shared_networks):
 
 
 def part(folder, preset="aligned"):
-    return read_json(folder / "table3.json")["presets"][preset]
+    return {line["preset"]: line for line in read_jsonl(folder / "table3.jsonl")}[preset]
 
 
 def numbers(folder, preset="aligned"):
@@ -121,7 +121,7 @@ def test_a_second_run_adds_only_what_is_missing(home, first, run_main):
     """As after a kill: of the first run the last records are missing and one is torn."""
     folder = home / "continued"
     shutil.copytree(first, folder)
-    for name in ("table3.json", "table3.md", "table3.csv", "figure4.svg"):
+    for name in ("table3.jsonl", "table3.md", "table3.csv", "figure4.svg"):
         (folder / name).unlink()
     gone, torn, *kept = sorted(folder.rglob("*.npz"))
     gone.unlink()
@@ -251,7 +251,7 @@ def test_mistakes_end_in_one_line(home, run_main, more, message):
     assert done.returncode == EXIT_USAGE
     error = done.stderr.strip()
     assert message.format(home=home) in error and error.startswith("error: ") and "\n" not in error
-    assert not (home / "bad" / "table3.json").exists()
+    assert not (home / "bad" / "table3.jsonl").exists()
 
 
 def test_an_encoder_of_other_clips_is_announced(home, few, run_main):

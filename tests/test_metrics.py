@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.metrics import structural_similarity
 
+from models.classifier import LogMel
 from utils import losses, metrics, spectrograms
 
 RNG = np.random.default_rng(0)
@@ -100,6 +101,73 @@ def test_stft_distance_equals_the_loss(reconstruction):
     assert metrics.stft_distance(ORIGINAL, reconstruction) == pytest.approx(float(expected[0]), rel=1e-4)
 
 
+def test_log_mel_equals_the_judges_front_end():
+    for rate in (8000, 16000):
+        front_end = LogMel(rate, frame_length=512, hop=128, floor=1e-3)(tf.constant(ORIGINAL[None], tf.float32))[0]
+        np.testing.assert_allclose(metrics.log_mel(ORIGINAL, rate), front_end + np.log(1e-3), atol=1e-3)
+
+
+def test_log_mel_correlation_equals_scipys_and_no_fixed_answer_has_any():
+    clips, answer = RNG.normal(0, 1, (30, 12, 8, 1)), RNG.normal(3, 2, (12, 8, 1))
+    mean = clips.mean(axis=0)
+    expected = scipy.stats.pearsonr((clips[0] - mean).ravel(), (clips[1] - mean).ravel()).statistic
+    assert metrics.log_mel_correlation(clips[0], clips[1], mean) == pytest.approx(expected)
+    assert metrics.log_mel_correlation(clips[0], 0.5 * clips[0] + 0.5 * mean + 0.2, mean) == pytest.approx(1)
+    assert metrics.log_mel_correlation(clips[0], clips[0], clips[0]) == 0  # the only clip of its digit
+    for fixed in (answer, np.full_like(answer, -7.0), mean):
+        covariances = [metrics.log_mel_correlation(clip, fixed, mean) * np.std(clip - mean) for clip in clips]
+        assert np.mean(covariances) == pytest.approx(0, abs=1e-9)
+
+
+RATE = 16000
+
+
+def voice(f0: np.ndarray, seconds: float = 0.4) -> np.ndarray:
+    """A second `[T, 1]` of which this long has twelve harmonics of f0 Hz (a number or one a sample)."""
+    count = int(seconds * RATE)
+    phase = 2 * np.pi * np.cumsum(np.broadcast_to(f0, count)) / RATE
+    sound = sum(np.sin(k * phase) / k for k in range(1, 13)) * np.hanning(count)
+    return np.pad(0.2 * sound, (4000, RATE - count - 4000))[:, None]
+
+
+def f0(clip: np.ndarray) -> np.ndarray:
+    return metrics.f0(clip[None], RATE)[0]
+
+
+def test_f0_is_that_of_a_known_voice_with_any_number_of_channels():
+    glide = np.linspace(110, 165, int(0.4 * RATE))
+    track = f0(np.tile(voice(glide), (1, 2)))
+    voiced = np.flatnonzero(track)
+    assert metrics.FEWEST_VOICED < len(voiced) <= 0.45 * RATE / 256
+    expected = glide[np.clip(voiced * 256 - 4000, 0, len(glide) - 1)]
+    assert np.median(np.abs(12 * np.log2(track[voiced] / expected))) < 0.4
+    assert len(f0(voice(200)[: RATE // 2])) == 1 + RATE // 2 // 256
+
+
+def test_f0_error_is_the_interval_in_semitones():
+    low = f0(voice(120))
+    for semitones in (-3, 0.5, 2, 7):
+        other = f0(voice(120 * 2 ** (semitones / 12)))
+        assert metrics.f0_error(low, other) == pytest.approx(abs(semitones), abs=0.15)
+        assert metrics.voicing_agreement(low, other) > 0.8
+    half = f0(voice(120, seconds=0.2))
+    assert 0.3 < metrics.voicing_agreement(low, half) < 0.8
+
+
+def test_silence_cannot_win_by_having_no_pitch():
+    track = f0(voice(120))
+    silent = f0(np.zeros((RATE, 1)))
+    assert silent.shape == track.shape and not silent.any()
+    assert metrics.f0_error(track, silent) == metrics.OCTAVE and metrics.voicing_agreement(track, silent) == 0
+    assert metrics.f0_error(track, np.roll(track, len(track) // 2)) == metrics.OCTAVE  # voiced, but never together
+    assert metrics.f0_error(silent, track) is None and metrics.voicing_agreement(silent, track) is None
+    assert metrics.f0_error(track, 3 * track) == metrics.OCTAVE
+    tracks = np.stack([track, track, track, silent])
+    estimate = metrics.measure("f0_error", metrics.Row(original_f0=tracks, reconstruction_f0=np.zeros_like(tracks)))
+    assert (estimate["value"], estimate["n"]) == (metrics.OCTAVE, 3)
+    assert metrics.measure("f0_error", metrics.Row(original_f0=tracks[2:], reconstruction_f0=tracks[2:])) is None
+
+
 def test_inception_score_by_its_definition():
     p = RNG.dirichlet(np.full(10, 0.3), 40)
     divergences = [sum(row * np.log(row / p.mean(axis=0))) for row in p]
@@ -168,6 +236,11 @@ ROW = metrics.Row(
     features=RNG.normal(0, 1, (N, 50)),
     reference_features=RNG.normal(0, 1, (N, 50)),
     labels=np.arange(N) % 10,
+    original_log_mel=RNG.normal(0, 1, (N, 6, 5, 1)),
+    reconstruction_log_mel=RNG.normal(0, 1, (N, 6, 5, 1)),
+    digit_log_mel=RNG.normal(0, 1, (N, 6, 5, 1)),
+    original_f0=RNG.uniform(100, 200, (N, 9)) * (RNG.uniform(0, 1, (N, 9)) < 0.9),
+    reconstruction_f0=RNG.uniform(100, 200, (N, 9)) * (RNG.uniform(0, 1, (N, 9)) < 0.9),
     z=RNG.uniform(-1.2, 1.2, (N, 8)),
     z_true=RNG.uniform(-1, 1, (N, 8)),
     z_reference=RNG.uniform(-1, 1, (N, 8)),
@@ -181,7 +254,7 @@ def test_each_metric_lies_in_its_interval_and_is_the_same_again(name):
     estimate = metrics.measure(name, ROW, resamples=50)
     assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["low"] < estimate["high"]
     assert estimate == metrics.measure(name, ROW, resamples=50)
-    assert ("std" in estimate) == (name == "inception_score")
+    assert ("std" in estimate) == (name == "inception_score") and estimate["n"] == N
     assert metrics.METRICS[name].definition in metrics.describe()
 
 

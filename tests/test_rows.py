@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 from tiny import Tiny
 
+from utils.evaluation import rows
 from utils.evaluation.clips import synthetic_clips
-from utils.evaluation.names import CLASS_SAMPLE, TEMPLATE
-from utils.evaluation.rows import Scorer, look_up
+from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE, TEMPLATE
+from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up
 from utils.inversion.prior import PRIORS
 from utils.metrics import Predictions
 from utils.options import UserError
@@ -28,7 +29,7 @@ def by_level(audio: np.ndarray) -> dict[str, Predictions]:
 
 
 def scorer(clips, classify=by_level) -> Scorer:
-    settings = dict(prior=PRIORS["uniform"], z_reference=None, splits=1, resamples=2, seed=0)
+    settings = dict(sample_rate=8000, prior=PRIORS["uniform"], z_reference=None, splits=1, resamples=2, seed=0)
     return Scorer(clips, classify, **settings)
 
 
@@ -65,3 +66,33 @@ def test_a_class_that_no_sample_is_of_and_no_classifier():
     assert np.isin(look_up(CLASS_SAMPLE, generator, samples, absent, seed=0).audio, only_others).all()
     with pytest.raises(UserError, match="--method template.*name a --classifier"):
         look_up(TEMPLATE, generator, samples, scorer(clips, lambda audio: {}), seed=0)
+
+
+def test_what_tells_a_clip_from_others_of_its_digit(monkeypatch):
+    """The digit's mean is of the row's originals; a look-up of one waveform a digit has no correlation with them."""
+    generator = Generator()
+    clips, samples = synthetic_clips(generator, 40, 0), synthetic_clips(generator, 60, 0, start=40)
+    score, tracked = scorer(clips), []
+    f0 = rows.metrics.f0
+    monkeypatch.setattr(rows.metrics, "f0", lambda audio, rate: tracked.extend(audio) or f0(audio, rate))
+
+    def row(method, reconstruction):
+        return score(method, reconstruction)["metrics"]
+
+    log_mel, digits = np.stack([rows.metrics.log_mel(clip, 8000) for clip in clips.audio]), classes(clips.audio)
+    shuffled = np.roll(clips.audio, 1, axis=0)
+    expected = [
+        np.corrcoef(*(x.ravel() - log_mel[digits == digit].mean(axis=0).ravel() for x in pair))[0, 1]
+        for digit, *pair in zip(digits, log_mel, np.roll(log_mel, 1, axis=0), strict=True)
+    ]
+    assert row("other", Reconstruction(shuffled))["log_mel_correlation"]["value"] == pytest.approx(np.mean(expected))
+    assert not tracked  # the tracks of these sounds are known
+    itself, template = row("perfect", Reconstruction(clips.audio)), look_up(TEMPLATE, generator, samples, score, 0)
+    assert itself["log_mel_correlation"]["value"] == pytest.approx(1)
+    assert abs(row(TEMPLATE, template)["log_mel_correlation"]["value"]) < 0.2
+    assert len(tracked) <= 3  # one a digit
+    assert row(CLIPS, baseline(CLIPS, clips, {}))["log_mel_correlation"] is None
+    silence = row(SILENCE, baseline(SILENCE, clips, {}))
+    assert (silence["f0_error"] is None) == (itself["f0_error"] is None)
+    if silence["f0_error"]:
+        assert (silence["f0_error"]["value"], silence["voicing_agreement"]["value"]) == (12, 0)

@@ -4,11 +4,14 @@ A function takes what is known of one clip, or of a whole row of a table; `measu
 a 95 % bootstrap interval.
 """
 
+import functools
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import librosa
 import numpy as np
+import tensorflow as tf
 from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
 
@@ -18,6 +21,10 @@ SNR_CAP_DB = 120.0  # about the resolution of float32 audio
 SSIM_SIGMA, SSIM_TAPS = 1.5, 11
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of stft_distance in samples; the hop is a quarter
+MEL_FRAME, MEL_STEP, MEL_BANDS = 512, 128, 64
+F0_LOWEST, F0_HIGHEST = 65.0, 400.0  # Hz
+FEWEST_VOICED = 5  # frames that must be voiced for a clip to have a pitch: 80 ms at 16 kHz
+OCTAVE = 12.0  # semitones
 CONFIDENCE = 0.95
 
 # ---- of one clip ----------------------------------------------------------------
@@ -97,6 +104,71 @@ def stft_distance(original: np.ndarray, reconstruction: np.ndarray) -> float:
     return float(np.mean(distances))
 
 
+def log_mel_correlation(original: np.ndarray, reconstruction: np.ndarray, digit_mean: np.ndarray) -> float:
+    """Pearson correlation of two log-mel spectrograms of one shape after the digit's mean is taken out of both.
+
+    With the mean over all originals of the digit, one fixed answer a digit has covariance 0 on average, whatever it is:
+    only what tells a clip from the others of its digit counts.
+
+    Returns:
+        -1 to 1; 0 where one of them does not differ from the mean, as does the only original of its digit.
+    """
+    a, b = (_difference(x, digit_mean).ravel() for x in (original, reconstruction))
+    a, b = a - a.mean(), b - b.mean()
+    scale = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / scale) if scale > 0 else 0.0
+
+
+def f0_error(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
+    """Median absolute difference in semitones of two `f0` tracks `[frames]`, over the frames that are voiced in both.
+
+    Returns:
+        At most 12, an octave, which also stands for a reconstruction with fewer than `FEWEST_VOICED` such frames;
+        None for an original with fewer voiced frames than that.
+    """
+    if np.count_nonzero(original) < FEWEST_VOICED:
+        return None
+    both = (original > 0) & (reconstruction > 0)
+    if np.count_nonzero(both) < FEWEST_VOICED:
+        return OCTAVE
+    return float(min(np.median(np.abs(12 * np.log2(reconstruction[both] / original[both]))), OCTAVE))
+
+
+def voicing_agreement(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
+    """Frames of two `f0` tracks `[frames]` that are voiced in both, as a share of those voiced in either; None as in
+    `f0_error`."""
+    if np.count_nonzero(original) < FEWEST_VOICED:
+        return None
+    return float(np.sum((original > 0) & (reconstruction > 0)) / np.sum((original > 0) | (reconstruction > 0)))
+
+
+def f0(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Fundamental frequency of `[N, T, C]` audio, channels averaged, by librosa's pyin (Mauch and Dixon, 2014).
+
+    From 65 to 400 Hz; frames of the next power of two above four longest periods, at 16 kHz 1024 samples, and a hop of
+    a quarter. Takes 0.1 s a second of sound.
+
+    Returns:
+        float `[N, frames]` in Hz; 0 where nothing is voiced.
+    """
+    mono = np.asarray(audio, np.float64).mean(axis=2)
+    frame = 1 << int(np.ceil(np.log2(4 * sample_rate / F0_LOWEST)))
+    tracks = np.zeros((len(mono), 1 + mono.shape[1] // (frame // 4)))
+    sounding = mono.any(axis=1)
+    if sounding.any():
+        found, voiced, _ = librosa.pyin(
+            mono[sounding],
+            fmin=F0_LOWEST,
+            fmax=min(F0_HIGHEST, sample_rate / 4),
+            sr=sample_rate,
+            frame_length=frame,
+            hop_length=frame // 4,
+            fill_na=None,
+        )
+        tracks[sounding] = np.where(voiced, found, 0.0)
+    return tracks
+
+
 def latent_mse(z: np.ndarray, z_true: np.ndarray) -> float:
     """Mean squared difference of latents of one shape. Always answering 0 scores the prior's variance."""
     return float(np.mean(np.square(_difference(z_true, z))))
@@ -130,6 +202,27 @@ def stft_real(audio: np.ndarray) -> np.ndarray:
 def log_magnitude(audio: np.ndarray) -> np.ndarray:
     """`utils.spectrograms.log_magnitude` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
     return np.log(np.sqrt(np.square(np.abs(stft(audio))) + MAGNITUDE_EPSILON) + LOG_FLOOR)
+
+
+def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+    """log(mel + 1e-3) of magnitudes, 64 bands from 60 Hz to 95 % of half the rate, frames of 512 samples, hop 128.
+
+    Args:
+        audio: `[T, C]`.
+        sample_rate: Hz.
+
+    Returns:
+        float64 `[ceil(T / 128), 64, C]`.
+    """
+    magnitudes = np.sqrt(np.square(np.abs(stft(audio, MEL_FRAME, MEL_STEP))) + MAGNITUDE_EPSILON)
+    return np.log(np.einsum("tfc,fm->tmc", magnitudes, _mel_filters(sample_rate)) + LOG_FLOOR)
+
+
+@functools.cache
+def _mel_filters(sample_rate: int) -> np.ndarray:
+    """`[257, 64]`."""
+    bins, top = MEL_FRAME // 2 + 1, 0.475 * sample_rate
+    return tf.signal.linear_to_mel_weight_matrix(MEL_BANDS, bins, sample_rate, 60.0, top, tf.float64).numpy()
 
 
 # ---- of a set of clips ----------------------------------------------------------
@@ -211,6 +304,9 @@ class Row(NamedTuple):
     probabilities, features: a classifier's answers `[N, K]` and pooled features `[N, D]` for the reconstructions.
     reference_features: its features of the clips compared with, `[N, D]`.
     labels: int `[N]`, the digits the reconstructions should be taken for.
+    original_log_mel, reconstruction_log_mel: `log_mel`, `[N, frames, bands, C]`.
+    digit_log_mel: of the same shape, for each clip the mean of the originals of its digit.
+    original_f0, reconstruction_f0: `f0`, `[M, frames]`, of the first M clips.
     z: `[N, latent_dim]`, of the reconstructions.
     z_true: the latents that the clips were made from.
     z_reference: the latents `z` is to be distributed like.
@@ -224,6 +320,11 @@ class Row(NamedTuple):
     features: np.ndarray | None = None
     reference_features: np.ndarray | None = None
     labels: np.ndarray | None = None
+    original_log_mel: np.ndarray | None = None
+    reconstruction_log_mel: np.ndarray | None = None
+    digit_log_mel: np.ndarray | None = None
+    original_f0: np.ndarray | None = None
+    reconstruction_f0: np.ndarray | None = None
     z: np.ndarray | None = None
     z_true: np.ndarray | None = None
     z_reference: np.ndarray | None = None
@@ -237,7 +338,8 @@ class Metric(NamedTuple):
     function: of the fields of `Row` in `needs`; gives a number, or a number and its standard deviation.
     needs: where one of them is None there is no such number.
     definition: one line.
-    per_clip: `function` takes one clip at a time, and the row's number is the mean; otherwise it takes the whole row.
+    per_clip: `function` takes one clip at a time, and the row's number is the mean, without the clips for
+        which it gives None; otherwise it takes the whole row.
     """
 
     function: Callable[..., Any]
@@ -286,6 +388,21 @@ METRICS = {
         PAIR,
         "multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, 1024",
     ),
+    "log_mel_correlation": Metric(
+        log_mel_correlation,
+        ("original_log_mel", "reconstruction_log_mel", "digit_log_mel"),
+        "correlation of the log-mel spectrograms after the mean of the row's originals of that digit is taken out",
+    ),
+    "f0_error": Metric(
+        f0_error,
+        ("original_f0", "reconstruction_f0"),
+        "median error of F0 (pyin) in semitones where both are voiced; at most 12, which stands where they never are",
+    ),
+    "voicing_agreement": Metric(
+        voicing_agreement,
+        ("original_f0", "reconstruction_f0"),
+        "frames voiced in both, as a share of those voiced in either (pyin)",
+    ),
     "latent_mse": Metric(
         latent_mse,
         ("z", "z_true"),
@@ -301,7 +418,7 @@ METRICS = {
 }
 
 
-def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict[str, float] | None:
+def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict[str, Any] | None:
     """A metric of a row with its 95 % bootstrap interval.
 
     The interval of a mean over clips is the percentile one. A metric of the whole set is biased by resampling, as
@@ -315,27 +432,36 @@ def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict
         seed: of the bootstrap; each metric has its own stream.
 
     Returns:
-        `value`, `low` and `high`, and `std` where the metric has one; None where the row lacks what the metric needs,
-        or has fewer than two clips.
+        `value`, `low`, `high`, `n`, of how many clips, and `std` where the metric has one; None where the row lacks
+        what the metric needs, or has fewer than two clips for it.
     """
     metric = METRICS[name]
     known = [getattr(row, field) for field in metric.needs]
     if any(value is None for value in known):
         return None
     count = len(known[0])
+    if metric.per_clip:
+        values = [metric.function(*_take(known, clip)) for clip in range(count)]
+        values = np.array([value for value in values if value is not None])
+        count = len(values)
     if count < 2:
         return None
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     draws = rng.integers(count, size=(resamples, count))
     tails = 100 * np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     if metric.per_clip:
-        values = np.array([metric.function(*_take(known, clip)) for clip in range(count)])
         low, high = np.percentile(values[draws].mean(axis=1), tails)
-        return {"value": float(values.mean()), "low": float(low), "high": float(high)}
+        return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": count}
     value, *std = np.ravel(metric.function(*known)).tolist()
     resampled = np.array([np.ravel(metric.function(*_take(known, draw)))[0] for draw in draws])
     low, high = value + np.percentile(resampled, tails) - resampled.mean()
-    return {"value": value, "low": float(max(low, 0.0)), "high": float(high), **({"std": std[0]} if std else {})}
+    return {
+        "value": value,
+        "low": float(max(low, 0.0)),
+        "high": float(high),
+        "n": count,
+        **({"std": std[0]} if std else {}),
+    }
 
 
 def describe() -> str:

@@ -20,7 +20,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -399,6 +399,17 @@ def apply_preset(
         if name not in parser.explicit:
             setattr(args, name, value)
     return args
+
+
+def changed_options(
+    args: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    presets: Mapping[str, Mapping[str, Any]],
+    names: Iterable[str],
+) -> dict[str, Any]:
+    """Those of the named options whose value is not what `args.preset` alone, without other options, would give."""
+    preset = presets[args.preset]
+    return {n: getattr(args, n) for n in names if getattr(args, n) != preset.get(n, parser.get_default(n))}
 
 
 def show_plan(args: argparse.Namespace, *lines: str) -> int:

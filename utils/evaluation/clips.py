@@ -55,9 +55,18 @@ def synthetic_clips(generator: Any, n: int, seed: int, *, start: int = 0, batch_
     )
 
 
-def real_clips(dataset: Dataset, n: int, seed: int, besides: Dataset | None = None) -> tuple[Clips, Clips | None]:
-    """n clips of a dataset by a seed, in random order, and n others: of the same dataset or, where it has not so many,
-    those of `besides` that it has not; None where neither has.
+DRAWS = ("random", "first")
+
+
+def real_clips(
+    dataset: Dataset, n: int, seed: int, besides: Dataset | None = None, draw: str = "random"
+) -> tuple[Clips, Clips | None]:
+    """n clips of a dataset and n others: of the same dataset or, where it has not so many, those of `besides` that it
+    has not; None where neither has.
+
+    `draw` "random" takes them by the seed, in random order; "first" takes the first n in the order of the file names
+    without their digit, so by speaker. The published scripts take the first 501 in the order in which their file system
+    lists sc09/valid, which nobody wrote down; this one mixes the digits, too, and is the same everywhere.
 
     Raises:
         UserError: for fewer than n clips.
@@ -66,6 +75,8 @@ def real_clips(dataset: Dataset, n: int, seed: int, besides: Dataset | None = No
         raise UserError(f"--n {n}: the {dataset.split} split has only {len(dataset)} clips")
     random = np.random.default_rng(seed)
     order = random.permutation(len(dataset))
+    if draw == "first":
+        order = np.array(sorted(range(len(dataset)), key=lambda i: _without_digit(dataset.names[i])))
 
     def take(dataset: Dataset, some: np.ndarray) -> Clips:
         labels = dataset.labels[some]
@@ -83,6 +94,13 @@ def real_clips(dataset: Dataset, n: int, seed: int, besides: Dataset | None = No
     return take(dataset, order[:n]), take(others, rest) if len(rest) == n else None
 
 
+def _without_digit(name: str) -> tuple[str, str]:
+    """What sorts `zero/0ab3b47d_nohash_0.wav` and `Zero_0ab3b47d_nohash_0.wav` by speaker, then by digit."""
+    stem = Path(name).stem
+    word, _, rest = stem.partition("_")
+    return rest if word.lower() in DIGITS else stem, name
+
+
 def table_clips(
     generator: Any,
     n: int,
@@ -91,10 +109,11 @@ def table_clips(
     batch_size: int = 32,
     dataset: Dataset | None = None,
     besides: Dataset | None = None,
+    draw: str = "random",
 ) -> tuple[Clips, dict[str, Clips], np.ndarray]:
     """The clips of Table 2, out of a dataset, or without one those of Table 1, the generator's samples.
 
-    `besides` is as in `real_clips`.
+    `besides` and `draw` are as in `real_clips`.
 
     Returns:
         The clips; those of `SAMPLE` and, where there are as many, of `OTHER`; float32 `[n, latent_dim]`, what recovered
@@ -104,7 +123,7 @@ def table_clips(
     if dataset is None:
         clips = synthetic_clips(generator, n, seed, batch_size=batch_size)
         return clips, others, clips.z
-    clips, other = real_clips(dataset, n, seed, besides)
+    clips, other = real_clips(dataset, n, seed, besides, draw)
     return clips, others | ({OTHER: other} if other else {}), generator.sample_prior(seed, n)
 
 

@@ -23,6 +23,8 @@ from utils.options import UserError
 from utils.runs.batches import render
 from utils.runs.progress import progress_bar
 
+F0_CLIPS = 200  # of a row
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -113,6 +115,7 @@ class Scorer:
     Args:
         clips: the originals.
         classify: audio float32 `[N, T, C]` to each classifier's predictions, by name.
+        sample_rate: of the clips, in Hz.
         prior: of the generator.
         z_reference: float `[N, latent_dim]`, what the latents should be distributed like.
         splits: of the inception score.
@@ -125,6 +128,7 @@ class Scorer:
         clips: Clips,
         classify: Callable[[np.ndarray], Mapping[str, Predictions]],
         *,
+        sample_rate: int,
         prior: Prior,
         z_reference: np.ndarray | None,
         splits: int,
@@ -134,6 +138,17 @@ class Scorer:
         self.clips, self.classify, self._prior, self._z_reference = clips, classify, prior, z_reference
         self._splits, self._resamples, self._seed = min(splits, len(clips)), resamples, seed
         self.of_clips = classify(clips.audio)
+        self._sample_rate, self._f0_of = sample_rate, {}
+        # The digit of an unlabelled clip is what the first classifier takes it for, as in `look_up`.
+        answers = next(iter(self.of_clips.values())).probabilities.argmax(axis=1) if self.of_clips else UNLABELLED
+        digits = np.where(clips.labels == UNLABELLED, answers, clips.labels)
+        log_mel = self._log_mel(clips.audio)
+        means = {digit: log_mel[digits == digit].mean(axis=0) for digit in np.unique(digits)}
+        self._originals = {
+            "original_log_mel": log_mel,
+            "digit_log_mel": np.stack([means[digit] for digit in digits]),
+            "original_f0": self._f0(clips.audio),
+        }
 
     def __call__(self, method: str, reconstruction: Reconstruction) -> dict[str, Any]:
         """A row, JSON-able.
@@ -157,6 +172,10 @@ class Scorer:
             bound=self._prior.high if self._prior.bounded else None,
             splits=self._splits,
         )
+        if not is_clips:
+            found = {"log_mel": self._log_mel(reconstruction.audio), "f0": self._f0(reconstruction.audio)}
+            found = {f"reconstruction_{name}": value for name, value in found.items()}
+            plain = plain._replace(**self._originals, **found)
         numbers = {}
         for name, metric in metrics.METRICS.items():
             rows = {name: plain}
@@ -175,6 +194,18 @@ class Scorer:
             "evaluations_a_clip": reconstruction.evaluations,
             "seconds_to_score": time.monotonic() - started,
         }
+
+    def _log_mel(self, audio: np.ndarray) -> np.ndarray:
+        return np.stack([metrics.log_mel(clip, self._sample_rate) for clip in audio])
+
+    def _f0(self, audio: np.ndarray) -> np.ndarray:
+        """Of the first `F0_CLIPS` clips, and never twice for one sound: pyin would take most of the time of scoring."""
+        sounds = {array_sha256(clip): clip for clip in audio[:F0_CLIPS]}
+        new = [key for key in sounds if key not in self._f0_of]
+        if new:
+            tracks = metrics.f0(np.stack([sounds[key] for key in new]), self._sample_rate)
+            self._f0_of |= dict(zip(new, tracks, strict=True))
+        return np.stack([self._f0_of[array_sha256(clip)] for clip in audio[:F0_CLIPS]])
 
     def _classified(self, row: Row, is_clips: bool, of_clips: Predictions, of_reconstructions: Predictions) -> Row:
         """A row with one classifier's answers; an unlabelled clip's digit is what it takes the clip itself for."""

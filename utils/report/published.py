@@ -51,6 +51,8 @@ ROWS: dict[int, dict[str, dict[str, tuple[float, ...]]]] = {
     },
 }
 N = 501
+# Most iterations of a search, by its option here.
+LIMITS = {GRADIENT: ("max_iter", 50_000), HYBRID: ("hybrid_max_iter", 200)}
 
 # Table 3: accuracy by feature and classifier.
 DETECTION = {

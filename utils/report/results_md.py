@@ -1,32 +1,36 @@
 """RESULTS.md: every table and figure on one page, with what the numbers say and what differs from the paper.
 
-Example:
-    # From what calculate_metrics.py and deepfake_detection.py wrote into a folder (`make results` does all of it)
-    python -m utils.report.results_md results/tables --output RESULTS.md
+All its numbers come from JSON lines: table1.jsonl, table2.jsonl and table3.jsonl of calculate_metrics.py and
+deepfake_detection.py, samples.jsonl and judges.jsonl of the benchmarks. Those of the published page are in
+results/published.
+
+Examples:
+    # The published page again, from the published lines alone; with it the numbers of README.md
+    python -m utils.report.results_md --readme README.md
+
+    # From what was just measured into a folder, publishing its lines (`make results` does all of it)
+    python -m utils.report.results_md results/tables --publish results/published
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from utils import options
-from utils.evaluation.names import (
-    CONDITIONS,
-    LATENTS,
-    LOGISTIC_REGRESSION,
-    OTHER,
-    RECOVERY_METHODS,
-    SAMPLE,
-    SILENCE,
-    SPECTROGRAMS,
-    TAIL_LEVEL,
-    UNTRAINED_LATENTS,
-)
 from utils.options import UserError
-from utils.report.tables import TITLES, judges_of, parts_of, read_table, source_title, table_markdown
-from utils.runs.files import atomic_path, write_text
+from utils.report.findings import findings
+from utils.report.readme import write_readme
+from utils.report.records import BENCHMARKS, judges_markdown, read_records, samples_markdown
+from utils.report.tables import (
+    TITLES,
+    describe_origin,
+    lines_of,
+    read_table,
+    table_markdown,
+)
+from utils.runs.files import atomic_path, to_json, write_text
 
+PUBLISHED = Path("results/published")
 FIGURES = {
     2: "Figure 2. Synthetic clips of two digits and what each method makes of them.",
     3: "Figure 3. Real clips of two digits and what each method makes of them.",
@@ -45,35 +49,41 @@ INTRODUCTION = """\
 ## What differs from the paper
 
 - **The generator** is {generator}. All numbers depend on it.
-- **The budget** is at most {max_iter} iterations for gradient and {hybrid_max_iter} for hybrid, the same for all rows;
-  the paper allowed its gradient method 50,000 and its hybrid 200, so rows
-  of a search may be short of what it can reach.
-- **The clips** are drawn from the {split} split by the seed; the published scripts take the first 501 of all
-  validation clips.
+- **The budget**: each row's label names what it was made with where that is not its preset's; iterations are limited as
+  in the paper, to 50,000 (gradient) and 200 (hybrid), unless the label says otherwise.
+- **The clips** are {draw}, of the {split} split of the data (`datasets/splits/`: no speaker is in two); whatever was
+  chosen by a score was chosen on other clips. The published scripts take the first 501 clips of sc09/valid in the order
+  in which their file system lists them, which nobody wrote down; `--split validation --draw first` takes the first ones
+  in the order of speakers.
 - **Preset `paper`** reads clips as the published scripts do (stretched by 2.4 %, raised by 3 dB), minimises their loss
-  and leaves z free. **Preset `aligned`** reads clips at the rate and level the generator was trained on, minimises a
-  multi-resolution STFT distance as well, and keeps z in the prior's box.
+  and leaves z free. **Preset `aligned`** reads clips at the rate and level the generator was trained on, minimises
+  {objective}, and keeps z in the prior's box.
 - **FID** here is the Frechet distance of a classifier's pooled features between reconstructions and originals, the
   field's usual meaning. The paper does not say whose features its FID takes, and its caption speaks of latent vectors:
   that distance is a column of its own. Neither is comparable with the paper's figure; compare with the floors below it.
-- **Accuracy** by the classifier in the loss is circular; the judges, two networks on other front ends that were
-  trained on other clips, took part in no loss.
+- **Who judges**: accuracy by the classifier in the loss is circular and stands only beside the paper's numbers. The
+  judges are two networks of other front ends and architectures, trained on other clips; neither is ever a loss, a
+  critic or a selector.
 - **SSIM**, the paper's, is of signed STFTs and scaled by the range of both clips: silence scores high, and a loud
   reconstruction higher than a quiet one. The log-magnitude column is scaled alike, but knows no phase.
-- Inception score and Frechet distances depend on n: compare at equal n only.
+- Inception score and Frechet distances depend on n: compare at equal n only. The field scores 2,048 samples of SC09;
+  below stands that beside the n of the tables. Scores of the widely used SC09 script are another quantity: it calls
+  SciPy's entropy without its axis, which hides a collapse onto few digits.
 
 ## How to read it
 
 Brackets are 95 % bootstrap intervals over clips; the tables' CSV files have them as columns low and high, and the
-standard deviation over the {splits} splits of the inception score. The floors say what doing nothing scores: silence in
-place of each reconstruction, a random sample of the generator, and another real clip (which gives the real-against-real
-Frechet distance at the same n).
+standard deviation over the {splits} splits of the inception score. The floors say what inverting nothing scores:
+silence in place of each reconstruction, a random sample of the generator, another real clip (which gives the
+real-against-real Frechet distance at the same n), and two look-ups, which hear the digit by the classifier in the loss
+and answer with one fixed waveform a digit, the generator's at the mean latent of its samples of that digit, or with a
+random sample of it.
 """
 
 BUNDLED = "checkpoint"
 BUNDLED_GENERATOR = (
-    "the small WaveGAN that comes with the project, trained on 7,000 digits, not the published one of 18,620; encoder\n"
-    "  and classifier are small, too"
+    "the small WaveGAN that comes with the project (`checkpoint/README.md` has its training), not the published one,\n"
+    "  trained on 18,620 digits; encoder and classifier are small, too"
 )
 
 COMMANDS = """\
@@ -100,195 +110,90 @@ OFFICIAL_DATA = "datasets/sc09"
 
 def main() -> None:
     parser = options.make_parser(__doc__)
-    options.add_input(parser, "folder of tableN.json and figureN.png")
+    options.add_input(parser, "folder of the JSON lines, and of figureN.png where they are new", default=str(PUBLISHED))
     parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
+    readme = "also put the numbers between <!-- results --> and <!-- /results --> of this file (default: none)"
+    parser.add_argument("--readme", type=Path, metavar="FILE", help=readme)
+    target = "also copy the lines that the page is made of into this folder (default: none)"
+    parser.add_argument("--publish", type=Path, metavar="DIR", help=target)
     args = parser.parse_args()
     write_results(args.output, args.input)
+    if args.readme:
+        write_readme(args.readme, args.input)
+    if args.publish:
+        publish(args.input, args.publish)
     print(args.output)
 
 
 def write_results(path: Path, folder: Path) -> None:
-    """Writes the page from the tables and figures in a folder; figures are copied beside it, into `figures/`.
+    """Writes the page from the JSON lines in a folder; its figures are copied beside the page, into `figures/`.
 
     Args:
         path: RESULTS.md.
-        folder: of `tableN.json` and `figureN.png`; what is missing is left out and the page says so.
+        folder: of the lines and of `figureN.png`, where the page has not got that yet; what is missing is left out and
+            the page says so.
 
     Raises:
         UserError: when there is neither Table 1 nor Table 2.
     """
+    for number in FIGURES:
+        if (picture := folder / f"figure{number}.png").exists():
+            with atomic_path(_figure(path, number)) as temporary:
+                shutil.copyfile(picture, temporary)
+    write_text(path, results_markdown(folder, [number for number in FIGURES if _figure(path, number).exists()]))
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Copies the lines that the page is made of."""
+    lines = {f"table{number}": lines_of(table) for number in TITLES if (table := read_table(folder, number))}
+    lines |= {name: read_records(folder, name) for name in BENCHMARKS}
+    for name, records in lines.items():
+        write_text(target / f"{name}.jsonl", "".join(f"{to_json(record)}\n" for record in records))
+
+
+def _figure(page: Path, number: int) -> Path:
+    return page.parent / "figures" / f"figure{number}.png"
+
+
+def results_markdown(folder: Path, figures: Iterable[int]) -> str:
+    """The page's text, from the JSON lines in a folder, with those figures. Errors as in `write_results`."""
+    figures = list(figures)
     tables = {number: table for number in TITLES if (table := read_table(folder, number))}
-    protocols = [
-        row["protocol"] for n in (1, 2) if n in tables for rows in parts_of(tables[n]).values() for row in rows
-    ]
+    protocols = [row["protocol"] for n in (1, 2) if n in tables for row in lines_of(tables[n])]
     shared = next((protocol for protocol in protocols if "max_iter" in protocol), None)
     if shared is None:
         raise UserError(
-            f"{folder}: no table1.json or table2.json with rows of ours; calculate_metrics.py --all makes them"
+            f"{folder}: no table1.jsonl or table2.jsonl with rows of ours; calculate_metrics.py --all makes them"
         )
     generator = BUNDLED_GENERATOR if Path(shared["generator"]) == Path(BUNDLED) else f"`{shared['generator']}`"
-    facts = {name: shared[name] for name in ("max_iter", "hybrid_max_iter", "splits")}
-    real = next((protocol for protocol in protocols if "input" in protocol), {})
-    facts["split"] = real.get("split", "report")
-    summary = "\n".join(f"- {line}" for line in summarise(tables, shared))
+    real = [protocol for protocol in protocols if "input" in protocol]
+    facts = {"splits": shared["splits"], "split": "report", "draw": "random", "input": OFFICIAL_DATA} | (
+        {name: real[0][name] for name in ("split", "draw", "input")} if real else {}
+    )
+    facts["draw"] = "drawn by the seed" if facts["draw"] == "random" else "the first in the order of speakers"
+    aligned = [row["protocol"] for row in lines_of(tables.get(2) or tables[1]) if row["preset"] == "aligned"]
+    facts["objective"] = f"`{aligned[0]['objective']}`" if aligned else "another objective"
+    records = {name: read_records(folder, name) for name in BENCHMARKS}
+    summary = "\n".join(f"- {line}" for line in findings(tables, shared, records["judges"]))
     parts = [OPENING.format(summary=summary), INTRODUCTION.format(generator=generator, **facts)]
     for number, table in tables.items():
         parts += [f"## {TITLES[number]}\n", table_markdown(table)]
+    for name, title, table in (
+        ("samples", "The generator's samples beside real clips", samples_markdown),
+        ("judges", "The judges", judges_markdown),
+    ):
+        if records[name]:
+            last = records[name][-1]
+            parts += [f"## {title}\n", table(records[name])]
+            parts += [f"- seed {last['seed']}; {describe_origin(last)}; `benchmarks/{name}.py`\n"]
     parts += ["## Figures\n"]
-    for number, caption in FIGURES.items():
-        picture = folder / f"figure{number}.png"
-        if picture.exists():
-            copy = path.parent / "figures" / picture.name
-            with atomic_path(copy) as temporary:
-                shutil.copyfile(picture, temporary)
-            parts += [f"![{caption}](figures/{picture.name})\n\n{caption}\n"]
+    parts += [f"![{FIGURES[n]}](figures/figure{n}.png)\n\n{FIGURES[n]}\n" for n in figures]
     missing = [f"Table {n}" for n in TITLES if n not in tables]
-    missing += [f"Figure {n}" for n in FIGURES if not (folder / f"figure{n}.png").exists()]
+    missing += [f"Figure {n}" for n in FIGURES if n not in figures]
     if missing:
         parts += [f"Not made yet: {', '.join(missing)}.\n"]
-    parts += [COMMANDS.format(input=real.get("input", OFFICIAL_DATA), official=OFFICIAL_DATA)]
-    write_text(path, "\n".join(parts))
-
-
-# ---- the summary ----------------------------------------------------------------
-
-Metrics = Mapping[str, Mapping[str, Any]]  # of each row, by name
-
-
-def summarise(tables: Mapping[int, Mapping[str, Any]], protocol: Mapping[str, Any]) -> Iterator[str]:
-    """What the numbers say, at most ten lines.
-
-    Args:
-        tables: those that there are, by number, as `read_table` gives them.
-        protocol: of a searched row.
-    """
-    yield (
-        f"{protocol['n']} clips a row, seed {protocol['seed']}; searches of at most {protocol['max_iter']} (gradient) "
-        f"and {protocol['hybrid_max_iter']} (hybrid) iterations; numbers of gradient / encoder / hybrid in this order."
-    )
-    by_table = {
-        1: {
-            "Synthetic clips, as waveforms (MSE)": _on_waveforms,
-            "Their digits": _by_judges(_on_digits),
-            "Their FID": _by_judges(_on_distances),
-            "Their latents (z-MSE)": lambda metrics: _on_latents(metrics, protocol["prior_variance"]),
-        },
-        2: {
-            "Real clips, as waveforms (MSE)": _on_waveforms,
-            "Without their phase (log-magnitude SSIM)": _on_spectrograms,
-            "Their digits": _by_judges(_on_digits),
-            "Their FID": _by_judges(_on_distances),
-        },
-        3: {"Detection, by logistic regression": _on_detection},
-    }
-    for number, statements in by_table.items():
-        if number in tables:
-            yield from _lines(tables[number], statements)
-
-
-Said = tuple[str, str] | None  # of one preset's numbers, and what they are to be compared with
-
-
-def _by_judges(statement: Callable[[Metrics, str], Said]) -> Callable[[Metrics], Said]:
-    """A statement for each of the judges, in one."""
-
-    def statements(metrics: Metrics) -> Said:
-        said = {judge: statement(metrics, judge) for judge in judges_of(metrics.values())}
-        named = [[f"{judge}: {part}" for part in parts] for judge, parts in said.items() if parts]
-        return tuple("; ".join(parts) for parts in zip(*named, strict=True)) or None
-
-    return statements
-
-
-def _lines(table: Mapping[str, Any], statements: Mapping[str, Callable[[Any], Said]]) -> Iterator[str]:
-    """A line for each statement that a table has the numbers for; what two presets have in common is said once."""
-    for title, statement in statements.items():
-        said: dict[tuple[str, str], list[str]] = {}
-        for preset, part in parts_of(table).items():
-            text = statement(part if table["table"] == 3 else {row["row"]: row["metrics"] for row in part})
-            if text:
-                said.setdefault(text, []).append(preset)
-        remarks = {remark for _, remark in said}
-        parts = [
-            f"{source_title(whose)} {numbers}" + (f" ({remark})" if len(remarks) > 1 else "")
-            for (numbers, remark), whose in said.items()
-        ]
-        if parts:
-            yield f"{title}: {'; '.join(parts)}" + (f" ({remarks.pop()})" if len(remarks) == 1 else "") + "."
-
-
-def _values(metrics: Metrics, metric: str) -> dict[str, float]:
-    """Of each row that has the metric."""
-    return {row: entries[metric]["value"] for row, entries in metrics.items() if entries.get(metric)}
-
-
-def _of_methods(values: Mapping[str, float], form: str) -> str:
-    """Of the paper's three methods, where there are numbers: `0.5 / 0.4 / 0.3`."""
-    return " / ".join(format(values[method], form) if method in values else "–" for method in RECOVERY_METHODS)
-
-
-def _on_waveforms(metrics: Metrics) -> Said:
-    values = _values(metrics, "waveform_mse")
-    silence, methods = values.get(SILENCE), [m for m in RECOVERY_METHODS if m in values]
-    if silence is None or not methods:
-        return None
-    worse = [m for m in methods if values[m] >= silence]
-    verdict = f"no nearer than that: {', '.join(worse)}" if worse else "all are nearer"
-    return _of_methods(values, ".5f"), f"silence {silence:.5f}; {verdict}"
-
-
-def _on_spectrograms(metrics: Metrics) -> Said:
-    values = _values(metrics, "ssim_log_magnitude")
-    silence, methods = values.get(SILENCE), [m for m in RECOVERY_METHODS if m in values]
-    if silence is None or not methods:
-        return None
-    beaten = sum(values[m] < silence for m in methods)
-    return _of_methods(values, ".3f"), f"silence {silence:.3f}, above {beaten} of {len(methods)}"
-
-
-def _on_digits(metrics: Metrics, judge: str) -> Said:
-    values = {row: 100 * share for row, share in _values(metrics, f"accuracy/{judge}").items()}
-    methods = [m for m in RECOVERY_METHODS if m in values]
-    if not methods:
-        return None
-    best = max(methods, key=values.get)
-    sample = f", of random samples {values[SAMPLE]:.1f} %" if SAMPLE in values else ""
-    return f"{_of_methods(values, '.1f')} % right", f"best {best}{sample}"
-
-
-def _on_distances(metrics: Metrics, judge: str) -> Said:
-    values = _values(metrics, f"frechet_distance/{judge}")
-    floor = values.get(OTHER if OTHER in metrics else SAMPLE)
-    methods = [m for m in RECOVERY_METHODS if m in values]
-    if floor is None or not methods:
-        return None
-    nearest = min(methods, key=values.get)
-    relation = "below" if values[nearest] < floor else "above"
-    return _of_methods(values, ".3f"), f"two disjoint sets of such clips {floor:.3f}, {nearest} is {relation} that"
-
-
-def _on_latents(metrics: Metrics, variance: float) -> Said:
-    values = _values(metrics, "latent_mse")
-    if not any(m in values for m in RECOVERY_METHODS):
-        return None
-    floors = f"always answering z = 0 scores {variance:.3f}, another draw {2 * variance:.3f}"
-    return _of_methods(values, ".3f"), floors
-
-
-def _on_detection(part: Mapping[str, Any]) -> Said:
-    """The latents beside what is as good without any training, in the last, hardest condition that was tried."""
-    accuracy = {
-        (cell["condition"], cell["feature"]): 100 * cell["accuracy"]
-        for cell in part["cells"]
-        if cell["classifier"] == LOGISTIC_REGRESSION and cell["tested_on"] == "own"
-    }
-    hardest = [condition for condition in CONDITIONS if (condition, LATENTS) in accuracy][-1]
-    named = (LATENTS, SPECTROGRAMS, UNTRAINED_LATENTS, TAIL_LEVEL)
-    listed = [f"{name} {accuracy[hardest, name]:.1f} %" for name in named if (hardest, name) in accuracy]
-    if (hardest, UNTRAINED_LATENTS) in accuracy:
-        gain = accuracy[hardest, LATENTS] - accuracy[hardest, UNTRAINED_LATENTS]
-        listed.append(f"training to invert adds {gain:+.1f} points to the latents")
-    return ", ".join(listed), f"clips: {CONDITIONS[hardest]}"
+    parts += [COMMANDS.format(input=facts["input"], official=OFFICIAL_DATA)]
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

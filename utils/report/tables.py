@@ -1,7 +1,7 @@
-"""Tables 1 to 3 as JSON, Markdown and CSV beside the paper's numbers.
+"""Tables 1 to 3 as JSON lines, Markdown and CSV beside the paper's numbers.
 
-`tableN.json` is the source of all the others. It holds one part per preset, so that two runs of a script, one for
-each, make one table: of Tables 1 and 2 a list of rows, of Table 3 its cells and how they were made.
+`tableN.jsonl` is the source of all the others: of Tables 1 and 2 a line for each row, of Table 3 a line for each preset
+with its cells and how they were made. Two runs of a script, one for each preset, make one table.
 """
 
 import csv
@@ -27,7 +27,7 @@ from utils.evaluation.names import (
 )
 from utils.options import PRESETS, UserError
 from utils.report import published
-from utils.runs.files import read_json, write_json, write_text
+from utils.runs.files import read_jsonl, to_json, write_text
 
 TITLES = {1: "Table 1. Synthetic clips", 2: "Table 2. Real clips", 3: "Table 3. Detection"}
 ROW_TITLES = {
@@ -52,20 +52,32 @@ BESIDE_PAPER = (
     ("accuracy", "accuracy/classifier", "%"),
 )
 BY_EACH_JUDGE = (("IS", "inception_score", "2"), ("FID", "frechet_distance", "3"), ("accuracy", "accuracy", "%"))
-BY_SPECTROGRAM = (
-    ("SSIM, log magnitude", "ssim_log_magnitude", "3"),
+OF_SOUND = (
     ("STFT distance", "stft_distance", "3"),
+    ("log-mel correlation", "log_mel_correlation", "3"),
+    ("F0 error, semitones", "f0_error", "2"),
+    ("voicing agreement", "voicing_agreement", "%"),
+    ("SSIM, log magnitude", "ssim_log_magnitude", "3"),
+)
+OF_SOUND_TITLE = (
+    "By the sound, in which a look-up fails: nearness to the clip, log-mel correlation with it after the mean of its "
+    "digit's\noriginals is taken out of both, F0. A clip whose reconstruction is never voiced with it counts as 12 "
+    "semitones; clips\nwithout a pitch of their own are left out."
 )
 OF_LATENTS = (
     ("z-MSE", "latent_mse", "3"),
     ("Frechet distance of z", "latent_frechet_distance", "2"),
     ("z outside the box", "outside_prior", "%"),
 )
+# Options that a row of a search depends on: where one is not the preset's own, the row's label names it.
+SEARCH = ("alignment", "encoder", "objective", "solver", "clip_to_prior", "restarts")
+OPTIONS_OF = {GRADIENT: tuple(name for name in SEARCH if name != "encoder"), HYBRID: SEARCH, ENCODER: SEARCH[:2]}
 # What rows of one part share, as shown under a table.
 PROTOCOL = (
     "n",
     "seed",
     "split",
+    "draw",
     "alignment",
     "objective",
     "solver",
@@ -84,7 +96,7 @@ def add_rows(folder: Path, number: int, preset: str, rows: list[dict[str, Any]])
     """Puts rows into Table 1 or 2, in place of earlier ones of the same preset and name, and writes all its files.
 
     Args:
-        folder: where `tableN.json`, `tableN.md` and `tableN.csv` are.
+        folder: where `tableN.jsonl`, `tableN.md` and `tableN.csv` are.
         number: 1 or 2.
         preset: the rows' preset.
         rows: records as calculate_metrics.py makes them: `row`, `metrics`, `protocol`, `environment`, ...
@@ -100,36 +112,45 @@ def add_detection(folder: Path, preset: str, part: dict[str, Any]) -> None:
     """Puts a preset's part into Table 3, in place of an earlier one, and writes all its files.
 
     Args:
-        folder: where `table3.json`, `table3.md` and `table3.csv` are.
+        folder: where `table3.jsonl`, `table3.md` and `table3.csv` are.
         preset: of the part.
         part: as deepfake_detection.py makes it: `cells` (`utils.evaluation.detection.summarise`), `protocol`,
             `seconds`, `environment`.
     """
     table = read_table(folder, 3) or {"table": 3, "presets": {}}
-    table["presets"][preset] = part
+    table["presets"][preset] = {"preset": preset, **part}
     _write_table(folder, table, detection_csv(table))
 
 
 def _write_table(folder: Path, table: dict[str, Any], as_csv: str) -> None:
     path = folder / f"table{table['table']}"
-    write_json(path.with_suffix(".json"), table)
+    write_text(path.with_suffix(".jsonl"), "".join(f"{to_json(line)}\n" for line in lines_of(table)))
     write_text(path.with_suffix(".md"), f"# {TITLES[table['table']]}\n\n{table_markdown(table)}")
     write_text(path.with_suffix(".csv"), as_csv)
 
 
+def lines_of(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table's JSON lines: rows, or of Table 3 a part for each preset."""
+    parts = parts_of(table).values()
+    return list(parts) if table["table"] == 3 else [row for rows in parts for row in rows]
+
+
 def read_table(folder: Path, number: int) -> dict[str, Any] | None:
-    """What was written of a table; None where there is none yet.
+    """What was written of a table: its `table` number and, by preset, its `presets`; None where there is none yet.
 
     Raises:
         UserError: when the file is damaged, or no such table.
     """
-    path = folder / f"table{number}.json"
-    if not path.exists():
-        return None
-    table = read_json(path)
-    if not isinstance(table, dict) or table.get("table") != number or "presets" not in table:
-        raise UserError(f"{path}: holds no Table {number} as this version writes it; remove it and make it again")
-    return table
+    path = folder / f"table{number}.jsonl"
+    lines, presets = read_jsonl(path), {}
+    for line in lines:
+        if not isinstance(line, dict) or not {"preset", "cells" if number == 3 else "metrics"} <= line.keys():
+            raise UserError(f"{path}: holds no Table {number} as this version writes it; remove it and make it again")
+        if number == 3:
+            presets[line["preset"]] = line
+        else:
+            presets.setdefault(line["preset"], []).append(line)
+    return {"table": number, "presets": presets} if lines else None
 
 
 def table_markdown(table: Mapping[str, Any]) -> str:
@@ -153,6 +174,20 @@ def source_title(presets: list[str]) -> str:
     return "both presets" if len(presets) > 1 else f"preset {presets[0]}"
 
 
+def row_label(row: Mapping[str, Any]) -> str:
+    """Whose row of Table 1 or 2 it is: its preset and, where they are others, the options it was made with.
+
+    Iterations are limited as in the paper unless the label says otherwise.
+    """
+    protocol, name = row["protocol"], row["row"]
+    changed = protocol.get("changed", {})
+    facts = [f"{option} {changed[option]}" for option in OPTIONS_OF.get(name, ("alignment",)) if option in changed]
+    limit, papers = published.LIMITS.get(name, (None, None))
+    if limit and protocol.get(limit, papers) != papers:
+        facts.append(f"{limit} {protocol[limit]:,} of {papers:,}")
+    return f"preset {row['preset']}" + (f": {', '.join(facts)}" if facts else "")
+
+
 # ---- Tables 1 and 2 -------------------------------------------------------------
 
 
@@ -161,13 +196,15 @@ def rows_markdown(table: Mapping[str, Any]) -> str:
     number, presets = table["table"], parts_of(table)
     lines = ["Numbers of the paper's kind, by the classifier that also serves as a loss.", ""]
     lines += _grid(presets, BESIDE_PAPER, published.ROWS[number])
-    lines += ["", "By the independent judges, which took part in no loss, and by the spectrogram.", ""]
+    lines += ["", "By the independent judges: neither is ever a loss, a critic or a selector.", ""]
     by_judge = [
         (f"{title}, {judge}", f"{metric}/{judge}", decimals)
         for judge in judges_of(row["metrics"] for rows in presets.values() for row in rows)
         for title, metric, decimals in BY_EACH_JUDGE
     ]
-    lines += _grid(presets, [*by_judge, *BY_SPECTROGRAM])
+    lines += _grid(presets, by_judge)
+    lines += ["", OF_SOUND_TITLE, ""]
+    lines += _grid(presets, OF_SOUND)
     lines += ["", "Latents, and what they cost.", ""]
     lines += _grid(presets, OF_LATENTS, costs=True)
     lines += [""]
@@ -189,7 +226,7 @@ def table_csv(table: Mapping[str, Any]) -> str:
             for metric, estimate in row["metrics"].items():
                 if estimate is not None:
                     numbers = (estimate["value"], estimate["low"], estimate["high"], estimate.get("std"))
-                    facts = (row["protocol"]["n"], row["protocol"]["seed"])
+                    facts = (estimate["n"], row["protocol"]["seed"])
                     writer.writerow((number, row["row"], f"preset {preset}", metric, *numbers, *facts))
     return text.getvalue()
 
@@ -258,16 +295,17 @@ def _sources(name, presets, columns, paper, costs) -> Iterator[tuple[str, tuple[
         known = paper[name]
         yield "paper", tuple(_paper_text(known.get(metric.partition("/")[0]), form) for _, metric, form in columns)
     by_cells: dict[tuple[str, ...], list[str]] = {}
-    for preset, rows in presets.items():
+    for rows in presets.values():
         for row in rows:
             if row["row"] == name:
                 cells = [_number_text(row["metrics"].get(metric), form) for _, metric, form in columns]
                 if costs:
                     evaluations, seconds = row["evaluations_a_clip"], row["seconds_a_clip"]
                     cells += [NONE, NONE] if seconds is None else [f"{evaluations:.0f}", f"{seconds:.2f}"]
-                by_cells.setdefault(tuple(cells), []).append(preset)
-    for cells, whose in by_cells.items():
-        yield source_title(whose), cells
+                by_cells.setdefault(tuple(cells), []).append(row_label(row))
+    for cells, labels in by_cells.items():
+        plain = all(":" not in label for label in labels)
+        yield "both presets" if len(labels) > 1 and plain else " and ".join(labels), cells
 
 
 def _paper_text(numbers: tuple[float, ...] | None, form: str) -> str:
