@@ -257,6 +257,6 @@ def _on_judges(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 named = ", ".join(f"{pair.split(', ')[1]} {share:.1f} %" for pair, share in with_loss.items())
                 yield (
                     "Who judges: two networks of which neither is ever a loss, a critic or a selector; of "
-                    f"{record['n']} reconstructions of real clips by the encoder they name another digit than each other "
+                    f"{record['n']} real clips reconstructed by the encoder they name another digit than each other "
                     f"in {max(apart.values()):.1f} %, than the loss's classifier: {named} ({verdict})."
                 )
