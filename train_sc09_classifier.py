@@ -35,6 +35,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.stats import binomtest
 
+from models.checkpoints import write_in_half_precision
 from models.classifier import ARCHITECTURES, Classifier
 from models.classifier_training import make_evaluation, make_step
 from utils import options
@@ -62,7 +63,8 @@ PRESETS = {
     },
 }
 # What a run may be continued with another value of.
-CHANGEABLE = ("output", "results", "export", "dry_run", "quiet", "preset", "cache", "save_minutes", "minutes")
+CHANGEABLE = ("output", "results", "export", "export_dtype", "dry_run", "quiet", "preset", "cache")
+CHANGEABLE += ("save_minutes", "minutes")
 MISCLASSIFIED_CLIPS = 8  # for TensorBoard
 
 
@@ -131,6 +133,8 @@ def parse_options() -> argparse.Namespace:
         metavar="FILE",
         help="write the finished classifier here too (default: only into the run's folder)",
     )
+    dtypes = "precision of the weights in --export; float16 takes little more than half the space"
+    add("--export_dtype", choices=("float32", "float16"), default="float32", help=dtypes)
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where accuracy and confusion matrix go")
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
@@ -138,6 +142,8 @@ def parse_options() -> argparse.Namespace:
         parser.error(f"--label_smoothing: must lie in [0, 1). Received: {args.label_smoothing}")
     if args.export and args.export.suffix != ".keras":
         parser.error(f"--export: must end in .keras. Received: {args.export}")
+    if "export_dtype" in parser.explicit and not args.export:
+        parser.error("--export_dtype: goes with --export")
     return args
 
 
@@ -239,12 +245,15 @@ def new_model(args: argparse.Namespace, clips: Dataset, total_steps: int) -> Cla
 
 
 def report(args: argparse.Namespace, run: TrainingRun, clips: Dataset) -> None:
-    """Writes the best classifier in float32, scores it, and leaves the numbers where people look for them."""
+    """Writes the best classifier in float32, exports and scores it, leaves the numbers where people look for them."""
     model = keras.saving.load_model(run.folder / "best.keras", compile=False).with_precision("float32")
     exports = [run.folder / "classifier.keras"] + ([args.export] if args.export else [])
     for path in exports:
-        with atomic_path(path) as temporary:
-            model.save(temporary)
+        if path == args.export and args.export_dtype == "float16":
+            write_in_half_precision(model, path)
+        else:
+            with atomic_path(path) as temporary:
+                model.save(temporary)
 
     probabilities = model.predict(evaluation_batches(clips, args.batch_size), verbose=0)
     names, n = clips.class_names, len(clips)
