@@ -52,3 +52,5 @@ def test_a_judge_is_refused_as_a_loss(run_main, tmp_path, judge):
         done = run_main(script, *more, "--classifier", f"./{judge}", "--output", tmp_path / "out")
         assert done.returncode == 2, done.stdout
         assert done.stderr.startswith(f"error: --classifier ./{judge}: is a judge, which must take part in no loss")
+    done = run_main("train_wavegan.py", "datasets/demo", "--judge", judge)
+    assert done.returncode == 2 and "unrecognized arguments: --judge" in done.stderr

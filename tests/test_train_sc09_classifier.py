@@ -42,11 +42,13 @@ def arguments(data, folder, *more):
 
 
 def test_one_epoch(run_main, data, tmp_path):
-    one_epoch = ("--epochs", 1, "--export", tmp_path / "my.keras")
+    one_epoch = ("--epochs", 1, "--export", tmp_path / "my.keras", "--export_dtype", "float16")
     done = run_main("train_sc09_classifier.py", *arguments(data, tmp_path, *one_epoch, "--seed", 3))
     assert done.returncode == 0, done.stderr
     assert "epoch   1/1" in done.stdout and "accuracy" in done.stdout
     model = load_classifier(tmp_path / "my.keras")
+    for rounded, weight in zip(model.weights, load_classifier(tmp_path / "run").weights, strict=True):
+        np.testing.assert_array_equal(rounded, np.float16(weight))
     assert model.options["width"] == 2 and model.options["num_samples"] == 2048 and model.class_names == DIGITS
 
     folder, results = tmp_path / "run", tmp_path / "results"
