@@ -11,6 +11,9 @@ weights, before any training; and three conditions of the clips, each with one g
     matched   before that, each real clip takes a further synthetic clip's samples where it is digitally silent, and
               that clip's level elsewhere
 
+An encoder that has batch statistics of real and of synthetic clips encodes every clip by those of real ones: a detector
+does not know what a clip is, and the choice would tell.
+
 Examples:
     # Table 3 and Figure 4 on the bundled generator and encoder
     python deepfake_detection.py ../shared/data/speech_commands_digits
