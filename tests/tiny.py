@@ -9,9 +9,9 @@ class Tiny:
 
     latent_dim, num_samples, num_channels, sample_rate, prior = 6, 1024, 1, 8000, "uniform"
 
-    def __init__(self, num_channels: int = 1, prior: str = "uniform"):
+    def __init__(self, num_channels: int = 1, prior: str = "uniform", seed: int = 0):
         self.num_channels, self.prior = num_channels, prior
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
         time = np.arange(self.num_samples) / self.sample_rate
         partials = [np.sin(2 * np.pi * (80 + 130 * i) * time + i) for i in range(24)]
         self.mix = tf.constant(rng.normal(0, 0.5, (self.latent_dim, 24)), tf.float32)
@@ -28,3 +28,7 @@ def generator() -> Tiny:
 
 def stereo_normal() -> Tiny:
     return Tiny(num_channels=2, prior="normal")
+
+
+def other_seed() -> Tiny:
+    return Tiny(seed=1)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from utils import options
 from utils.options import UserError
+from utils.report.attribution import attribution_markdown
 from utils.report.findings import findings
 from utils.report.readme import write_readme
 from utils.report.records import BENCHMARKS, judges_markdown, read_records, samples_markdown
@@ -181,6 +182,7 @@ def results_markdown(folder: Path, figures: Iterable[int]) -> str:
     for name, title, table in (
         ("samples", "The generator's samples beside real clips", samples_markdown),
         ("judges", "The judges", judges_markdown),
+        ("attribution", "Was this clip made by this generator?", attribution_markdown),
     ):
         if records[name]:
             last = records[name][-1]

@@ -1,0 +1,216 @@
+"""Attribute audio: was this clip made by this generator?
+
+Each clip is inverted as exactly as can be. Its score is the decimal logarithm of what is left of its energy when the
+best reconstruction is taken away: 0 where silence does as well, about -7 where a 16-bit clip is met to the rounding of
+its samples. The verdict is `made by this generator` below one threshold, `not` above another, and `abstains` between
+the two, where own samples on which the search did not converge and clips of other origin lie side by side. Silence has
+no score. Both thresholds are calibrated on the generator's own samples and on real clips that nothing published was
+measured on; a calibration serves one generator, and the search with one encoder.
+
+A verdict is about the clip as it is read. What was cut, amplified, resampled, encoded or mixed since it was generated
+may no longer be within the generator's reach: `python -m benchmarks.attribution` measures how much of that is borne.
+
+Examples:
+    # Calibrate: 100 own samples, 100 clips of the selection half; then the thresholds are known
+    python attribute.py --calibrate ../shared/data/speech_commands_digits --n 100
+
+    # Files and folders
+    python attribute.py suspect.wav more_clips/
+
+    # Another generator, without an encoder; its thresholds in a file of its own
+    python attribute.py clips/ --calibrate real_drums/ --generator examples/drums.keras --encoder none \\
+        --calibration results/drums.json
+
+Writes into --output: results.jsonl (a line a clip: score, verdict, and how it came about), options.json, log.txt and
+scores/, a record a clip with its latent: an interrupted run goes on where it was.
+
+Exit codes: 0 all well, 2 wrong usage, 3 some files failed, 130 interrupted.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from models.loading import Networks
+from utils import options
+from utils.audio.datasets import load_dataset
+from utils.audio.files import Clip, find_audio, load_clip
+from utils.audio.transformations import round_to_bits
+from utils.evaluation.attribution import CALIBRATION, Thresholds, calibration_record, read_thresholds
+from utils.evaluation.attributor import Attributor, score_settings
+from utils.inversion.store import ResultStore
+from utils.options import UserError
+from utils.runs.batches import render
+from utils.runs.environment import describe_environment
+from utils.runs.files import read_json, to_json, write_json, write_text
+from utils.runs.folders import keep_options, output_folder, tee_log
+from utils.runs.interrupts import resume_command
+from utils.runs.progress import progress_bar
+
+RESULTS = "results.jsonl"
+# What a run may be continued with another value of; of networks and clips the contents count.
+CHANGEABLE = ("input", "generator", "encoder", "calibrate", "calibration", "n", "limit", "cache", "output")
+CHANGEABLE += ("batch_size", "dry_run", "quiet", "seed")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    clips = "audio files, or folders of them; may be left out with --calibrate"
+    parser.add_argument("input", type=Path, nargs="*", metavar="CLIP", help=clips)
+    group = parser.add_argument_group("model")
+    options.add_shared(group, "generator", "precision")
+    start = "audio to latent, where the search begins; `none`: from the prior alone"
+    group.add_argument("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help=start)
+
+    starts = "starts from the prior, beside the encoder's answer"
+    group.add_argument("--starts", type=options.positive_int, default=3, metavar="K", help=starts)
+
+    group = parser.add_argument_group("clips")
+    which = "which part of a clip longer than the generator's output"
+    group.add_argument("--window", choices=("start", "loudest"), default="start", help=which)
+    options.add_shared(group, "limit")
+
+    group = parser.add_argument_group("calibration")
+    add = group.add_argument
+    data = "calibrate on own samples and on the clips in this folder, of SC09 the selection half (default: do not)"
+    add("--calibrate", type=Path, metavar="DATA", help=data)
+    add("--n", type=options.positive_int, default=100, metavar="N", help="clips of either kind to calibrate on")
+    add("--calibration", type=Path, default=CALIBRATION, metavar="FILE", help="the thresholds, read or written")
+    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+
+    options.add_shared(parser.add_argument_group("run"), "output", "batch_size", "seed", "dry_run", "quiet")
+    args = parser.parse_args()
+    if not args.input and not args.calibrate:
+        raise UserError("CLIP: name audio files or folders, or --calibrate DATA (--help shows all options)")
+    return args
+
+
+def main() -> int:
+    args = parse_arguments()
+    files, failures = find_files(args.input, args.limit)
+    if args.dry_run:
+        plan = f"Would attribute {len(files)} files by {args.calibration}; {len(failures)} cannot be read."
+        return options.show_plan(args, *([f"Would write {args.calibration}."] if args.calibrate else []), plan)
+    encoder = None if args.encoder == "none" else args.encoder
+    networks = Networks(args.generator, precision=args.precision, alignment="aligned", encoder=encoder)
+    hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
+    settings = score_settings(precision=args.precision, starts=args.starts, **hashes)
+    thresholds = None if args.calibrate else load_thresholds(args.calibration, settings)
+    encode = encoder and networks.encode
+    generators = networks.generator, networks.fast_generator
+    attributor = Attributor(*generators, encode, starts=args.starts, settings=settings)
+    output = output_folder(args.output, Path("results"), "attribution")
+    keep_options(output, vars(args) | hashes, changeable=CHANGEABLE, positional=["input"])
+    store = ResultStore(output)
+    with tee_log(output / "log.txt"):
+        try:
+            if args.calibrate:
+                calibrate(args, networks, attributor, store)
+                thresholds = load_thresholds(args.calibration, settings)
+            results = []
+            try:
+                for result in attribute(args, files, failures, networks, attributor, store, thresholds):
+                    results.append(result)
+            finally:
+                if args.input:
+                    write_text(output / RESULTS, "".join(f"{to_json(result)}\n" for result in results))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(resume_command(output, args.output)) from None
+        for path, reason in failures:
+            print(f"{path}: failed: {reason}")
+        if args.input:
+            print(f"Results: {output / RESULTS}")
+    return options.EXIT_SOME_FAILED if failures else options.EXIT_OK
+
+
+def find_files(roots: list[Path], limit: int | None) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The clips in sorted order, each once, and (path, reason) of what cannot be read."""
+    files, problems = [], []
+    for root in roots:
+        some, bad = find_audio(root)
+        if not some and not bad:
+            raise UserError(f"{root}: no audio in this folder")
+        files += some
+        problems += [(str(path), reason) for path, reason in bad]
+    return list(dict.fromkeys(files))[:limit], problems
+
+
+def load_thresholds(path: Path, settings: dict[str, Any]) -> Thresholds:
+    if not path.exists():
+        raise UserError(f"--calibration {path}: no such file; attribute.py --calibrate DATA makes it")
+    return read_thresholds(read_json(path), path, settings)
+
+
+def calibrate(args: argparse.Namespace, networks: Networks, attributor: Attributor, store: ResultStore) -> None:
+    """Scores own samples and real clips, both of 16 bits, and writes the thresholds that follow."""
+    generator = networks.generator
+    clips = load_dataset(args.calibrate, *generator.clip_shape, "selection", cache_dir=args.cache, quiet=args.quiet)
+    if len(clips) < args.n:
+        raise UserError(f"--n {args.n}: {args.calibrate} has only {len(clips)} clips in its selection half")
+    chosen = np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n])
+    own = np.stack(list(render(generator, generator.sample_prior(args.seed, args.n), args.batch_size)))
+    scores = {}
+    for name, audio in {"own samples": round_to_bits(own, 16), "real clips": clips.to_float(chosen)}.items():
+        with progress_bar(name, args.n, quiet=args.quiet) as bar:
+            results = attributor(audio, store, batch_size=args.batch_size, bar=bar)
+        scores[name] = [result["score"] for result in results if result["score"] is not None]
+        if not scores[name]:
+            raise UserError(f"--calibrate: all {args.n} {name} are silent or give no finite reconstruction")
+    facts = {
+        "settings": attributor.settings,
+        "n": args.n,
+        "seed": args.seed,
+        "data": str(args.calibrate),
+        "split": "selection",
+        "environment": describe_environment(),
+    }
+    record = calibration_record(*scores.values(), **facts)
+    write_json(args.calibration, record)
+    found = record["thresholds"]
+    print(f"{args.calibration}: made below {found['made_below']:.2f}, not above {found['not_above']:.2f}")
+
+
+def attribute(
+    args: argparse.Namespace,
+    files: list[Path],
+    failures: list[tuple[str, str]],
+    networks: Networks,
+    attributor: Attributor,
+    store: ResultStore,
+    thresholds: Thresholds,
+) -> Iterator[dict[str, Any]]:
+    """Prints and gives the result of each file, in order; what cannot be read joins the failures."""
+    shape = networks.generator.clip_shape
+    with progress_bar("clips", len(files), quiet=args.quiet or not files) as bar:
+        for first in range(0, len(files), args.batch_size):
+            clips: dict[Path, Clip] = {}
+            for path in files[first : first + args.batch_size]:
+                try:
+                    clips[path] = load_clip(path, *shape, window=args.window)
+                except UserError as error:
+                    failures.append((str(path), str(error).removeprefix(f"{path}: ")))
+                    bar.update()
+            if not clips:
+                continue
+            audio = np.stack([clip.windows[0] for clip in clips.values()])
+            scored = attributor(audio, store, batch_size=args.batch_size, bar=bar)
+            for (path, clip), facts in zip(clips.items(), scored, strict=True):
+                verdict = thresholds.verdict(facts["score"])
+                score = "no score" if facts["score"] is None else f"score {facts['score']:.2f}"
+                if not args.quiet:
+                    bar.write(f"{path}: {verdict} ({score}{', exact' * facts['exact']})")
+                limits = {"made_below": thresholds.made_below, "not_above": thresholds.not_above}
+                origin = {"source": str(path), "sha256": clip.provenance["sha256"]}
+                yield (
+                    origin | {"window_start": clip.provenance["window_starts"][0], "verdict": verdict} | facts | limits
+                )
+
+
+if __name__ == "__main__":
+    options.run(main)

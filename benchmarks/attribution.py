@@ -1,0 +1,227 @@
+"""How well the generator's own samples are told from clips of other origin, and what of that survives.
+
+Positives are own samples; negatives, hardest first: samples of the same architecture and data trained from another seed
+(--other_seed), samples of an earlier checkpoint of the same run (--earlier), real clips of the report half, digits
+spoken by espeak-ng (another synthesiser; where it is installed), and own samples whose phase Griffin-Lim found anew
+from their magnitudes. All are rounded to 16 bits, as files would be. Beside exact inversion stands a cheap baseline, a
+residual fingerprint, made of the own samples of the calibration's seed. Then own samples and real clips again, both
+after each transformation of utils/audio/transformations.py.
+
+The thresholds are those of `attribute.py --calibrate`, with the same networks, starts and precision; the clips here are
+others. Scores are kept in --output: an interrupted run goes on where it was.
+
+Examples:
+
+    # the section of RESULTS.md
+    python attribute.py --calibrate ../shared/data/speech_commands_digits --n 200
+    python -m benchmarks.attribution ../shared/data/speech_commands_digits --n 200 --other_seed other/ --earlier early/
+
+    # a first look
+    python -m benchmarks.attribution ../shared/data/speech_commands_digits --n 8 --robust_n 4
+"""
+
+import argparse
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import librosa
+import numpy as np
+
+from models.generator import Generator, load_generator
+from models.loading import Networks
+from utils import options
+from utils.audio.datasets import DIGITS, load_dataset
+from utils.audio.files import load_clip
+from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.evaluation.attribution import (
+    ABSTAINS,
+    CALIBRATION,
+    MADE,
+    NOT,
+    Fingerprint,
+    Thresholds,
+    read_thresholds,
+    separation,
+)
+from utils.evaluation.attributor import Attributor, score_settings
+from utils.inversion.store import ResultStore
+from utils.options import UserError
+from utils.runs.batches import render
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, read_json
+from utils.runs.folders import output_folder
+from utils.runs.progress import progress_bar
+
+OWN, REAL = "own samples", "real clips"
+NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
+VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
+VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "real clips, of which the report half is used")
+    options.add_shared(parser, "generator", "precision", "batch_size", "quiet")
+    add = parser.add_argument
+    add("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help="as of attribute.py; or `none`")
+    add("--starts", type=options.positive_int, default=3, metavar="K", help="as of attribute.py")
+    add("--calibration", type=Path, default=CALIBRATION, metavar="FILE", help="thresholds, of attribute.py --calibrate")
+    another = "a generator of the same architecture and data, trained from another seed (default: left out)"
+    add("--other_seed", metavar="PATH", help=another)
+    add("--earlier", metavar="PATH", help="an earlier checkpoint of this generator's training (default: left out)")
+    add("--n", type=options.positive_int, default=200, help="clips of each kind, at least 2")
+    robust = "own samples and real clips of each transformation, 0 for none (default: as --n)"
+    add("--robust_n", type=options.non_negative_int, metavar="N", help=robust)
+    options.add_shared(parser, "seed", seed=1)
+    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add("--output", type=Path, default=Path("results/attribution"), metavar="DIR", help="where scores are kept")
+    add("--results", type=Path, default=Path("results"), metavar="DIR", help="where attribution.jsonl goes")
+    args = parser.parse_args()
+    if args.n < 2:
+        raise UserError(f"--n: must be at least 2. Received: {args.n}")
+    args.robust_n = args.n if args.robust_n is None else min(args.robust_n, args.n)
+    return args
+
+
+def main() -> None:
+    args = parse_arguments()
+    encoder = None if args.encoder == "none" else args.encoder
+    networks = Networks(args.generator, precision=args.precision, alignment="aligned", encoder=encoder)
+    hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
+    settings = score_settings(precision=args.precision, starts=args.starts, **hashes)
+    calibration = read_json(args.calibration)
+    thresholds = read_thresholds(calibration, args.calibration, settings)
+    if calibration["seed"] == args.seed:
+        raise UserError(f"--seed {args.seed}: is the calibration's, whose own samples these must not be; give another")
+    generator = networks.generator
+    own = samples(generator, args.n, args.seed)
+    negatives = make_negatives(args, generator, own)
+    fingerprint = Fingerprint(samples(generator, args.n, calibration["seed"]), generator.sample_rate)
+    generators = generator, networks.fast_generator
+    attributor = Attributor(*generators, encoder and networks.encode, starts=args.starts, settings=settings)
+    scorer = Scorer(attributor, fingerprint, thresholds, ResultStore(output_folder(args.output, Path(), "")), args)
+
+    own_scores = scorer(OWN, own)
+    for name, audio in negatives.items():
+        scorer(name, audio, against=own_scores)
+    for name in TRANSFORMATIONS if args.robust_n > 1 else ():
+        changed = [
+            round_to_bits(transform(name, audio[: args.robust_n], generator.sample_rate, args.seed), 16)
+            for audio in (own, negatives[REAL])
+        ]
+        scorer(REAL, changed[1], transformation=name, against=scorer(OWN, changed[0], transformation=name))
+
+
+class Scorer:
+    """Scores sets of clips by inversion and by fingerprint, and records each set."""
+
+    def __init__(
+        self,
+        attributor: Attributor,
+        fingerprint: Fingerprint,
+        thresholds: Thresholds,
+        store: ResultStore,
+        args: argparse.Namespace,
+    ):
+        self._attributor, self._fingerprint, self._thresholds = attributor, fingerprint, thresholds
+        self._store, self._args, self._environment = store, args, describe_environment()
+
+    def __call__(
+        self,
+        name: str,
+        audio: np.ndarray,
+        *,
+        transformation: str = "none",
+        against: dict[str, np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Scores by method, lower for own samples; `against` those of own samples, the record tells both apart."""
+        args = self._args
+        with progress_bar(f"{name}, {transformation}", len(audio), quiet=args.quiet) as bar:
+            results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)
+        inversion = np.array([NO_SCORE if result["score"] is None else result["score"] for result in results])
+        scores = {"inversion": inversion, "fingerprint": -self._fingerprint(audio)}
+        verdicts = Counter(self._thresholds.verdict(result["score"]) for result in results)
+        facts: dict[str, Any] = {
+            "verdicts": {verdict: verdicts[verdict] for verdict in (MADE, ABSTAINS, NOT)},
+            "exact": sum(result["exact"] for result in results),
+            "median_score": float(np.median(inversion)),
+            "seconds": float(np.mean([result["seconds"] for result in results])),
+        }
+        if against:
+            facts |= {method: separation(against[method], scores[method], seed=args.seed) for method in scores}
+        record = {"benchmark": "attribution", "set": name, "transformation": transformation, "n": len(audio), **facts}
+        record |= {
+            "seed": args.seed,
+            "thresholds": asdict(self._thresholds),
+        }
+        append_jsonl(args.results / "attribution.jsonl", record | self._attributor.settings | self._environment)
+        shown = "  ".join(f"{method} AUROC {facts[method]['auroc'][0]:.3f}" for method in scores if against)
+        print(f"{name:22}{transformation:13}{facts['verdicts']}  median {facts['median_score']:.2f}  {shown}")
+        return scores
+
+
+def samples(generator: Generator, n: int, seed: int) -> np.ndarray:
+    """The first n samples of a seed, as 16-bit files give them back."""
+    return round_to_bits(np.stack(list(render(generator, generator.sample_prior(seed, n), 16))), 16)
+
+
+def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarray) -> dict[str, np.ndarray]:
+    """Clips `[n, T, C]` of other origin by kind, hardest first; a line for each kind that is left out."""
+    sets = {}
+    for name, flag, path in (
+        ("another seed", "--other_seed", args.other_seed),
+        ("earlier checkpoint", "--earlier", args.earlier),
+    ):
+        if path is None:
+            print(f"{name}: left out, no {flag}")
+            continue
+        other = load_generator(path)
+        if other.clip_shape != generator.clip_shape:
+            raise UserError(f"{flag} {path}: must give clips of {generator.clip_shape}. Received: {other.clip_shape}")
+        if other.fingerprint == generator.fingerprint:
+            raise UserError(f"{flag} {path}: is --generator itself")
+        sets[name] = samples(other, args.n, args.seed)
+    clips = load_dataset(args.input, *generator.clip_shape, "report", cache_dir=args.cache, quiet=args.quiet)
+    if len(clips) < args.n:
+        raise UserError(f"--n {args.n}: {args.input} has only {len(clips)} clips in its report half")
+    sets[REAL] = clips.to_float(np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n]))
+    if shutil.which("espeak-ng"):
+        sets["espeak-ng"] = round_to_bits(spoken(args.n, generator.clip_shape), 16)
+    else:
+        print("espeak-ng: left out, not installed (Debian, Ubuntu: apt install espeak-ng)")
+    sets["Griffin-Lim"] = round_to_bits(griffin_lim(own), 16)
+    return sets
+
+
+def spoken(n: int, clip_shape: tuple[int, int, int]) -> np.ndarray:
+    """n digits by espeak-ng, each in another voice or at another speed or pitch."""
+    clips = []
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "word.wav"
+        for i in range(n):
+            voice = f"{VOICES[i % len(VOICES)]}+{VARIANTS[i // 3 % len(VARIANTS)]}"
+            manner = ["-s", str(130 + i // 7 % 50), "-p", str(30 + i * 11 % 40)]
+            command = ["espeak-ng", "-v", voice, *manner, "-w", str(wav), DIGITS[i % len(DIGITS)]]
+            subprocess.run(command, check=True)
+            clips.append(load_clip(wav, *clip_shape).windows[0])
+    return np.stack(clips)
+
+
+def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
+    """Clips `[N, T, C]` with their own STFT magnitudes and the phases that librosa's Griffin-Lim finds."""
+    signals = audio.transpose(0, 2, 1)
+    magnitudes = np.abs(librosa.stft(signals, n_fft=frame))
+    found = librosa.griffinlim(magnitudes, n_fft=frame, length=audio.shape[1], random_state=0)
+    return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
+
+
+if __name__ == "__main__":
+    options.run(main)

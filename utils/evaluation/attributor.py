@@ -1,0 +1,104 @@
+"""The score of attribution for many clips: each is inverted as exactly as can be, once, into a keyed store."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.evaluation.attribution import residual_score
+from utils.evaluation.names import SYNTHETIC
+from utils.inversion.invert import Inverter, from_encoder, from_prior
+from utils.inversion.least_squares import LeastSquares
+from utils.inversion.store import Record, ResultStore, array_sha256
+from utils.losses import parse_objective
+from utils.options import DEFAULT_OBJECTIVE, UserError, one_line
+
+PROTOCOL = "attribution 1"  # counts up whenever the same clip begins to get another score
+ITERATIONS, JACOBIANS = 100, 30
+ROUNDING = 1.25 * (2.0**-15) ** 2 / 12  # mean square of 16-bit rounding, with a margin
+SEED = 0  # of the starts from the prior
+
+
+class Attributor:
+    """Scores clips by what is left of them when their best reconstruction is taken away.
+
+    From the encoder's answer, where there is an encoder, and from `starts` draws of the prior L-BFGS minimises the
+    default objective of recovery; the lowest goes on by Levenberg-Marquardt on the waveform, until nothing but the
+    rounding of 16-bit samples is left or no step is lower.
+
+    Args:
+        generator: in float32, as in `utils.inversion.invert`, with `name`.
+        fast: the same generator in the run's precision.
+        encode: audio `[B, T, C]` and its domain to z; None: without.
+        starts: from the prior, at least 1 where there is no encoder.
+        settings: see `score_settings`.
+
+    Raises:
+        UserError: for a generator without forward-mode derivatives.
+    """
+
+    def __init__(self, generator: Any, fast: Any, encode: Callable | None, *, starts: int, settings: dict[str, Any]):
+        self._generator, self._encode, self._starts, self.settings = generator, encode, starts, settings
+        exact = None if fast is generator else generator
+        self._inverter = Inverter(fast, parse_objective(DEFAULT_OBJECTIVE), polish=exact)
+        self._waveform = LeastSquares(fast, parse_objective("waveform_squared=1"), exact=exact)
+        z, audio = generator.sample_prior(SEED, 1), np.zeros((1, generator.num_samples, generator.num_channels), "f4")
+        try:
+            self._waveform.minimize(audio, z[:, None], max_iter=1)
+        except Exception as error:  # whatever a foreign network may raise
+            raise UserError(
+                f"--generator: {generator.name} has no forward-mode derivatives, which exact inversion needs: "
+                f"{type(error).__name__}: {one_line(error)}"
+            ) from error
+
+    def __call__(
+        self, audio: np.ndarray, store: ResultStore, *, batch_size: int, bar: tqdm | None = None
+    ) -> list[dict[str, Any]]:
+        """Scores float32 `[N, T, C]`, `batch_size` together; what is in the store is not computed again.
+
+        Returns:
+            Per clip `score` (None for silence, or where the generator was not finite), `exact` (whether no more is left
+            than the rounding of 16-bit samples), `evaluations` of the generator, `seconds`.
+        """
+        keys = [{"audio_sha256": array_sha256(clip), **self.settings} for clip in audio]
+        names = [f"scores/{key['audio_sha256']}" for key in keys]
+        records = [store.read(name, key) for name, key in zip(names, keys, strict=True)]
+        pending = [i for i, record in enumerate(records) if record is None]
+        if bar is not None:
+            bar.update(len(audio) - len(pending))
+        for first in range(0, len(pending), batch_size):
+            batch = pending[first : first + batch_size]
+            for i, record in zip(batch, self._records(audio[batch]), strict=True):
+                store.write(names[i], keys[i], record)
+                records[i] = record
+            if bar is not None:
+                bar.update(len(batch))
+        return [record.facts for record in records]
+
+    def _records(self, audio: np.ndarray) -> list[Record]:
+        started_at = time.monotonic()
+        starts = from_prior(self._generator, SEED, [array_sha256(clip) for clip in audio], self._starts)
+        if self._encode is not None:
+            answers = from_encoder(self._generator, lambda clips: self._encode(clips, SYNTHETIC), audio)
+            starts = np.concatenate([answers, starts], axis=1)
+        near = self._inverter.refine(audio, starts, max_iter=ITERATIONS)
+        found = self._waveform.minimize(audio, near.z[:, None], max_iter=JACOBIANS, tol_value=ROUNDING)
+        reconstructions = np.asarray(self._generator(found.x))
+        seconds = (time.monotonic() - started_at) / len(audio)
+        records = []
+        for i, clip in enumerate(audio):
+            facts = {
+                "score": residual_score(clip, reconstructions[i]),
+                "exact": bool(found.fun[i] <= ROUNDING and clip.any()),
+                "evaluations": int(near.evaluations[i] + found.evaluations[i]),
+                "seconds": seconds,
+            }
+            records.append(Record(facts, {"z": found.x[i]}))
+        return records
+
+
+def score_settings(**networks: Any) -> dict[str, Any]:
+    """All that a score depends on besides the clip, of the networks what the caller tells; JSON-able."""
+    return {"protocol": PROTOCOL, **networks}
