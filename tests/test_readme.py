@@ -31,6 +31,8 @@ SMALL = {
     "benchmarks.training": "--dim 1 --width 2 --batch_size 2 --rounds 1",
     "benchmarks.scale": "--rounds 1 --groups 3 --max_iter 1 --batch_size 1",
 }
+# Two of the first four, which are held out, are in the selection half, two in the report half.
+SPEAKERS = (0, 1, 7, 12, 2, 3, 4, 5)
 # They need a network (tests/test_download.py has a server of its own), or serve until they are stopped.
 NOT_RUN = ("download.py", "-m pip", "-m tensorboard.main")
 
@@ -72,11 +74,11 @@ def project(tmp_path_factory) -> Path:
     held_out = []
     for digit in "zero one two three four five six seven eight nine".split():
         (digits / digit).mkdir(parents=True)
-        for speaker, clip in enumerate([path for path in demo if digit in path.name][:2] * 4):
+        for speaker, clip in zip(SPEAKERS, [path for path in demo if digit in path.name][:2] * 4, strict=True):
             samples, rate = soundfile.read(clip)
             name = f"{digit}/{speaker:08x}_nohash_0.wav"
             soundfile.write(digits / name, samples[speaker * 20 :], rate)
-            held_out += [name] * (speaker < 4)
+            held_out += [name] * (speaker in SPEAKERS[:4])
     (digits / "validation_list.txt").write_text("\n".join(held_out))
     (digits / "testing_list.txt").write_text("")
     return project
