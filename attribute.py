@@ -9,8 +9,8 @@ measured on; a calibration serves one generator, and the search with one encoder
 
 A verdict is about the clip as it is read. What was cut, amplified, resampled, encoded or mixed since it was generated
 may no longer be within the generator's reach. And `made by this generator` includes its near kin: an earlier checkpoint
-of the same training comes far nearer than the real clips of the calibration do; only a clip that is met `exact` rules
-kin out. `python -m benchmarks.attribution` measures both.
+of the same training comes far nearer than the real clips of the calibration do, though none of its clips was met
+`exact`. `python -m benchmarks.attribution` measures both.
 
 Examples:
     # Calibrate: 100 own samples, 100 clips of the selection half; then the thresholds are known
