@@ -32,7 +32,6 @@ from utils.runs.files import (
     read_jsonl,
     remove_torn,
     to_json,
-    write_text,
 )
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
@@ -123,7 +122,8 @@ class RecoveryFolder:
     def write_tables(self) -> None:
         """results.jsonl and summary.csv."""
         rows = self.results()
-        write_text(self.folder / RESULTS, "".join(to_json(row) + "\n" for row in rows))
+        with atomic_path(self.folder / RESULTS) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(to_json(row) + "\n" for row in rows)
         with atomic_path(self.folder / SUMMARY) as temporary:
             with open(temporary, "w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]) if rows else ["source"])
@@ -165,6 +165,7 @@ class RecoveryFolder:
         for row in results:
             key = row["source"], row["method"]
             seconds = self._seconds.get(key) if row["seconds"] is None else row["seconds"]
+            row = {sys.intern(name): value for name, value in row.items()}  # a million rows share their names
             self._results[by_name[row["source"]], row["method"]] = row | {"seconds": seconds}
         for name, reason in failures.items():
             self.fail(name, reason)
