@@ -57,20 +57,28 @@ def main() -> int:
 
 def compare_engines(place: Path, args: argparse.Namespace) -> None:
     engines = {"local": None, "ray, 1 actor": 1, "ray, 2 actors": 2}
-    rates, starts = {name: [] for name in engines}, {name: [] for name in engines}
+    rates, efforts, starts = ({name: [] for name in engines} for _ in range(3))
     for number in range(args.rounds):
         for name, actors in engines.items():
             clips = write_clips(place / f"in {number} {name}", args.batch_size * args.groups * (actors or 1), 16384)
             moments = invert(place / f"out {number} {name}", clips, args, actors)
             skipped = 2 * (actors or 1)  # groups that build graphs, or wait for an actor that does
-            seconds = moments[-1] - moments[skipped - 1]
-            rates[name].append(args.batch_size * (len(moments) - skipped) / seconds)
-            starts[name].append(moments[0])
-            print(f"round {number}, {name}: {rates[name][-1]:.2f} clips/s, the first group after {moments[0]:.1f} s")
+            (began, before), (ended, after) = moments[skipped - 1], moments[-1]
+            wall, effort = ended - began, sum(seconds - before.get(process, 0) for process, seconds in after.items())
+            n = args.batch_size * (len(moments) - skipped)
+            rates[name].append(n / wall)
+            efforts[name].append(effort / n)
+            starts[name].append(moments[0][0])
+            print(
+                f"round {number}, {name}: {n / wall:.2f} clips/s, {effort / n:.3f} processor seconds a clip", flush=True
+            )
     for name in engines:
-        ratios = [mine / local for mine, local in zip(rates[name], rates["local"], strict=True)]
-        rate, start = median(rates[name]), median(starts[name])
-        print(f"{name:14} {rate:8.2f} clips/s, x {median(ratios):.2f}; starts in {start:.1f} s")
+        ratio = median(mine / local for mine, local in zip(efforts[name], efforts["local"], strict=True))
+        rate, effort, start = (median(numbers[name]) for numbers in (rates, efforts, starts))
+        print(
+            f"{name:14} {rate:6.2f} clips/s; {effort:.3f} processor seconds a clip, x {ratio:.2f}; first group after "
+            f"{start:.1f} s"
+        )
 
 
 def watch_memory(place: Path, args: argparse.Namespace) -> None:
@@ -100,8 +108,8 @@ def write_clips(folder: Path, n: int, length: int) -> Path:
 
 def invert(
     place: Path, clips: Path, args: argparse.Namespace, actors: int | None, show=None, show_every=1
-) -> list[float]:
-    """Inverts a folder; seconds from the beginning to the end of each group."""
+) -> list[tuple[float, dict[int, float]]]:
+    """Inverts a folder; at the end of each group: seconds since the beginning, processor seconds by process."""
     place.mkdir()
     keep_options(place, {})
     sources = files_below(clips, sorted(clips.iterdir()))
@@ -112,7 +120,8 @@ def invert(
         def count(n: int) -> None:
             nonlocal done, shown
             done += n
-            moments.append(time.monotonic() - began)
+            efforts = {process: processor_seconds(process) for process in processes_of(os.getpid())}
+            moments.append((time.monotonic() - began, efforts))
             if show and done - shown >= show_every:
                 shown = done
                 show(done)
@@ -137,8 +146,8 @@ def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFo
     return RecoveryFolder(place, recovery, ("gradient",), sources, generator=networks.generator, options={}, **settings)
 
 
-def actors_of(driver: int) -> list[int]:
-    """Processes of actors that a driver's Ray started, from /proc."""
+def processes_of(driver: int) -> dict[int, bytes]:
+    """Command lines of a process and of all that descend from it, by their numbers, from /proc."""
     parents, names = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -147,14 +156,27 @@ def actors_of(driver: int) -> list[int]:
             continue
         parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
         names[int(entry.name)] = command
-    found = []
+    found = {}
     for process, command in names.items():
         ancestor = process
         while ancestor in parents and ancestor != driver:
             ancestor = parents[ancestor]
-        if ancestor == driver and command.startswith(b"ray::MapWorker"):
-            found.append(process)
+        if ancestor == driver:
+            found[process] = command
     return found
+
+
+def actors_of(driver: int) -> list[int]:
+    """Processes of the actors that a driver's Ray started."""
+    return [process for process, command in processes_of(driver).items() if command.startswith(b"ray::MapWorker")]
+
+
+def processor_seconds(process: int) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(process: int | str) -> float:
