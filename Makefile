@@ -38,9 +38,9 @@ DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" $(
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
-setup: $(INSTALLED) ## make .venv with the packages of requirements.txt (PYTHON=... chooses the interpreter)
+setup: $(INSTALLED) ## make .venv with the packages of requirements-dev.txt (PYTHON=... chooses the interpreter)
 
-$(INSTALLED): requirements.txt
+$(INSTALLED): requirements.txt requirements-dev.txt
 	@set -e; \
 	if [ -e $(UNFINISHED) ] || ! $(RUN) -c '$(IS_FIT); import pip' 2>/dev/null; then \
 		for python in $(PYTHON) none; do \
@@ -60,8 +60,8 @@ $(INSTALLED): requirements.txt
 		$$python -m venv $(VENV); \
 	fi; \
 	touch $(UNFINISHED); \
-	echo "Installing requirements.txt, about 800 MB of wheels the first time"; \
-	$(RUN) -m pip install --quiet $(OFFLINE) -r requirements.txt; \
+	echo "Installing requirements-dev.txt, about 800 MB of wheels the first time"; \
+	$(RUN) -m pip install --quiet $(OFFLINE) -r requirements-dev.txt; \
 	rm $(UNFINISHED); \
 	touch $@
 
@@ -69,7 +69,7 @@ setup-ray: setup ## add what --engine ray, --store s3://... and --manifest need 
 	$(RUN) -m pip install --quiet $(OFFLINE) -r requirements-ray.txt
 
 wheels: setup ## collect the wheels in cache/wheels, from where a later `make setup` installs without a network
-	$(RUN) -m pip download --quiet --dest "$(WHEELS)" -r requirements.txt
+	$(RUN) -m pip download --quiet --dest "$(WHEELS)" -r requirements-dev.txt
 
 demo: setup ## invert the demo clips by all three methods and say where the page to listen to is
 	$(RUN) latent_vector_recovery.py datasets/demo --method all --max_iter 200 --output results/demo

@@ -83,7 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model; --classifier none and --judge none do without them")
-    options.add_shared(group, "generator", "encoder", "precision", "classifier", "judge", judge=options.JUDGES)
+    options.add_shared(group, "generator", "encoder", "trust", "precision", "classifier", "judge", judge=options.JUDGES)
 
     group = parser.add_argument_group("recovery")
     search = ("preset", "solver", "max_iter", "restarts", "objective", "clip_to_prior")
@@ -168,6 +168,7 @@ class Session:
         needs_encoder = {names.ENCODER, names.HYBRID} & {method for wanted in methods.values() for method in wanted}
         self.networks = Networks(
             args.generator,
+            trust=args.trust,
             encoder=args.encoder if needs_encoder and not args.reconstructions else None,
             precision=args.precision,
             alignment=args.alignment if 2 in methods else None,

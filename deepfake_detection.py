@@ -89,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model")
-    options.add_shared(group, "preset", "generator", "encoder", "precision", "batch_size")
+    options.add_shared(group, "preset", "generator", "encoder", "trust", "precision", "batch_size")
 
     group = parser.add_argument_group("detection")
     add = group.add_argument
@@ -118,7 +118,7 @@ def main() -> int | None:
     if args.dry_run:
         files = "table3.md, .csv and .jsonl, figure4.png and .svg"
         return options.show_plan(args, f"Would write {files} into {args.output}")
-    networks = Networks(args.generator, encoder=args.encoder, alignment=args.alignment)
+    networks = Networks(args.generator, trust=args.trust, encoder=args.encoder, alignment=args.alignment)
     real, fakes = load_real(args, networks), load_fakes(args, networks)
     extractor = make_extractor(args, networks, real, fakes)
     output_folder(args.output, Path("results"), "detection")

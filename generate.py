@@ -65,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
         help="clips of --interpolate, both ends included, at least 2",
     )
     group = parser.add_argument_group("generator")
-    options.add_shared(group, "generator", "precision", "batch_size")
+    options.add_shared(group, "generator", "trust", "precision", "batch_size")
     group.add_argument(
         "--sample_rate",
         type=options.positive_int,
@@ -155,6 +155,7 @@ def main() -> int:
         audio_tensor=args.audio_tensor,
         sample_rate=args.sample_rate,
         prior=args.prior,
+        trust=args.trust,
     )
     for note in [] if args.quiet else generator.notes:
         print(note)

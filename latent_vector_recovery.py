@@ -55,7 +55,7 @@ from utils.runs.progress import progress_bar
 
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
 # What a run may be continued with another value of; of networks the weights count, not the path.
-CHANGEABLE = ("generator", "encoder", "classifier", "limit", "preset", "output", "dry_run", "quiet")
+CHANGEABLE = ("generator", "encoder", "classifier", "trust", "limit", "preset", "output", "dry_run", "quiet")
 CHANGEABLE += ("engine", "address", "actors", "store", "manifest")
 
 
@@ -63,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "an audio file, or a folder of them")
     model = parser.add_argument_group("model")
-    options.add_shared(model, "generator", "encoder", "classifier", "precision")
+    options.add_shared(model, "generator", "encoder", "classifier", "trust", "precision")
     clips = parser.add_argument_group("clips")
     options.add_shared(clips, "limit", "window")
     clips.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
@@ -146,6 +146,7 @@ def make_recovery(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[N
     objective = losses.parse_objective(args.objective)
     networks = Networks(
         args.generator,
+        trust=args.trust,
         precision=args.precision,
         alignment=args.alignment,
         encoder=None if methods == ("gradient",) else args.encoder,

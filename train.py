@@ -12,7 +12,7 @@ Examples:
     python train.py datasets/sc09 --width 64 --batch_size 256 --precision mixed_bfloat16 --distribute mirrored
 
     # Another generator and other sounds: any folder, no labels, no classifier
-    python train.py my_birds --generator package.module:factory --feature_weight 0 --spectral_weight 1
+    python train.py my_birds --generator package.module:factory --trust --feature_weight 0 --spectral_weight 1
 
     # The encoder of one generator trained on for another one, which has changed a little: a few epochs do
     python train.py ... --generator new/ --init_from encoder.keras --epochs 8 --learning_rate 5e-4
@@ -79,7 +79,7 @@ PRESETS = {
     },
 }
 # What a run may be continued with another value of; with a constant learning rate that holds for --epochs too.
-CHANGEABLE = ("output", "results", "export", "export_dtype", "dry_run", "quiet", "preset", "cache", "judge")
+CHANGEABLE = ("output", "results", "export", "export_dtype", "dry_run", "quiet", "preset", "cache", "judge", "trust")
 CHANGEABLE += ("save_minutes", "minutes")
 
 
@@ -96,7 +96,7 @@ def parse_options() -> argparse.Namespace:
 
     model = parser.add_argument_group("model")
     add = model.add_argument
-    options.add_shared(model, "preset", "generator", "classifier", "judge", "precision", "clip_to_prior")
+    options.add_shared(model, "preset", "generator", "trust", "classifier", "judge", "precision", "clip_to_prior")
     channels = "channels of the encoder's first stage; the paper's ResNet-18 has 64"
     add("--width", type=options.positive_int, default=32, metavar="N", help=channels)
     add("--front_end", choices=KINDS, default="log_magnitude", help="what the encoder sees of a clip")
@@ -169,7 +169,7 @@ def main() -> int:
     if args.batch_size % count:
         raise UserError(f"--batch_size: must be divisible by the {count} devices. Received: {args.batch_size}")
     classifier = args.classifier if args.feature_weight else None
-    numerics = dict(precision=args.precision, alignment=args.alignment)
+    numerics = dict(trust=args.trust, precision=args.precision, alignment=args.alignment)
     networks = Networks(args.generator, **numerics, classifier=classifier, judges=args.judge)
     with strategy.scope():
         generator, classifiers = networks.fast_generator, networks.classifiers

@@ -32,12 +32,14 @@ BATCH = 50
 def main() -> int:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "SC09, of which the report half is used")
-    options.add_shared(parser, "generator", "encoder", "classifier", "judge", "seed", judge=options.JUDGES)
+    options.add_shared(parser, "generator", "trust", "encoder", "classifier", "judge", "seed", judge=options.JUDGES)
     parser.add_argument("--n", type=options.positive_int, default=500, help="samples of the generator")
     parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
     args = parser.parse_args()
-    networks = Networks(args.generator, encoder=args.encoder, classifier=args.classifier, judges=args.judge)
+    networks = Networks(
+        args.generator, trust=args.trust, encoder=args.encoder, classifier=args.classifier, judges=args.judge
+    )
     generator = networks.generator
     shape = (generator.num_samples, generator.num_channels, generator.sample_rate)
     clips = load_dataset(args.input, *shape, "report", cache_dir=args.cache)

@@ -52,13 +52,13 @@ JACOBIANS = 25
 
 def main() -> None:
     parser = options.make_parser(__doc__)
-    options.add_shared(parser, "generator", "judge", "seed", judge=options.JUDGES)
+    options.add_shared(parser, "generator", "trust", "judge", "seed", judge=options.JUDGES)
     parser.add_argument("--n", type=options.positive_int, default=2048, help="samples, and real clips")
     parser.add_argument("--real", type=Path, metavar="DIR", help="SC09, to compare with")
     parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
     args = parser.parse_args()
-    networks = Networks(args.generator, judges=args.judge)
+    networks = Networks(args.generator, trust=args.trust, judges=args.judge)
     generator = networks.generator
     z = generator.sample_prior(args.seed, args.n)
     sets = {"samples": np.stack(list(render(generator, z, BATCH)))}

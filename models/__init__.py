@@ -1,1 +1,13 @@
-"""Networks and their loaders."""
+"""Networks and their loaders.
+
+from models import load_classifier, load_encoder, load_generator
+"""
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+from models.classifier import load_classifier
+from models.encoder import load_encoder
+from models.generator import load_generator
+
+__all__ = ["load_classifier", "load_encoder", "load_generator"]

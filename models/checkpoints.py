@@ -26,15 +26,21 @@ def existing_file(file: Path, kind: str, remedy: str) -> Path:
     return file
 
 
-def load_keras(file: Path) -> keras.Model:
+def load_keras(file: Path, *, trust: bool = False) -> keras.Model:
     """Read a `.keras` file; the model is uncompiled.
 
+    Args:
+        file: its path.
+        trust: run the Python code in it, if there is any: Lambda layers.
+
     Raises:
-        UserError: where Keras cannot read it.
+        UserError: where Keras cannot read it, or there is code in it that is not trusted.
     """
     try:
-        return keras.saving.load_model(file, compile=False)
+        return keras.saving.load_model(file, compile=False, safe_mode=not trust)
     except Exception as error:  # Keras raises many kinds for a damaged file
+        if not trust and "safe_mode=False" in str(error):
+            raise UserError(f"{file}: holds Python code (a Lambda layer), which is run only with --trust") from error
         raise UserError(f"{file}: not a readable .keras file ({one_line(error)})") from error
 
 

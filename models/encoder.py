@@ -130,11 +130,12 @@ def find_encoder(path: str | Path) -> Path:
     return existing_file(path, "encoder", f"train.py {preset} trains one, --encoder names another")
 
 
-def load_encoder(path: str | Path) -> keras.Model:
+def load_encoder(path: str | Path, *, trust: bool = False) -> keras.Model:
     """Read an encoder: what `train.py` wrote, or any Keras model of the same inputs and outputs.
 
     Args:
         path: a `.keras` file, or a folder with one, see `find_encoder`.
+        trust: run the Python code in it, if there is any.
 
     Returns:
         Audio float32 `[B, T, C]` in [-1, 1] -> z `[B, latent_dim]`; an `Encoder` if `train.py` wrote it.
@@ -143,7 +144,7 @@ def load_encoder(path: str | Path) -> keras.Model:
     Raises:
         UserError: no such file, or a damaged one.
     """
-    return load_keras(find_encoder(path))
+    return load_keras(find_encoder(path), trust=trust)
 
 
 def load_initial_weights(encoder: Encoder, path: str | Path, *, flag: str) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from models import tf1
+from models.checkpoints import load_keras
+from models.graph_operations import require_function_inside, require_saved_model_inside
 from models.wavegan import WaveGANGenerator
 from utils.inversion.prior import PRIORS
 from utils.options import UserError, one_line
@@ -130,6 +131,7 @@ def load_generator(
     audio_tensor: str = tf1.AUDIO_TENSOR,
     sample_rate: int | None = None,
     prior: str | None = None,
+    trust: bool = False,
 ) -> Generator:
     """Loads a generator from whatever `spec` names.
 
@@ -149,12 +151,17 @@ def load_generator(
         sample_rate: Hz. None: what the factory, or `generator.json` in the folder (`NAME.json` beside the
             file `NAME.pb` or `NAME.keras`) says, else 16000.
         prior: `uniform` or `normal`. None: as above, else `uniform`.
+        trust: run the Python code that `spec` brings: a factory, Lambda layers, graph operations that reach outside
+            of TensorFlow.
 
     Raises:
-        UserError: when nothing there can be loaded; says what was looked for and found.
+        UserError: when nothing there can be loaded, and says what was looked for and found; or for code that is not
+            trusted.
     """
     path = Path(spec)
     if not path.exists() and re.fullmatch(r"[\w.]+:\w+", str(spec)):
+        if not trust:
+            raise UserError(f"--generator {spec}: a factory is Python code, which is run only with --trust")
         return _with_precision_note(_from_factory(str(spec), sample_rate, prior), spec, precision)
     if not path.exists():
         raise UserError(
@@ -171,14 +178,14 @@ def load_generator(
         "name": str(spec),
     }
     if path.is_dir() and (path / "saved_model.pb").is_file():
-        generator = _from_saved_model(path, facts)
+        generator = _from_saved_model(path, facts, trust)
     elif path.is_dir() and list(path.glob("*infer.meta")):
-        generator = _from_tf1(path, precision, z_tensor, audio_tensor, facts)
+        generator = _from_tf1(path, precision, z_tensor, audio_tensor, facts, trust)
     elif path.suffix == ".pb":
-        function, latent_dim = tf1.as_function(tf1.read_frozen(path), path, z_tensor, audio_tensor)
+        function, latent_dim = tf1.as_function(tf1.read_frozen(path), path, z_tensor, audio_tensor, trust=trust)
         generator = Generator(function, latent_dim=latent_dim, fingerprint=_hash_files([path]), **facts)
     elif path.suffix == ".keras":
-        generator = _from_keras(path, facts)
+        generator = _from_keras(path, facts, trust)
     else:
         found = tf1.list_folder(path) if path.is_dir() else f"a file with suffix {path.suffix or '(none)'!r}"
         raise UserError(
@@ -194,10 +201,10 @@ def _with_precision_note(generator: Generator, spec: str | Path, precision: str)
     return generator
 
 
-def _from_tf1(folder: Path, precision: str, z_tensor: str, audio_tensor: str, facts: dict) -> Generator:
+def _from_tf1(folder: Path, precision: str, z_tensor: str, audio_tensor: str, facts: dict, trust: bool) -> Generator:
     graph_path, prefix = tf1.find_checkpoint(folder)
-    graph_def = tf1.freeze(graph_path, prefix, audio_tensor)
-    function, latent_dim = tf1.as_function(graph_def, graph_path, z_tensor, audio_tensor)
+    graph_def = tf1.freeze(graph_path, prefix, audio_tensor, trust=trust)
+    function, latent_dim = tf1.as_function(graph_def, graph_path, z_tensor, audio_tensor, trust=trust)
     files = [graph_path, Path(f"{prefix}.index"), *sorted(folder.glob(f"{prefix.name}.data-*"))]
     frozen = Generator(function, latent_dim=latent_dim, fingerprint=_hash_files(files), **facts)
     found = tf1.read_wavegan(prefix, frozen.num_samples)
@@ -230,7 +237,9 @@ def _from_tf1(folder: Path, precision: str, z_tensor: str, audio_tensor: str, fa
     )
 
 
-def _from_saved_model(folder: Path, facts: dict) -> Generator:
+def _from_saved_model(folder: Path, facts: dict, trust: bool) -> Generator:
+    if not trust:
+        require_saved_model_inside(folder)
     try:
         model = tf.saved_model.load(str(folder))
     except Exception as error:  # damaged files surface as errors of many kinds
@@ -244,6 +253,8 @@ def _from_saved_model(folder: Path, facts: dict) -> Generator:
                 f"signatures {', '.join(model.signatures) or 'none'}"
             )
         function = traced[0]
+    if not trust:
+        require_function_inside(function, folder)
     inputs = [spec for spec in tf.nest.flatten(function.structured_input_signature) if _is_latent(spec)]
     outputs = tf.nest.flatten(function.structured_outputs)
     if len(inputs) != 1 or len(outputs) != 1:
@@ -269,11 +280,8 @@ def _is_latent(spec: Any) -> bool:
     return spec.dtype.is_floating and spec.shape[1] is not None
 
 
-def _from_keras(path: Path, facts: dict) -> Generator:
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # damaged files and unknown layers surface as errors of many kinds
-        raise UserError(f"{path}: damaged, or no complete Keras model ({one_line(error)})") from error
+def _from_keras(path: Path, facts: dict, trust: bool) -> Generator:
+    model = load_keras(path, trust=trust)
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 2 or not isinstance(shape[1], int):
         raise UserError(f"{path}: must have one input of shape [None, latent_dim]. Received: {shape}")

@@ -39,6 +39,7 @@ class Networks:
 
     Args:
         generator: what `--generator` names, as in `models.generator.load_generator`.
+        trust: run the Python code that generator and encoder bring with them.
         precision: "float32" or "mixed_bfloat16"; the latter only changes `fast_generator`.
         alignment: the name in `utils.audio.files.ALIGNMENTS` with which the run reads its clips; None where it reads
             none.
@@ -53,6 +54,7 @@ class Networks:
         self,
         generator: str,
         *,
+        trust: bool = False,
         precision: str = "float32",
         alignment: str | None = None,
         encoder: str | None = None,
@@ -61,7 +63,7 @@ class Networks:
     ):
         self.precision, self.alignment = precision, alignment
         self.judges = tuple(Path(path).stem for path in judges or ())
-        self._generator = generator
+        self._generator, self._trust = generator, trust
         paths = {"encoder": encoder, "classifier": classifier}
         for name, path in zip(self.judges, judges or (), strict=True):
             if name in paths:
@@ -76,18 +78,20 @@ class Networks:
     @cached_property
     def fast_generator(self) -> Generator:
         """The generator in the run's precision, to search and to train with."""
-        return load_generator(self._generator, self.precision)
+        return load_generator(self._generator, self.precision, trust=self._trust)
 
     @cached_property
     def generator(self) -> Generator:
         """The generator in float32; the same object as `fast_generator` where that computes in nothing less."""
         fast = self.fast_generator
-        return fast if self.precision == "float32" or fast.network is None else load_generator(self._generator)
+        if self.precision == "float32" or fast.network is None:
+            return fast
+        return load_generator(self._generator, trust=self._trust)
 
     @cached_property
     def encoder(self) -> keras.Model:
         """An `Encoder`, or any Keras model that answers the generator's audio with its latents."""
-        model = load_encoder(self._files["encoder"])
+        model = load_encoder(self._files["encoder"], trust=self._trust)
         if isinstance(model, Encoder):
             self._check("encoder", model)
         else:

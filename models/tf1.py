@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from models.graph_operations import require_inside
 from models.wavegan import FIRST_FRAMES, POST_FILTER, Architecture
 from utils.options import UserError, one_line
 from utils.runs.files import atomic_path, write_json
@@ -85,11 +86,14 @@ def _named_checkpoint(state: Path) -> str | None:
     return re.split(r"[/\\]", match[1])[-1] if match else None
 
 
-def freeze(graph_path: Path, prefix: Path, audio_tensor: str = AUDIO_TENSOR) -> tf.compat.v1.GraphDef:
+def freeze(
+    graph_path: Path, prefix: Path, audio_tensor: str = AUDIO_TENSOR, *, trust: bool = False
+) -> tf.compat.v1.GraphDef:
     """The inference graph with its variables turned into constants, as far as `audio_tensor` needs it.
 
     Raises:
-        UserError: when a file is damaged, the two do not belong together, or the tensor does not exist.
+        UserError: when a file is damaged, the two do not belong together, or the tensor does not exist; unless
+            `trust`, when restoring the variables would reach outside of TensorFlow.
     """
     graph = tf.Graph()
     with graph.as_default(), _no_deprecation_warnings():
@@ -98,9 +102,12 @@ def freeze(graph_path: Path, prefix: Path, audio_tensor: str = AUDIO_TENSOR) -> 
         except READ_ERRORS as error:
             raise UserError(f"{graph_path}: damaged, or no TF1 meta graph ({one_line(error)})") from error
         _check_tensor(graph, audio_tensor, graph_path, "--audio_tensor")
+        saver = saver or tf.compat.v1.train.Saver()
+        if not trust:
+            require_inside(graph.as_graph_def(), graph_path, [saver.as_saver_def().restore_op_name])
         with tf.compat.v1.Session(config=tf.compat.v1.ConfigProto(device_count={"GPU": 0})) as session:
             try:
-                (saver or tf.compat.v1.train.Saver()).restore(session, str(prefix))
+                saver.restore(session, str(prefix))
                 return tf.compat.v1.graph_util.convert_variables_to_constants(
                     session, graph.as_graph_def(), [audio_tensor.partition(":")[0]]
                 )
@@ -127,7 +134,12 @@ def read_frozen(path: Path) -> tf.compat.v1.GraphDef:
 
 
 def as_function(
-    graph_def: tf.compat.v1.GraphDef, source: Path, z_tensor: str = Z_TENSOR, audio_tensor: str = AUDIO_TENSOR
+    graph_def: tf.compat.v1.GraphDef,
+    source: Path,
+    z_tensor: str = Z_TENSOR,
+    audio_tensor: str = AUDIO_TENSOR,
+    *,
+    trust: bool = False,
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], int]:
     """A frozen graph as a function of z, differentiable, for any batch size; and its latent dimension.
 
@@ -136,9 +148,10 @@ def as_function(
         source: the file it came from, for error messages.
         z_tensor: name of its input `[None, latent_dim]`.
         audio_tensor: name of its output.
+        trust: run operations that reach outside of TensorFlow.
 
     Raises:
-        UserError: when the graph cannot be imported, lacks a tensor, or leaves the size of z open.
+        UserError: when the graph cannot be imported, lacks a tensor, leaves the size of z open, or is not trusted.
     """
     try:
         wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
@@ -148,6 +161,8 @@ def as_function(
     audio = _check_tensor(wrapped.graph, audio_tensor, source, "--audio_tensor")
     if z.shape.rank != 2 or z.shape[1] is None:
         raise UserError(f"{source}: {z_tensor} must have shape [None, latent_dim]. Received: {z.shape}")
+    if not trust:
+        require_inside(graph_def, source, [audio.op.name])
     return wrapped.prune(z, audio), z.shape[1]
 
 

@@ -26,7 +26,7 @@ from utils.losses import parse_objective
 from utils.runs.files import read_json, read_jsonl
 
 BUNDLED = str(Path(__file__).parents[1] / "classifier_checkpoint")  # of other clips
-TINY = ("--generator", "tests.tiny:generator")
+TINY = ("--generator", "tests.tiny:generator", "--trust")
 SIMPLE = ("--objective", "stft_real=1,waveform=1")  # traced in a fifth of the default's time
 QUICK = (*TINY, *SIMPLE, "--max_iter", "5", "--own_samples", "0")
 
@@ -227,7 +227,7 @@ def test_an_output_folder_is_continued_with_the_same_settings_only(run, tmp_path
     assert (output / "clips/01.wav/gradient.npz").stat().st_mtime_ns == first
     results = read_jsonl(output / "results.jsonl")
     assert len(results) == 5 and results[1]["seconds"] == seconds > 0
-    other = ("--generator", "tests.tiny:stereo_normal")
+    other = ("--generator", "tests.tiny:stereo_normal", "--trust")
     for change, flag in (
         (("--seed", 1), "--seed"),
         (("--no_clip_to_prior",), "--clip_to_prior"),
@@ -266,9 +266,9 @@ def test_starts_are_of_the_clip_not_of_its_name_or_place(run, tmp_path, clips):
     )
     np.testing.assert_allclose(many.curve[0, 0], one.curve[0, 0], rtol=1e-5)
     identity = Identity(one.source_sha256, 0)
-    start = from_prior(load_generator("tests.tiny:generator"), 0, [identity])[:, 0]
+    start = from_prior(load_generator("tests.tiny:generator", trust=True), 0, [identity])[:, 0]
     target, _ = soundfile.read(tmp_path / "one/clips/alone.wav/original.wav", dtype="float32")
-    inverter = Inverter(load_generator("tests.tiny:generator"), parse_objective(one.options["objective"]))
+    inverter = Inverter(load_generator("tests.tiny:generator", trust=True), parse_objective(one.options["objective"]))
     first = inverter.evaluate(target[None, :, None], start).objective[0]
     assert one.curve[0, 0] == pytest.approx(first, rel=1e-4)
 

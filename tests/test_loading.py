@@ -55,7 +55,12 @@ def test_missing_files_are_an_error_before_anything_is_loaded(files):
 
 def test_what_networks_were_trained_with_is_compared_and_said_once(files, capsys):
     networks = Networks(
-        TINY, alignment="aligned", encoder=files / "encoder.keras", classifier=files, judges=[files / "judge.keras"]
+        TINY,
+        trust=True,
+        alignment="aligned",
+        encoder=files / "encoder.keras",
+        classifier=files,
+        judges=[files / "judge.keras"],
     )
     assert networks.encoder is networks.encoder and list(networks.classifiers) == ["classifier", "judge"]
     printed = capsys.readouterr()
@@ -67,7 +72,7 @@ def test_what_networks_were_trained_with_is_compared_and_said_once(files, capsys
 
 
 def test_networks_of_other_clips_or_latents_are_refused():
-    generator = Networks(TINY).generator
+    generator = Networks(TINY, trust=True).generator
     assert check_fit("--encoder x", encoder(generator=generator.fingerprint), generator, "aligned") == []
     assert check_fit("--judge x", classifier(), generator, None) == []
     for change in ({"num_samples": 2048}, {"num_channels": 2}, {"sample_rate": 16000}):
@@ -80,7 +85,7 @@ def test_networks_of_other_clips_or_latents_are_refused():
 
 
 def test_any_keras_model_may_encode_if_its_answers_fit(files, tmp_path):
-    networks = Networks(TINY, encoder=files / "own.keras")
+    networks = Networks(TINY, trust=True, encoder=files / "own.keras")
     audio = np.random.default_rng(0).normal(0, 0.1, (3, 1024, 1)).astype(np.float32)
     for domain in DOMAINS:
         np.testing.assert_allclose(networks.encode(audio, domain), networks.encoder(audio), atol=1e-6)
@@ -89,7 +94,7 @@ def test_any_keras_model_may_encode_if_its_answers_fit(files, tmp_path):
     layers = [keras.Input([1024, 1]), keras.layers.Flatten(), keras.layers.Dense(7)]
     keras.Sequential(layers).save(tmp_path / "wide.keras")
     with pytest.raises(UserError, match=r"--encoder: must give latents \[B, 6\]"):
-        Networks(TINY, encoder=tmp_path / "wide.keras").encode  # noqa: B018
+        Networks(TINY, trust=True, encoder=tmp_path / "wide.keras").encode  # noqa: B018
 
 
 def test_clips_are_encoded_by_the_statistics_of_their_domain(tmp_path):
@@ -110,7 +115,7 @@ def test_clips_are_encoded_by_the_statistics_of_their_domain(tmp_path):
 
 
 def test_classifiers_answer_in_batches(files):
-    networks = Networks(TINY, classifier=files / "classifier.keras", judges=[files / "judge.keras"])
+    networks = Networks(TINY, trust=True, classifier=files / "classifier.keras", judges=[files / "judge.keras"])
     audio = np.random.default_rng(0).normal(0, 0.1, (5, 1024, 1)).astype(np.float32)
     answers = networks.classify(audio, batch_size=2)
     assert list(answers) == ["classifier", "judge"]
@@ -122,14 +127,14 @@ def test_classifiers_answer_in_batches(files):
 
 def test_the_inverter_compares_features_of_the_classifier_named(files):
     objective = parse_objective("feature=1")
-    networks = Networks(TINY, classifier=files / "classifier.keras")
+    networks = Networks(TINY, trust=True, classifier=files / "classifier.keras")
     targets = networks.generator(networks.generator.sample_prior(0, 2)).numpy()
     starts = from_prior(networks.generator, 0, ["a", "b"])
     inverter = networks.inverter(objective)
     before = inverter.evaluate(targets, starts[:, 0]).objective
     assert (inverter.refine(targets, starts, max_iter=5).objective < before).all()
     with pytest.raises(UserError, match="--objective: the term feature needs a --classifier"):
-        Networks(TINY).inverter(objective)
+        Networks(TINY, trust=True).inverter(objective)
 
 
 def test_a_fast_search_ends_in_float32(tmp_path):
@@ -144,13 +149,13 @@ def test_a_fast_search_ends_in_float32(tmp_path):
     np.testing.assert_allclose(found.audio, networks.generator(found.z), atol=1e-6)
     in_float32 = Networks(folder)
     assert in_float32.fast_generator is in_float32.generator
-    foreign = Networks(TINY, precision="mixed_bfloat16")
+    foreign = Networks(TINY, trust=True, precision="mixed_bfloat16")
     assert foreign.fast_generator is foreign.generator
     assert "computes as saved, not in mixed_bfloat16" in foreign.generator.notes[0]
 
 
 def test_hashes_are_of_the_weights(files):
-    networks = Networks(TINY, encoder=files / "encoder.keras", classifier=None)
+    networks = Networks(TINY, trust=True, encoder=files / "encoder.keras", classifier=None)
     assert networks.sha256("generator") == networks.generator.fingerprint
     assert networks.sha256("encoder") == file_sha256(files / "encoder.keras")
     assert networks.sha256("classifier") is None
@@ -158,4 +163,4 @@ def test_hashes_are_of_the_weights(files):
 
 def test_two_classifiers_of_one_name_are_refused(files):
     with pytest.raises(UserError, match="must not have the name of another network, judge"):
-        Networks(TINY, judges=[files / "judge.keras", files / "judge.keras"])
+        Networks(TINY, trust=True, judges=[files / "judge.keras", files / "judge.keras"])

@@ -113,7 +113,7 @@ def test_the_readme_s_factory(run_main, repo_root, monkeypatch, tmp_path):
     (code,) = re.findall(r"~~~python\n(.*?)~~~", section, re.DOTALL)
     (tmp_path / "my_generator.py").write_text(code)
     (name,) = re.findall(r"--generator (my_generator:\w+)", section)[:1]
-    given = ("--generator", name, "--n", 2, "--output", tmp_path / "out")
+    given = ("--generator", name, "--trust", "--n", 2, "--output", tmp_path / "out")
     monkeypatch.syspath_prepend(tmp_path)
     done = run_main("generate.py", *given)
     assert done.returncode == 0, done.stderr

@@ -116,7 +116,7 @@ def test_what_is_chosen_uses_the_selection_half(script, run_main, monkeypatch, t
     monkeypatch.setattr(datasets, "_scan", spy)
     options = [tmp_path, "--cache", tmp_path / "cache", "--output", tmp_path / "output"]
     if script == "train.py":
-        options += ["--generator", "tests.tiny:generator", "--feature_weight", 0, "--spectral_weight", 1]
+        options += ["--generator", "tests.tiny:generator", "--trust", "--feature_weight", 0, "--spectral_weight", 1]
     result = run_main(script, *options)
     assert "that is enough" in result.stderr, result
     assert asked == ["train", "selection"]

@@ -56,7 +56,7 @@ def place(tmp_path_factory):
 
 
 def arguments(place, folder, *more, data=None):
-    given = f"""{data or place / "data"} --generator tests.tiny:generator --classifier {place}/classifier.keras
+    given = f"""{data or place / "data"} --generator tests.tiny:generator --trust --classifier {place}/classifier.keras
         --cache {place}/cache --output {folder}/run --results {folder}/results --width 4 --batch_size 8
         --epochs {EPOCHS} --steps_per_epoch {STEPS} --synthetic_steps 1 --validation_clips 6"""
     return [*given.split(), *map(str, more)]
@@ -98,7 +98,7 @@ def same_training(one, other):
 
 
 def test_a_step_is_a_function_of_seed_and_number(place):
-    generator = load_generator("tests.tiny:generator")
+    generator = load_generator("tests.tiny:generator", trust=True)
     dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
 
     def steps(first, seed=5, n=1):
@@ -128,7 +128,7 @@ def test_a_step_is_a_function_of_seed_and_number(place):
 
 def test_latents_are_drawn_from_the_generators_prior(place):
     dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
-    generator = load_generator("tests.tiny:stereo_normal")
+    generator = load_generator("tests.tiny:stereo_normal", trust=True)
     (batch,) = encoder_batches(dataset, generator, 8, seed=5, synthetic_steps=40).take(1)
     assert np.abs(batch["z"]).max() > 2 and np.var(batch["z"]) == pytest.approx(1, rel=0.1)
 
@@ -267,7 +267,7 @@ def test_a_gradient_that_is_not_finite_shows_in_its_own_step(small, batch, monke
 def make_trainer(weights, rate, **encoder_options):
     """A trainer of a small ResNet-18."""
     keras.utils.set_random_seed(1)
-    generator = load_generator("tests.tiny:generator")
+    generator = load_generator("tests.tiny:generator", trust=True)
     encoder = Encoder(latent_dim=6, width=4, num_samples=1024, sample_rate=8000, **encoder_options)
     trainer = EncoderTrainer(encoder, generator, None, weights)
     trainer.compile(keras.optimizers.Adam(rate))
@@ -308,7 +308,7 @@ def test_what_a_run_leaves(whole, place):
     assert epochs[0]["val_real_judge_accuracy"] == epochs[0]["val_real_accuracy"]
 
     encoder = load_encoder(folder)
-    generator = load_generator("tests.tiny:generator")
+    generator = load_generator("tests.tiny:generator", trust=True)
     assert encoder.options["generator"] == generator.fingerprint and encoder.options["bounded"]
     z = generator.sample_prior(0, 6)
     latent = metrics.latent_mse(encoder(generator(z), training=False, domain="synthetic").numpy(), z)
@@ -343,7 +343,7 @@ def test_begins_with_a_given_encoder(whole, call, tmp_path):
 
 
 def test_initial_weights_are_those_of_the_encoder_given(whole):
-    generator = load_generator("tests.tiny:generator")
+    generator = load_generator("tests.tiny:generator", trust=True)
     given = dict(seed=0, learning_rate=1e-3, decay_updates=None, bounded=True, init_from=whole / "my.keras")
     shape = dict(front_end="log_magnitude", alignment="aligned", precision="float32")
     encoder = new_encoder(generator, **given, **shape, width=4, domain_statistics=True)

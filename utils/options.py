@@ -20,9 +20,11 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from utils.bundled import bundled
 
 EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
@@ -203,6 +205,8 @@ def _paths(text: str) -> tuple[str, ...] | None:
 
 # The judges that come with the project, for scripts that score.
 JUDGES = ("classifier_checkpoint/judge_mel.keras", "classifier_checkpoint/judge_wave.keras")
+# Options whose default is a file that comes with the project.
+BUNDLED = ("generator", "encoder", "classifier", "judge")
 
 _SHARED: dict[str, dict[str, Any]] = {
     "generator": dict(
@@ -229,6 +233,12 @@ _SHARED: dict[str, dict[str, Any]] = {
         metavar="PATH[,PATH...]",
         help="the digit classifiers that score results, or `none`; give such as took no part in any loss, or the "
         "scores are circular (default: none)",
+    ),
+    "trust": dict(
+        default=False,
+        action="store_true",
+        help="run the Python code that --generator and --encoder bring with them: a factory, Lambda layers in a .keras "
+        "file, graph operations that reach outside of TensorFlow",
     ),
     "preset": dict(
         default="aligned",
@@ -351,7 +361,19 @@ def add_shared(group: argparse.ArgumentParser | argparse._ArgumentGroup, *names:
         if name in defaults:
             declaration["default"] = defaults[name]
             declaration["help"] = declaration["help"].split(" (default: ")[0]  # what the text says of None
+        if name in BUNDLED:
+            declaration["default"] = _bundled(declaration["default"])
         group.add_argument(f"--{name}", **declaration)
+
+
+def _bundled(default: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """A default of a bundled file or of several, as they are named from the current folder."""
+    if default is None:
+        return None
+    if not isinstance(default, str):
+        return tuple(str(bundled(name)) for name in default)
+    path = bundled(default)
+    return default if path == Path(default) else str(path)
 
 
 def add_input(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:

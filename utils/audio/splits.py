@@ -10,10 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from utils.bundled import HOME
 from utils.runs.files import atomic_path
 
 HALVES = ("selection", "report")
-LISTS = Path(__file__).resolve().parents[2] / "datasets" / "splits"
+LISTS = HOME / "datasets" / "splits"
 
 
 def speaker_of(name: str | Path) -> str:

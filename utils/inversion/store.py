@@ -7,8 +7,6 @@ result depends on. A record is written once and whole; one that was written unde
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,12 +76,16 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         OSError: where the file cannot be read.
         ValueError: where it is damaged, or of another kind.
     """
+    content = path.read_bytes()
     try:
         # A bad member of the archive shows only when it is read, hence all of them here.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            members = {name: file[name] for name in file.files}
+    except Exception as error:  # NumPy raises many kinds for damage, tokenize.TokenError among them
         raise ValueError(f"damaged, or no .npz file: {error}") from error
+    if not all(isinstance(member, np.ndarray) for member in members.values()):  # NumPy gives bytes for what is no array
+        raise ValueError("damaged, or no .npz file: a member is no array")
+    return members
 
 
 def key_sha256(key: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
+    "audio-gan-inversion",
     "tensorflow",
     "tensorflow-cpu",
     "keras",

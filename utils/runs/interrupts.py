@@ -49,7 +49,8 @@ def resume_command(folder: Path, output: Path | None) -> str:
         folder: of the run.
         output: what `--output` named; None where the folder is a new numbered one.
     """
-    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    command = shlex.join([*(["python"] if name.endswith(".py") else []), name, *sys.argv[1:]])
     return f"Interrupted. This goes on where it was: {command}" + (
         "" if output else f" --output {shlex.quote(str(folder))}"
     )

@@ -1,0 +1,18 @@
+"""Files that come with the project: weights, clips and lists, wherever the project lies.
+
+In a checkout they are in its folder. An installed copy has them in the package `audio_gan_inversion`.
+"""
+
+from pathlib import Path
+
+_HOME = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
+_INSTALLED = _HOME / "audio_gan_inversion"
+HOME = _INSTALLED if _INSTALLED.is_dir() else _HOME
+
+
+def bundled(name: str) -> Path:
+    """The file or folder of a name such as `checkpoint/`: of the current folder where it is there, else the project's.
+
+    So what you put into `checkpoint/` of your own folder is found first, as in a checkout.
+    """
+    return Path(name) if Path(name).exists() else HOME / name
