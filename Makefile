@@ -33,10 +33,10 @@ METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" $(NAM
 DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --output "$(OUTPUT)" \
 	--n $$(( $(N) < 10 ? 10 : $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 
-.PHONY: help setup setup-ray wheels demo results page test test-slow lint clean
+.PHONY: help setup setup-ray setup-docs setup-export wheels demo results page docs test test-slow lint clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 setup: $(INSTALLED) ## make .venv with the packages of requirements-dev.txt (PYTHON=... chooses the interpreter)
 
@@ -71,6 +71,12 @@ setup-ray: setup ## add what --engine ray, --store s3://... and --manifest need 
 wheels: setup ## collect the wheels in cache/wheels, from where a later `make setup` installs without a network
 	$(RUN) -m pip download --quiet --dest "$(WHEELS)" -r requirements-dev.txt
 
+setup-docs: setup ## what `make docs` and the notebook docs/walkthrough.ipynb need besides
+	$(RUN) -m pip install --quiet -r requirements-docs.txt
+
+setup-export: setup ## what export.py needs besides, for ONNX and for Hugging Face's datasets
+	$(RUN) -m pip install --quiet -r requirements-export.txt
+
 demo: setup ## invert the demo clips by all three methods and say where the page to listen to is
 	$(RUN) latent_vector_recovery.py datasets/demo --method all --max_iter 200 --output results/demo
 	@echo "Open in a browser: file://$(CURDIR)/results/demo/index.html"
@@ -90,6 +96,9 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 
 page: setup ## RESULTS.md and the numbers of README.md again, from the lines in results/published alone
 	$(RUN) -m utils.report.results_md --readme README.md
+
+docs: setup-docs ## the API's pages, docs/api/index.html
+	$(RUN) -m pdoc --docformat google --output-directory docs/api models utils
 
 lint: setup ## check the code and its format with ruff
 	$(RUN) -m ruff check .

@@ -64,7 +64,7 @@ class Generator:
         for attribute, value in (("latent_dim", latent_dim), ("sample_rate", sample_rate)):
             if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
                 raise UserError(f"{name}: {attribute} must be a whole number of at least 1. Received: {value!r}")
-        if prior not in PRIORS:
+        if not isinstance(prior, str) or prior not in PRIORS:
             raise UserError(f"{name}: prior must be one of {', '.join(PRIORS)}. Received: {prior!r}")
         self._function = function
         self.latent_dim, self.sample_rate, self.prior = int(latent_dim), int(sample_rate), prior

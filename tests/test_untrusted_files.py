@@ -161,14 +161,14 @@ def check(load, path: Path, content: bytes) -> None:
     """Writes the file, loads it, and holds the loader to a result or one clear line, in time, with nothing written."""
     path.write_bytes(content)
     before = {other: other.stat().st_mtime_ns for other in path.parent.rglob("*")}
-    started_at = time.monotonic()
+    started_at = time.process_time()  # the processor's: other work on the machine is no hang
     try:
         load(path)
     except UserError as error:
         message = str(error)
         assert path.name in message or path.parent.name in message, message
         assert len(message) < 1000, message
-    assert time.monotonic() - started_at < SECONDS
+    assert time.process_time() - started_at < SECONDS
     assert {other: other.stat().st_mtime_ns for other in path.parent.rglob("*")} == before
 
 

@@ -12,7 +12,7 @@ import tempfile
 import utils  # noqa: F401  (its environment variables must stand before NumPy and TensorFlow are imported)
 
 # What TensorFlow 2.21 says on a machine without an NVIDIA driver, whatever TF_CPP_MIN_LOG_LEVEL is.
-CHATTER = (b"absl::InitializeLog()", b"cudart_stub.cc", b"cuda_platform.cc")
+CHATTER = (b"absl::InitializeLog()", b"cudart_stub.cc", b"cuda_platform.cc", b"oneDNN custom operations are on")
 
 
 def _set_up() -> None:
