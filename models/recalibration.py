@@ -56,14 +56,14 @@ def recalibrate(encoder: Encoder, batches: Mapping[str, Iterable[np.ndarray]]) -
 def main() -> int:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "real clips, of which the training split is taken")
-    options.add_shared(parser, "generator", "encoder", "batch_size", "seed", batch_size=64)
+    options.add_shared(parser, "generator", "encoder", "trust", "batch_size", "seed", batch_size=64)
     export = "write the encoder there, its weights rounded to float16"
     parser.add_argument("--export", type=Path, required=True, metavar="FILE", help=export)
     parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
     args = parser.parse_args()
     if args.export.suffix != ".keras":
         raise UserError(f"--export: must end in .keras. Received: {args.export}")
-    networks = Networks(args.generator, encoder=args.encoder)
+    networks = Networks(args.generator, trust=args.trust, encoder=args.encoder)
     generator, encoder, size = networks.generator, networks.encoder, args.batch_size
     if not isinstance(encoder, Encoder):
         raise UserError(f"--encoder {args.encoder}: must be an encoder of train.py. Received: {type(encoder).__name__}")
