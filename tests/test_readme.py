@@ -24,6 +24,7 @@ SMALL = {
     "train.py": "--width 2 --epochs 1 --steps_per_epoch 1 --batch_size 4 --validation_clips 4",
     "calculate_metrics.py": "--n 4 --max_iter 2",
     "deepfake_detection.py": "--n 10 --repeats 1",
+    "export.py": "--encoder none",
     "examples.drums": "--n 20 --warm_steps 1 --steps 1",
     "benchmarks.generator": "--rounds 1",
     "benchmarks.samples": "--n 50",

@@ -419,7 +419,7 @@ def apply_preset(
         if not hasattr(args, name):
             raise ValueError(f"{option} {preset!r} sets an undeclared option. Received: {name!r}")
         if name not in parser.explicit:
-            setattr(args, name, value)
+            setattr(args, name, _bundled(value) if name in BUNDLED else value)
     return args
 
 
