@@ -8,7 +8,7 @@ Examples:
   python -m benchmarks.scale --memory 10000
 
   # Many short files, whose work does not dominate
-  python -m benchmarks.scale --generator tests.tiny:generator --max_iter 3 --batch_size 4
+  python -m benchmarks.scale --generator tests.tiny:generator --trust --max_iter 3 --batch_size 4
 """
 
 import argparse
@@ -37,7 +37,7 @@ from utils.runs.progress import progress_bar
 
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
-    options.add_shared(parser, "generator", "objective", "max_iter", "batch_size", max_iter=10)
+    options.add_shared(parser, "generator", "trust", "objective", "max_iter", "batch_size", max_iter=10)
     count = dict(type=options.positive_int, metavar="N")
     parser.add_argument("--groups", **count, default=8, help="batches of an actor or of the local engine")
     parser.add_argument("--rounds", **count, default=3, help="times each is measured, in turn; medians are printed")
@@ -83,7 +83,7 @@ def compare_engines(place: Path, args: argparse.Namespace) -> None:
 
 def watch_memory(place: Path, args: argparse.Namespace) -> None:
     """Resident memory of driver and actors, in MB, at each tenth of the clips."""
-    args.generator, args.objective, args.max_iter = "tests.tiny:generator", "waveform=1", 1
+    args.generator, args.trust, args.objective, args.max_iter = "tests.tiny:generator", True, "waveform=1", 1
     clips = write_clips(place / "in", args.memory, 1024)
     print("clips  driver  actors (MB)")
 
@@ -139,7 +139,7 @@ def invert(
 
 
 def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFolder:
-    networks = Networks(args.generator)
+    networks = Networks(args.generator, trust=args.trust)
     inverter = networks.inverter(parse_objective(args.objective))
     recovery = networks.recovery(inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
     settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size}

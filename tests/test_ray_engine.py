@@ -32,13 +32,18 @@ def clips(tmp_path_factory) -> Path:
 def local(run_main, clips, tmp_path_factory) -> dict[str, object]:
     """What the local engine makes of the clips."""
     output = tmp_path_factory.mktemp("local") / "out"
-    assert run_main(SCRIPT, clips, "--generator", "tests.tiny:generator", *SEARCH, "--output", output).returncode == 0
+    assert (
+        run_main(
+            SCRIPT, clips, "--generator", "tests.tiny:generator", "--trust", *SEARCH, "--output", output
+        ).returncode
+        == 0
+    )
     return compared(output)
 
 
 def test_a_killed_worker_and_a_killed_driver_leave_one_result_a_clip(run_script, clips, local, tmp_path):
     output = tmp_path / "out"
-    args = (clips, "--generator", "tests.tiny:generator", *SEARCH, *RAY, "--output", output)
+    args = (clips, "--generator", "tests.tiny:generator", "--trust", *SEARCH, *RAY, "--output", output)
 
     def records() -> set[Path]:
         return set(output.glob("*/*/gradient.npz"))
@@ -76,7 +81,7 @@ def test_a_killed_worker_and_a_killed_driver_leave_one_result_a_clip(run_script,
 def test_a_clip_that_kills_its_worker_fails_and_takes_none_with_it(run_script, run_main, tmp_path):
     folder = write_clips(tmp_path / "in", 6)
     (folder / "02.wav").rename(folder / "deadly.wav")  # the last one, in a group with 05.wav
-    args = (folder, *SEARCH, "--generator", "tests.deadly:generator")
+    args = (folder, *SEARCH, "--generator", "tests.deadly:generator", "--trust")
     done = run_script(SCRIPT, *args, *RAY, "--output", tmp_path / "out", timeout=900)
     assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
     (failure,) = read_jsonl(tmp_path / "out" / "failures.jsonl")
@@ -116,7 +121,17 @@ def test_results_in_an_object_store(run_script, clips, local, bucket, tmp_path):
     import boto3
 
     store = ("--store", bucket)
-    args = (clips, "--generator", "tests.tiny:generator", *SEARCH, *store, "--output", tmp_path / "out", "--manifest")
+    args = (
+        clips,
+        "--generator",
+        "tests.tiny:generator",
+        "--trust",
+        *SEARCH,
+        *store,
+        "--output",
+        tmp_path / "out",
+        "--manifest",
+    )
     done = run_script(SCRIPT, *args, *RAY, timeout=900)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
