@@ -43,6 +43,7 @@ from models.loading import Networks
 from utils import losses, options
 from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
 from utils.inversion import ray_engine
+from utils.inversion.directions import write_walks
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
 from utils.inversion.invert import METHODS, Recovery
 from utils.options import UserError
@@ -243,7 +244,12 @@ def write_reports(args: argparse.Namespace, folder: RecoveryFolder, hashes: dict
         "hardware": environment["hardware"]["cpu"],
     }
     title = f"Recovery of {args.input.name}"
-    write_page(folder.folder, title, folder.results(), facts, failures=folder.failures)
+    generator, walks = folder.generator, None
+    if generator.network is not None:  # of other generators no layer is known
+        walks = write_walks(
+            folder.folder / "directions", generator, generator.network.first_activations, seed=args.seed
+        )
+    write_page(folder.folder, title, folder.results(), facts, failures=folder.failures, walks=walks)
 
 
 def print_medians(results: list[dict[str, Any]]) -> None:

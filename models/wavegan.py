@@ -241,6 +241,10 @@ class WaveGANGenerator:
         """z float32 `[B, latent_dim]` to audio float32 `[B, num_samples, num_channels]` in [-1, 1]."""
         return self._forward(z, None)[0]
 
+    def first_activations(self, z: tf.Tensor) -> tf.Tensor:
+        """What the first layer gives the second: z float32 `[B, latent_dim]` to float32 `[B, 16 * channels]`, >= 0."""
+        return tf.nn.relu(tf.reshape(self._first_frames(z), [tf.shape(z)[0], -1]))
+
     def jacobian_product(self, z: tf.Tensor, directions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Audio at z and its derivatives along directions: forward-mode, one batched pass.
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import venv
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,9 @@ def installed(tmp_path_factory) -> Path:
     names = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    context = [line[1:] for line in ignore if line.startswith("!")]  # what a Docker image is made of must be enough
+    names = [name for name in names if any(fnmatch(name, f"{part}*" if part[-1] == "/" else part) for part in context)]
     for name in names:  # a copy: setuptools writes beside the source
         target = home / "source" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,3 +155,13 @@ def test_the_api_s_pages(tmp_path):
         page = (tmp_path / f"{name}.html").read_text()
         for function in re.findall(r"^(?:def|class) ([a-zA-Z]\w*)", path.read_text(), re.MULTILINE):
             assert f'id="{function}"' in page, f"{name}: {function}"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs():
+    pytest.importorskip("nbmake", reason="nbmake is not installed: make setup-docs")
+    notebook = ROOT / "docs/walkthrough.ipynb"
+    assert notebook.stat().st_size < 300_000
+    command = [sys.executable, "-m", "pytest", "--nbmake", "-q", "-m", "", "--nbmake-timeout=1200", notebook]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]

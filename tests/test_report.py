@@ -10,7 +10,10 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 
+from models.generator import load_generator
+from utils.inversion.directions import Walks, write_walks
 from utils.report.page import DASH, audio_url, format_number, write_page
 
 RATE = 16000
@@ -231,17 +234,39 @@ def test_the_page_is_replaced_whole(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "index.html"]
 
 
+def walked(folder: Path) -> Walks:
+    generator = load_generator("tests.tiny:generator", trust=True)
+    return write_walks(folder / "along #", generator, lambda z: tf.sinh(z[:, :4]), seed=3)
+
+
+def test_each_direction_has_a_slider_whose_files_are_there(tmp_path):
+    walks = walked(tmp_path)
+    page = written(tmp_path, make_clip(tmp_path, "a.wav"), walks=walks)
+    sliders = [field for field in page.all("input") if field.get("type") == "range"]
+    assert len(sliders) == 6
+    for slider in sliders:
+        for step in range(int(slider["min"]), int(slider["max"]) + 1):
+            audio, rate = soundfile.read(tmp_path / unquote(f"{slider['data-files']}{step}.flac"))
+            assert (len(audio), rate) == (1024, 8000)
+    players = [player["src"] for player in page.all("audio") if "along" in player["src"]]
+    assert [unquote(source) for source in players] == ["along #/0-0-3.flac", "along #/1-0-3.flac"]
+    assert "of the variance" in page.text
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "along #").iterdir()}
+    assert walked(tmp_path) == walks and len(before) == 42
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "along #").iterdir()} == before
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def in_chromium(url: str, profile: Path) -> str:
+def in_chromium(url: str, profile: Path, *more: str) -> str:
     """The page's document after its scripts have run."""
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --virtual-time-budget=5000 "
         "--autoplay-policy=no-user-gesture-required --dump-dom"
     )
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", url]
+    command = [CHROMIUM, *flags.split(), *more, f"--user-data-dir={profile}", url]
     return subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
 
 
@@ -286,12 +311,12 @@ class TestInChromium:
             hidden = {figure["data-method"] for figure in page.all("figure") if "hidden" in figure}
             assert hidden == {"hybrid"}
 
-    def probed(self, folder: Path, profile: Path, script: str) -> Page:
+    def probed(self, folder: Path, profile: Path, script: str, *flags: str) -> Page:
         """The page as it is after `script` ran at its end."""
         markup = (folder / "index.html").read_text(encoding="utf-8")
         probe = folder / "probe.html"
         probe.write_text(markup.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
-        return Page(in_chromium(probe.as_uri(), profile))
+        return Page(in_chromium(probe.as_uri(), profile, *flags))
 
     def test_controls_write_the_address_and_every_sound_loads(self, folder, tmp_path):
         script = """
@@ -323,3 +348,63 @@ class TestInChromium:
         assert page.all("body")[0]["data-focus"] == "Übung #1/b 100%.wav"
         played = [player["src"] for player in page.all("audio") if "data-played" in player]
         assert [unquote(source) for source in played] == ["clips/Übung #1/b 100%.wav/gradient.wav"]
+
+    def test_a_b_keeps_the_position(self, folder, tmp_path):
+        script = """
+        const pressed = (key) => new KeyboardEvent("keydown", { key, bubbles: true });
+        const press = (key) => document.activeElement.dispatchEvent(pressed(key));
+        const next = (audio, type) => new Promise((done) => audio.addEventListener(type, done, { once: true }));
+        const [original, gradient, hybrid] = document.querySelector("article").querySelectorAll("audio");
+        async function go(audio, act) { const started = next(audio, "play"); act(); await started; }
+        async function rest(audio, at) { audio.pause(); audio.currentTime = at; await next(audio, "seeked"); }
+        (async () => {
+          document.querySelector("article").focus();
+          await go(original, () => press("1"));
+          await rest(original, 0.06);
+          await go(gradient, () => press("x"));
+          gradient.dataset.from = gradient.currentTime;
+          await rest(gradient, 0.09);
+          await go(original, () => document.querySelector(".switch").click());
+          original.dataset.from = original.currentTime;
+          await go(hybrid, () => press("3"));
+          hybrid.dataset.others = [original.paused, gradient.paused];
+          await go(gradient, () => press("2"));
+          await rest(gradient, 0.05);
+          await go(gradient, () => press(" "));
+          gradient.dataset.on = gradient.currentTime;
+          await go(gradient, () => { gradient.pause(); press("2"); });
+          gradient.dataset.again = gradient.currentTime;
+        })();"""
+        original, gradient, hybrid = self.probed(folder, tmp_path, script).all("audio", "a.wav")
+        assert float(gradient["data-from"]) == pytest.approx(0.06, abs=0.02)
+        assert float(original["data-from"]) == pytest.approx(0.09, abs=0.02)
+        assert hybrid["data-others"] == "true,true"
+        assert float(gradient["data-on"]) == pytest.approx(0.05, abs=0.02)
+        assert float(gradient["data-again"]) == pytest.approx(0, abs=0.02)
+
+    def test_a_slider_plays_its_place_on_the_walk(self, tmp_path):
+        written(tmp_path, make_clip(tmp_path, "a.wav"), walks=walked(tmp_path))
+        script = """
+        const [first, second] = document.querySelectorAll(".walk input");
+        for (const [slider, value] of [[first, 0], [second, 5]]) {
+          slider.value = value;
+          slider.dispatchEvent(new Event("input", { bubbles: true }));
+        }
+        const audio = document.querySelector(".walk audio");
+        audio.addEventListener("loadedmetadata", () => audio.dataset.duration = audio.duration);
+        document.body.dataset.values = [first.value, second.value];"""
+        page = self.probed(tmp_path, tmp_path / "profile", script)
+        audio = next(player for player in page.all("audio") if "along" in player["src"])
+        assert unquote(audio["src"]) == "along #/0-1-5.flac" and float(audio["data-duration"]) == 1024 / 8000
+        assert page.all("body")[0]["data-values"] == "3,5"
+
+    @pytest.mark.parametrize("scheme, background", [("light", "rgb(246, 245, 242)"), ("dark", "rgb(19, 20, 25)")])
+    def test_it_follows_the_system_s_colours(self, folder, tmp_path, scheme, background):
+        script = """
+        const style = (element) => getComputedStyle(element);
+        document.body.dataset.background = style(document.body).backgroundColor;
+        document.body.dataset.button = style(document.querySelector(".switch")).color;"""
+        flag = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+        body = self.probed(folder, tmp_path, script, flag).all("body")[0]
+        assert body["data-background"] == background
+        assert (body["data-button"] == "rgb(29, 31, 36)") == (scheme == "light")

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
+from utils.inversion.directions import Walks
 from utils.report.thumbnails import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
 from utils.runs.files import atomic_path
 
@@ -44,6 +45,7 @@ def write_page(
     facts: dict[str, str],
     *,
     failures: Mapping[str, str] = {},
+    walks: Walks | None = None,
     max_clips: int = 500,
 ) -> Path:
     """Write `output_dir/index.html`: each clip and its reconstructions with players, pictures and numbers.
@@ -56,6 +58,7 @@ def write_page(
             `status` and the numbers named in `NUMBERS`. Numbers may be missing, None or not finite.
         facts: what the run was (generator, method, seed, commit, ...), shown as given.
         failures: reason by source.
+        walks: sounds along directions of the latent space, which get a slider each.
         max_clips: clips shown, the first ones; the page says so if there are more. The medians are over all.
 
     Returns:
@@ -83,6 +86,7 @@ def write_page(
         "numbers": "".join(numbers),
         "range_db": f"{RANGE_DB:g}",
         "columns": str(1 + max((len(clip) for _, clip in shown), default=0)),
+        "walks": _walks(walks) if walks else "",
         "clips": "\n".join(_card(output_dir, *key, clip, methods) for key, clip in shown),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], TEMPLATE.read_text(encoding="utf-8"))
@@ -153,8 +157,36 @@ def _card(output_dir: Path, kind: str, source: str, clip: dict[str, dict], metho
         f'<article class="clip" tabindex="0" data-kind="{_text(kind)}" data-source="{_text(source)}" '
         f'aria-label="{_text(source)}"><header><h2>'
         + (f'<span class="folder">{_text(folder)}/</span>' if folder else "")
-        + f'{_text(leaf)}</h2><span class="kind">{_text(kind)}</span></header>'
+        + f'{_text(leaf)}</h2><span class="kind">{_text(kind)}</span><button type="button" class="switch" '
+        + 'title="the other of the last two columns, at the same position (x)">A/B</button></header>'
         + f'<div class="row">{"".join(figures)}</div></article>'
+    )
+
+
+def _walks(walks: Walks) -> str:
+    """A card a latent with one player, and a slider a direction that chooses what it plays."""
+    last, middle = len(walks.steps) - 1, len(walks.steps) // 2
+    cards = []
+    for latent in range(walks.latents):
+        sliders = []
+        for direction, share in enumerate(walks.shares):
+            label = f"direction {direction + 1} <small>{share:.0%} of the variance</small>"
+            sliders.append(
+                f'<label><span>{label}</span><input type="range" min="0" max="{last}" value="{middle}" '
+                f'data-files="{audio_url(walks.folder)}/{latent}-{direction}-" '
+                f'aria-label="direction {direction + 1}, sample {latent}"><output>0</output></label>'
+            )
+        cards.append(
+            f'<div class="sound walk"><h3>sample {latent}</h3>{"".join(sliders)}'
+            f'<audio controls preload="none" src="{audio_url(walks.folder)}/{latent}-0-{middle}.flac" '
+            f'aria-label="sample {latent}, moved"></audio></div>'
+        )
+    return (
+        f'<section class="walks" data-steps="{" ".join(f"{step:g}" for step in walks.steps)}">'
+        "<h2>Along the principal directions</h2>"
+        "<p>Where the generator's first layer varies most (GANSpace). A slider moves a sample by standard deviations "
+        "along one direction and plays what the generator makes of it.</p>"
+        f'<div class="row">{"".join(cards)}</div></section>'
     )
 
 
