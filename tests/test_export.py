@@ -27,7 +27,8 @@ SHAPE = {"width": 2, "num_samples": 1024, "sample_rate": 8000}
 @pytest.mark.parametrize("length, channels", [(1024, 1), (1000, 2), (129, 1)])
 def test_the_spectrogram_by_products_is_the_spectrogram(kind, length, channels):
     audio = tf.constant(RNG.uniform(-1, 1, (3, length, channels)), tf.float32)
-    np.testing.assert_allclose(spectrogram_by_products(audio, kind), spectrogram(audio, kind), atol=3e-5)
+    tolerance = 1e-3 if kind == "log_magnitude" else 3e-5  # the logarithm's slope at its floor is 1000
+    np.testing.assert_allclose(spectrogram_by_products(audio, kind), spectrogram(audio, kind), atol=tolerance)
 
 
 @pytest.mark.parametrize("front_end", KINDS)
