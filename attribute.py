@@ -41,6 +41,7 @@ import numpy as np
 
 from models.loading import Networks
 from utils import options
+from utils.bundled import bundled
 from utils.audio.datasets import load_dataset
 from utils.audio.files import Clip, find_audio, load_clip
 from utils.audio.transformations import round_to_bits
@@ -57,7 +58,7 @@ from utils.runs.progress import progress_bar
 
 RESULTS = "results.jsonl"
 # What a run may be continued with another value of; of networks and clips the contents count.
-CHANGEABLE = ("input", "generator", "encoder", "calibrate", "calibration", "n", "limit", "cache", "output")
+CHANGEABLE = ("input", "generator", "encoder", "trust", "calibrate", "calibration", "n", "limit", "cache", "output")
 CHANGEABLE += ("batch_size", "dry_run", "quiet", "seed")
 
 
@@ -66,9 +67,9 @@ def parse_arguments() -> argparse.Namespace:
     clips = "audio files, or folders of them; may be left out with --calibrate"
     parser.add_argument("input", type=Path, nargs="*", metavar="CLIP", help=clips)
     group = parser.add_argument_group("model")
-    options.add_shared(group, "generator", "precision")
+    options.add_shared(group, "generator", "trust", "precision")
     start = "audio to latent, where the search begins; `none`: from the prior alone"
-    group.add_argument("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help=start)
+    group.add_argument("--encoder", default=str(bundled("inverse_mapping_checkpoint/")), metavar="PATH", help=start)
 
     starts = "starts from the prior, beside the encoder's answer"
     group.add_argument("--starts", type=options.positive_int, default=3, metavar="K", help=starts)
@@ -100,7 +101,9 @@ def main() -> int:
         plan = f"Would attribute {len(files)} files by {args.calibration}; {len(failures)} cannot be read."
         return options.show_plan(args, *([f"Would write {args.calibration}."] if args.calibrate else []), plan)
     encoder = None if args.encoder == "none" else args.encoder
-    networks = Networks(args.generator, precision=args.precision, alignment="aligned", encoder=encoder)
+    networks = Networks(
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+    )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, starts=args.starts, **hashes)
     thresholds = None if args.calibrate else load_thresholds(args.calibration, settings)

@@ -69,7 +69,7 @@ VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "real clips, of which the report half is used")
-    options.add_shared(parser, "generator", "precision", "batch_size", "quiet")
+    options.add_shared(parser, "generator", "trust", "precision", "batch_size", "quiet")
     add = parser.add_argument
     add("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help="as of attribute.py; or `none`")
     add("--starts", type=options.positive_int, default=3, metavar="K", help="as of attribute.py")
@@ -94,7 +94,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     encoder = None if args.encoder == "none" else args.encoder
-    networks = Networks(args.generator, precision=args.precision, alignment="aligned", encoder=encoder)
+    networks = Networks(
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+    )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, starts=args.starts, **hashes)
     calibration = read_json(args.calibration)
@@ -183,7 +185,7 @@ def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarr
         if path is None:
             print(f"{name}: left out, no {flag}")
             continue
-        other = load_generator(path)
+        other = load_generator(path, trust=args.trust)
         if other.clip_shape != generator.clip_shape:
             raise UserError(f"{flag} {path}: must give clips of {generator.clip_shape}. Received: {other.clip_shape}")
         if other.fingerprint == generator.fingerprint:

@@ -27,7 +27,7 @@ scores = st.lists(st.integers(-6, 6).map(float), min_size=1, max_size=12)
 
 
 def samples(spec: str, seed: int, n: int) -> np.ndarray:
-    generator = load_generator(spec)
+    generator = load_generator(spec, trust=True)
     return round_to_bits(generator(generator.sample_prior(seed, n)).numpy(), 16)
 
 
@@ -37,7 +37,7 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def attributor():
-    tiny = load_generator("tests.tiny:generator")
+    tiny = load_generator("tests.tiny:generator", trust=True)
     return Attributor(tiny, tiny, None, starts=4, settings={"generator_sha256": tiny.fingerprint})
 
 
@@ -200,7 +200,7 @@ def data(tmp_path_factory):
     return root
 
 
-GENERATOR = ("--generator", "tests.tiny:generator", "--encoder", "none")
+GENERATOR = ("--generator", "tests.tiny:generator", "--trust", "--encoder", "none")
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_a_calibration_tells_what_it_rests_on(calibration):
     record = read_json(calibration)
     assert record["n"] == 12 and record["seed"] == 0 and record["split"] == "selection"
     assert len(record["scores"]["own"]) == len(record["scores"]["others"]) == 12
-    assert record["settings"]["generator_sha256"] == load_generator("tests.tiny:generator").fingerprint
+    assert record["settings"]["generator_sha256"] == load_generator("tests.tiny:generator", trust=True).fingerprint
     assert record["environment"]["commit"] and record["thresholds"]["false_made"] == pytest.approx(1 / 13)
 
 
