@@ -41,10 +41,10 @@ import numpy as np
 
 from models.loading import Networks
 from utils import options
-from utils.bundled import bundled
 from utils.audio.datasets import load_dataset
 from utils.audio.files import Clip, find_audio, load_clip
 from utils.audio.transformations import round_to_bits
+from utils.bundled import bundled
 from utils.evaluation.attribution import CALIBRATION, Thresholds, calibration_record, read_thresholds
 from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
