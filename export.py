@@ -16,7 +16,8 @@ Examples:
     # Another generator alone
     python export.py onnx --generator examples/drums.keras --encoder none
 
-    # A recovery; then in Python: datasets.load_dataset("audiofolder", data_dir="exported/dataset")
+    # A recovery; then in Python: datasets.load_dataset("audiofolder", data_dir="exported/dataset"), which wants
+    # torchcodec and torch, or the table alone: datasets.load_dataset("parquet", data_files=".../metadata.parquet")
     python export.py dataset --recovery results/demo --output exported
 """
 

@@ -262,9 +262,13 @@ def fuzz(kind: str, real: Path, folder: Path, cases: int) -> None:
     @settings(max_examples=cases, suppress_health_check=list(HealthCheck))
     @given(contents)
     def run(content):
+        nonlocal seen
         check(load, folder / name, content)
+        seen += 1
 
+    seen = 0
     run()
+    assert seen >= cases
 
 
 @pytest.mark.parametrize("kind", LOADERS)

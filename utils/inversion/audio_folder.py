@@ -49,7 +49,10 @@ def write_audio_folder(run: Path, folder: Path) -> int:
 
 def _row(run: Path, result: dict[str, Any], folder: Path) -> dict[str, Any]:
     latents = load_latents(run / result["latents"])
-    row = {PATHS.get(name, name): value for name, value in result.items() if name != "latents"}
+    row = {
+        PATHS[name]: result[name] for name in PATHS
+    }  # first: datasets 5.2 gives file_name to the first of its columns
+    row |= {name: value for name, value in result.items() if name not in (*PATHS, "latents")}
     for name in PATHS.values():
         target = folder / row[name]
         target.parent.mkdir(parents=True, exist_ok=True)
