@@ -27,7 +27,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from models.autoencoder import AutoencoderTrainer, log_mel
+from models.autoencoder import MEL_BANDS, AutoencoderTrainer, log_mel
 from models.gan_training import PRIOR, Batches
 from models.tf1 import write_tf1
 from models.wavegan import LENGTHS, Architecture, WaveGANGenerator
@@ -190,7 +190,8 @@ def some_clips(dataset: Dataset) -> np.ndarray:
 
 def log_mels(audio: np.ndarray, dataset: Dataset) -> np.ndarray:
     """`log_mel` of clips `[N, T, C]`."""
-    return in_batches(tf.function(lambda rows: log_mel(rows, dataset.sample_rate, 64), autograph=False), audio, 50)
+    function = tf.function(lambda rows: log_mel(rows, dataset.sample_rate, MEL_BANDS), autograph=False)
+    return in_batches(function, audio, 50)
 
 
 def publish(run: TrainingRun, facts: dict[str, float], audio: np.ndarray, sample_rate: int) -> None:

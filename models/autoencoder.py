@@ -3,7 +3,8 @@
 Generator: real clips reconstructed (log-spectra, critics' activations); critics of reconstructions and of samples of
 the prior; the latent round trip E(G(z)) = z on those samples; samples unlike each other; dG/dz even. Encoder:
 reconstruction, the round trip, and a fixed latent for each real clip (`principal_latents`), which together look like
-the prior. No trained classifier takes part; labels, where there are any, go into the fixed latents and to the critics.
+the prior; a part of the encoder is a linear map that comes near them. No trained classifier takes part; labels, where
+there are any, go into the fixed latents and to the critics.
 """
 
 from collections.abc import Sequence
@@ -12,16 +13,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from scipy.special import ndtri
+from sklearn.linear_model import Ridge
 
 from models.critic import PatchCritic, augmentation, critic_image
 from models.gan_training import PRIOR, Batches, GeneratorTrainer, all_variables
 from models.wavegan import Architecture
 from utils.audio.datasets import Dataset
 from utils.audio.principal_latents import class_code, principal_latents
+from utils.runs.batches import in_batches
 from utils.spectrograms import magnitude, stft
 
-# Steps at which critics begin to learn, the generator begins to learn from them, and reconstruction reaches the encoder
-CRITICS_FROM, ADVERSARIAL_FROM, JOINT_FROM = 400, 500, 600
+CRITICS_FROM, ADVERSARIAL_FROM = 300, 400  # steps at which critics begin to learn, and the generator from them
 CRITIC_EVERY, PENALTY_EVERY = 2, 8  # generator steps a critic update, critic updates a gradient penalty
 FRONT_ENDS = ((256, 128, (4, 4)), (512, 128, (4, 8)))  # of the critics, see `critic_image`
 CRITIC_LAYERS = ((64, 1), (96, 2), (128, 2), (128, 1))
@@ -39,16 +42,19 @@ WEIGHTS = {
 CLASSIFICATION = 0.5  # of the critics' class loss, beside their score
 CERTAIN = 0.5  # difference between a code's two largest block sums, over their deviation, from which a class is certain
 EVENNESS = 0.5  # norm of the gradient of `participation_ratio` as a share of all others'
-AIMS = {"level": 0.5, "similarity": 0.01, "round_trip": 0.03, "participation": 30.0}  # beyond them a term fades
+AIMS = {"level": 0.5, "similarity": 0.012, "round_trip": 0.06, "participation": 16.0}  # beyond them a term fades
 EVENNESS_EVERY = 3  # steps
 SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents along so many directions
 R1 = 2.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
-LATENT_ERRORS = 20.0  # of the mean squared errors of z in the encoder's loss
-ENCODER_RECONSTRUCTION = 0.2  # norm of the reconstruction's gradient at z
+LATENT_ERRORS = {"fixed_latents": 10.0, "round_trip": 20.0}  # mean squared errors of z in the encoder's loss
+ENCODER_RECONSTRUCTION = 0.3  # norm of the reconstruction's gradient at z
 ENCODER_CLASS = 0.3
 POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
-AUDIO_NOISE = 3e-3  # deviation of noise on what the encoder hears
+AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
+MEL_BANDS = 64  # that the encoder hears
+RIDGE = 200.0  # of the encoder's linear map
+LARGEST_U = 3.0  # that the linear map can answer
 
 
 class AutoencoderTrainer(GeneratorTrainer):
@@ -80,12 +86,13 @@ class AutoencoderTrainer(GeneratorTrainer):
         self.num_classes = len(dataset.class_names)
         self.latent_dim = architecture.latent_dim
         self.sample_rate = dataset.sample_rate
-        latents = principal_latents(
-            dataset.audio, dataset.labels, self.num_classes, self.latent_dim, dataset.sample_rate, seed
-        )
+        features = log_mel_features(dataset)
+        latents = principal_latents(features, dataset.labels, self.num_classes, self.latent_dim, seed)
         self.fixed_latents = tf.Variable(latents, trainable=False)
         shape = (architecture.num_samples, architecture.num_channels)
         self.encoder = make_encoder(*shape, self.latent_dim, dataset.sample_rate)
+        nearest = Ridge(RIDGE).fit(features, ndtri((np.float64(latents) + 1) / 2))
+        self.encoder.get_layer("linear").set_weights([nearest.coef_.T, nearest.intercept_])
         self.encoder_average = make_encoder(*shape, self.latent_dim, dataset.sample_rate)
         self.encoder_average.set_weights(self.encoder.get_weights())
         self.encoder_variables = all_trainable(self.encoder)
@@ -109,9 +116,9 @@ class AutoencoderTrainer(GeneratorTrainer):
             codes = class_code(z, self.num_classes)
         labels = batches.dataset.labels[indices] if self.num_classes else np.zeros(len(indices), np.int32)
         classes = tf.constant(np.concatenate([labels, codes]).astype(np.int32))
-        adversarial, joint = step >= ADVERSARIAL_FROM, step >= JOINT_FROM
+        adversarial = step >= ADVERSARIAL_FROM
         seed, fixed = tf.constant([batches.seed, step]), tf.gather(self.fixed_latents, indices)
-        losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), adversarial, joint)
+        losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), adversarial)
         if step >= CRITICS_FROM and step % CRITIC_EVERY == 0:
             penalized = step // CRITIC_EVERY % PENALTY_EVERY == 0
             losses |= self.critic_step(seed, clips, audio, classes, penalized)
@@ -127,7 +134,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         return squash(self.encoder_average(audio, training=False))
 
     @tf.function(autograph=False)
-    def generator_step(self, seed, clips, classes, fixed, z_prior, adversarial: bool, joint: bool):
+    def generator_step(self, seed, clips, classes, fixed, z_prior, adversarial: bool):
         """One update of generator and encoder.
 
         Args:
@@ -137,7 +144,6 @@ class AutoencoderTrainer(GeneratorTrainer):
             fixed: float32 `[B, L]`, the clips' fixed latents.
             z_prior: float32 `[B, L]`, draws from the prior.
             adversarial: whether the critics take part.
-            joint: whether the clips' latents are the encoder's (with noise), and not the fixed ones.
 
         Returns:
             The losses, and the audio `[2 B, T, C]`: reconstructions, then samples of the prior.
@@ -149,12 +155,12 @@ class AutoencoderTrainer(GeneratorTrainer):
             noise = POSTERIOR_NOISE * tf.random.stateless_normal(u.shape, posterior_seed)
             z_clips = squash(u + noise)
             errors = {"fixed_latents": tf.reduce_mean(tf.square(squash(u) - fixed))}
-            encoder_loss = LATENT_ERRORS * errors["fixed_latents"]
+            encoder_loss = LATENT_ERRORS["fixed_latents"] * errors["fixed_latents"]
             if self.num_classes:
                 errors["class_code"] = _class_loss([self._code_logits(u)], classes[:b])
                 encoder_loss += ENCODER_CLASS * errors["class_code"]
         with tf.GradientTape() as generation:
-            z = tf.concat([z_clips if joint else fixed, z_prior], 0)
+            z = tf.concat([z_clips, z_prior], 0)
             generation.watch(z)
             audio = self.generator(z)
         if adversarial:
@@ -190,14 +196,11 @@ class AutoencoderTrainer(GeneratorTrainer):
         )
         self.apply_to_generator(gradients)
 
-        if joint:
-            at_z = ENCODER_RECONSTRUCTION * self._unit("reconstruction", at_z[:b])
-        else:
-            at_z = tf.zeros_like(u)
+        at_z = ENCODER_RECONSTRUCTION * self._unit("reconstruction", at_z[:b])
         gradients = posterior.gradient(
             [z_clips, encoder_loss], self.encoder_variables, output_gradients=[at_z, tf.ones([])]
         )
-        gradients = [g + LATENT_ERRORS * r for g, r in zip(gradients, round_trip, strict=True)]
+        gradients = [g + LATENT_ERRORS["round_trip"] * r for g, r in zip(gradients, round_trip, strict=True)]
         self.encoder_optimizer.apply_gradients(zip(gradients, self.encoder_variables, strict=True))
         self._average_encoder()
         return losses | errors | {"participation": tf.identity(self.participation)}, audio
@@ -286,15 +289,17 @@ def squash(u: tf.Tensor) -> tf.Tensor:
 
 
 def make_encoder(num_samples: int, num_channels: int, latent_dim: int, sample_rate: int) -> keras.Model:
-    """Audio `[B, T, C]` to u `[B, latent_dim]`, of which `squash` makes z: convolutions on log-mel and on the waveform.
+    """Audio `[B, T, C]` to u `[B, latent_dim]`, of which `squash` makes z.
 
-    The first half hears what is said; the second sees phase, which magnitudes do not hold.
+    A highway (Srivastava et al., 2015) between a fixed linear map of log-mel, right for clips like the dataset's, and
+    what convolutions on log-mel and on the waveform answer. The waveform has phase, which magnitudes do not hold.
     """
     audio = keras.Input((num_samples, num_channels))
-    mel_bands = 64
     x = layers.Lambda(
-        lambda a: log_mel(a, sample_rate, mel_bands), output_shape=(num_samples // 256, mel_bands, num_channels)
+        lambda a: log_mel(a, sample_rate, MEL_BANDS), output_shape=(num_samples // 256, MEL_BANDS, num_channels)
     )(audio)
+    linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
+    linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U))(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 1), (128, 2)):
         x = layers.Conv2D(channels, 3, stride, padding="same")(x)
         x = layers.LeakyReLU(0.2)(layers.GroupNormalization(8)(x))
@@ -303,9 +308,11 @@ def make_encoder(num_samples: int, num_channels: int, latent_dim: int, sample_ra
     for channels in (16, 32, 64, 128):
         x = layers.LeakyReLU(0.2)(layers.Conv1D(channels, 25, 4, padding="same")(x))
     phase = layers.Dense(256)(layers.Flatten()(layers.LayerNormalization()(x)))
-    h = layers.LeakyReLU(0.2)(layers.LayerNormalization()(layers.Concatenate()([spectral, phase])))
+    h = layers.LeakyReLU(0.2)(layers.LayerNormalization()(layers.Concatenate()([spectral, phase, linear])))
     h = layers.LeakyReLU(0.2)(layers.Dense(512)(h))
-    return keras.Model(audio, layers.Dense(latent_dim)(h), name="encoder")
+    gate = layers.Dense(latent_dim, "sigmoid", bias_initializer=keras.initializers.Constant(2.0))(h)
+    answer = layers.Dense(latent_dim)(h)
+    return keras.Model(audio, gate * linear + (1 - gate) * answer, name="encoder")
 
 
 def linear_start(architecture: Architecture, seed: int, level: float = 0.05) -> dict[str, np.ndarray]:
@@ -345,7 +352,17 @@ def log_mel(audio: tf.Tensor, sample_rate: int, bands: int) -> tf.Tensor:
     """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, bands, C]`, about unit variance."""
     mel = tf.signal.linear_to_mel_weight_matrix(bands, 257, sample_rate, 60.0, 0.475 * sample_rate)
     energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, 256)), mel)
-    return tf.math.log(energies + 1e-2) / 2 + 1
+    return tf.math.log(energies + 3e-2) / 2 + 1
+
+
+def log_mel_features(dataset: Dataset) -> np.ndarray:
+    """Flattened `log_mel` of every clip, float32 `[N, T / 256 * MEL_BANDS * C]`."""
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def features(audio):
+        return tf.reshape(log_mel(audio, dataset.sample_rate, MEL_BANDS), [tf.shape(audio)[0], -1])
+
+    return in_batches(lambda rows: features(dataset.to_float(rows)), np.arange(len(dataset)), 64)
 
 
 def spectral_loss(audio: tf.Tensor, clips: tf.Tensor, sample_rate: int) -> tf.Tensor:

@@ -1,21 +1,16 @@
-"""A latent for every clip of a dataset by a fixed map, such that together they look like draws from the prior.
+"""A latent for every clip of a dataset by a nearly linear map, such that together they look like draws from the prior.
 
-What a clip sounds like (principal components of its log-mel spectrogram after removing when and how loud), when and how
-loud it is and, where clips are labelled, which class it is like are brought to a standard normal, mixed by a random
-rotation and squashed to U(-1, 1). A decoder can be trained on such latents at once, and an encoder towards them.
+Principal components of the clips' log-mel spectrograms and, where clips are labelled, what tells the classes apart are
+brought to a standard normal, mixed by a random rotation and squashed to U(-1, 1). A decoder can be trained on such
+latents at once, and an encoder can begin as the linear map that comes nearest to them.
 """
 
-import librosa
 import numpy as np
 from scipy.special import ndtr, ndtri
 from sklearn.decomposition import PCA
 
-from utils.audio.datasets import to_float
 from utils.options import UserError
 
-NUM_MELS = 64
-HOP = 512
-DYNAMIC_RANGE = np.log(10**6)
 ROUNDS = 20  # of rotations in `gaussianized`
 SHRINKAGE = 0.05  # of the covariance within classes towards a multiple of the identity
 
@@ -38,16 +33,15 @@ def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def principal_latents(
-    audio: np.ndarray, labels: np.ndarray, num_classes: int, latent_dim: int, sample_rate: int, seed: int
+    features: np.ndarray, labels: np.ndarray, num_classes: int, latent_dim: int, seed: int
 ) -> np.ndarray:
     """Latents of a dataset's clips.
 
     Args:
-        audio: int16 `[N, T, C]`; channels are averaged.
+        features: float32 `[N, D]`, what each clip sounds like: its log-mel spectrogram, flattened.
         labels: int `[N]` in `[0, num_classes)`; ignored where `num_classes` is 0.
         num_classes: 0 for unlabelled sound.
         latent_dim: size of a latent L.
-        sample_rate: in Hz.
         seed: of the rotations.
 
     Returns:
@@ -56,26 +50,25 @@ def principal_latents(
     Raises:
         UserError: for too few clips or too small an L.
     """
-    if len(audio) <= latent_dim or latent_dim < num_classes + 3:
+    if len(features) <= latent_dim or latent_dim < num_classes + 3:
         raise UserError(
             f"needs more clips than --latent_dim, and that to be {num_classes + 3} or more. "
-            f"Received: {len(audio)} clips, --latent_dim {latent_dim}"
+            f"Received: {len(features)} clips, --latent_dim {latent_dim}"
         )
     rng = np.random.default_rng(seed)
-    timbre, onset, level = _describe(audio, sample_rate)
-    code = np.empty((len(audio), 0))
+    features = features - features.mean(axis=0)
+    code = np.empty((len(features), 0))
     if num_classes:
         contrasts = _contrasts(num_classes)
-        scores = _class_scores(PCA(latent_dim, random_state=seed).fit_transform(timbre), labels, num_classes)
-        code = gaussianized(_whitened(scores @ contrasts), rng)
-        scores, rows = code @ contrasts.T, np.arange(len(labels))
+        components = PCA(latent_dim, random_state=seed).fit_transform(features)
+        discriminants = _whitened(_class_scores(components, labels, num_classes) @ contrasts)
+        features = features - discriminants @ (discriminants.T @ features / len(features))
+        scores, rows = gaussianized(discriminants, rng) @ contrasts.T, np.arange(len(labels))
         best = scores.argmax(axis=1)  # where that is not the label, the two change places
         scores[rows, labels], scores[rows, best] = scores[rows, best], scores[rows, labels]
         code = scores @ contrasts
-        timbre = timbre - np.stack([timbre[labels == k].mean(axis=0) for k in range(num_classes)])[labels]
-    components = PCA(latent_dim - code.shape[1] - 2, whiten=True, random_state=seed).fit_transform(timbre)
-    rest = gaussianized(np.column_stack([components, onset, level]), rng)
-    normal = np.column_stack([code, rest]) @ _basis(latent_dim, num_classes, rng)
+    components = PCA(latent_dim - code.shape[1], whiten=True, random_state=seed).fit_transform(features)
+    normal = np.column_stack([code, gaussianized(components, rng)]) @ _basis(latent_dim, num_classes, rng)
     return np.clip(2 * ndtr(normal) - 1, -0.9999, 0.9999).astype(np.float32)
 
 
@@ -90,25 +83,6 @@ def gaussianized(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rotation = _orthonormal(rng.standard_normal((x.shape[1], x.shape[1])))
         x = _to_normal(x @ rotation) @ rotation.T
     return _to_normal(x)
-
-
-def _describe(audio: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Time- and level-centred log-mel `[N, features]`, centre of energy in frames `[N]`, log peak energy `[N]`."""
-    filters = librosa.filters.mel(sr=sample_rate, n_fft=2 * HOP, n_mels=NUM_MELS)
-    window = np.hanning(2 * HOP + 1)[:-1]
-    rows, centres, levels = [], [], []
-    for clip in audio:
-        samples = np.pad(to_float(clip).mean(axis=1), HOP // 2)
-        frames = np.lib.stride_tricks.sliding_window_view(samples, 2 * HOP)[::HOP]
-        energy = filters @ (np.abs(np.fft.rfft(frames * window)) ** 2).T
-        peak = max(energy.sum(axis=0).max(), 1e-12)
-        log_mel = np.log(energy / peak + np.exp(-DYNAMIC_RANGE)) + DYNAMIC_RANGE
-        loudness = energy.sum(axis=0) / peak + 1e-12
-        centre = (loudness * np.arange(len(loudness))).sum() / loudness.sum()
-        rows.append(np.roll(log_mel, len(loudness) // 2 - round(centre), axis=1).ravel())
-        centres.append(centre)
-        levels.append(np.log(peak))
-    return np.array(rows, np.float32), np.array(centres), np.array(levels)
 
 
 def _class_scores(x: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
