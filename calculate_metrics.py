@@ -2,8 +2,9 @@
 
 A row is what one `--method` makes of n real clips (Table 2) or, with `--synth`, of the generator's own samples
 (Table 1): encoder, gradient or hybrid as in the paper, or what these are to be compared with: the clips themselves,
-silence, a random sample, another clip. The paper's flags do as well: `--inverse_mapping` is the encoder, `--gradient`
-L-BFGS from the prior, both are the hybrid, neither is the clips themselves.
+silence, a random sample, another clip, and two look-ups, which answer by the digit alone: template, with one waveform,
+and class_sample, with a random sample of it. The paper's flags do as well: `--inverse_mapping` is the encoder,
+`--gradient` L-BFGS from the prior, both are the hybrid, neither is the clips themselves.
 
 Examples:
   # One row: the hybrid on real clips
