@@ -5,6 +5,9 @@ Examples:
 
     # the numbers in classifier_checkpoint/README.md and in inverse_mapping_checkpoint/README.md
     python -m benchmarks.judges ../shared/data/speech_commands_digits
+
+    # the same of the networks of preset paper
+    python -m benchmarks.judges ../shared/data/speech_commands_digits --preset paper
 """
 
 import itertools
@@ -19,6 +22,7 @@ from scipy.stats import binomtest
 from models.loading import Networks
 from utils import metrics, options
 from utils.audio.datasets import load_dataset
+from utils.audio.files import ALIGNMENTS
 from utils.evaluation.generator_statistics import judged_statistics
 from utils.evaluation.names import REAL, SYNTHETIC
 from utils.options import UserError
@@ -26,23 +30,27 @@ from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 
+PAPER = {name: options.PAPER_RECOVERY[name] for name in ("encoder", "classifier", "alignment")}
+PRESETS = {"aligned": {}, "paper": PAPER}
 BATCH = 50
 
 
 def main() -> int:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "SC09, of which the report half is used")
-    options.add_shared(parser, "generator", "trust", "encoder", "classifier", "judge", "seed", judge=options.JUDGES)
+    options.add_shared(
+        parser, "generator", "trust", "encoder", "classifier", "judge", "preset", "seed", judge=options.JUDGES
+    )
+    parser.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
     parser.add_argument("--n", type=options.positive_int, default=500, help="samples of the generator")
     parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
-    args = parser.parse_args()
-    networks = Networks(
-        args.generator, trust=args.trust, encoder=args.encoder, classifier=args.classifier, judges=args.judge
-    )
+    args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+    named = {"encoder": args.encoder, "classifier": args.classifier, "judges": args.judge}
+    networks = Networks(args.generator, alignment=args.alignment, trust=args.trust, **named)
     generator = networks.generator
     shape = (generator.num_samples, generator.num_channels, generator.sample_rate)
-    clips = load_dataset(args.input, *shape, "report", cache_dir=args.cache)
+    clips = load_dataset(args.input, *shape, "report", args.alignment, args.cache)
     if not clips.class_names:
         raise UserError(f"{args.input}: no digit labels; SC09 has zero/ ... nine/ or train/Zero_*.wav")
 
@@ -60,7 +68,8 @@ def main() -> int:
             facts = describe(answers, truth) | more
             for subject, row in facts.items():
                 print(f"{part:26}{subject:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            record = {"benchmark": "judges", "set": part, "n": len(heard), "seed": args.seed, **facts}
+            facts |= {"alignment": args.alignment, "seed": args.seed}
+            record = {"benchmark": "judges", "set": part, "n": len(heard), **facts}
             record |= {f"{network}_sha256": networks.sha256(network) for network in ("generator", "encoder", *answers)}
             append_jsonl(args.results / "judges.jsonl", record | describe_environment())
     return options.EXIT_OK
