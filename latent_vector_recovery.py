@@ -44,6 +44,7 @@ from utils import losses, options
 from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
 from utils.inversion import ray_engine
 from utils.inversion.directions import write_walks
+from utils.inversion.exactness import EXACT
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
 from utils.inversion.invert import METHODS, Recovery
 from utils.options import UserError
@@ -54,7 +55,7 @@ from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
 
-PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"exact": False}}
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "trust", "limit", "preset", "output", "dry_run", "quiet")
 CHANGEABLE += ("engine", "address", "actors", "store", "manifest")
@@ -85,6 +86,13 @@ def parse_arguments() -> argparse.Namespace:
         default=200,
         metavar="N",
         help="most iterations from the encoder's answer (hybrid), at least 1",
+    )
+    search.add_argument(
+        "--exact",
+        default=True,
+        action=options.Switch,
+        help="hybrid first searches for the latent itself, coarse to fine, and minimises the objective only of clips "
+        "that turn out to be out of the generator's range",
     )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
@@ -159,6 +167,7 @@ def make_recovery(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[N
         hybrid_max_iter=args.hybrid_max_iter,
         restarts=args.restarts,
         seed=args.seed,
+        exact=args.exact,
     )
     return networks, recovery
 
@@ -265,7 +274,8 @@ def print_medians(results: list[dict[str, Any]]) -> None:
                 numbers += f", MSE {median_text(some, 'waveform_mse', '.2e')}"
                 if kind == OWN_SAMPLE:
                     numbers += f", z-MSE {median_text(some, 'z_mse', '.2g')}"
-                parts.append(f"{phrase} {numbers} (n = {len(some)})")
+                exact = sum(result["match"] == EXACT for result in some)
+                parts.append(f"{phrase} {numbers}, {exact} of {len(some)} exactly")
         print(f"{method}: {'; '.join(parts)}")
 
 

@@ -23,9 +23,10 @@ from models.classifier import (
 from models.encoder import DOMAINS, Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from utils.inversion.invert import Inverter, Recovery, from_encoder
+from utils.inversion.search import LatentSearch
 from utils.losses import Objective
 from utils.metrics import Predictions
-from utils.options import JUDGES, UserError
+from utils.options import JUDGES, UserError, one_line
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 
@@ -139,9 +140,12 @@ class Networks:
         return Inverter(fast, objective, solver=solver, clip_to_prior=clip_to_prior, polish=polish, features=features)
 
     def recovery(
-        self, inverter: Inverter, *, max_iter: int, hybrid_max_iter: int, restarts: int, seed: int
+        self, inverter: Inverter, *, max_iter: int, hybrid_max_iter: int, restarts: int, seed: int, exact: bool = False
     ) -> Recovery:
-        """The paper's methods with this run's networks; the encoder is loaded where one was named."""
+        """The paper's methods with this run's networks; the encoder is loaded where one was named.
+
+        With `exact`, hybrid first searches for the latent itself (`utils.inversion.search`).
+        """
         hashes = {f"{name}_sha256": self.sha256(name) for name in ("generator", "encoder")}
         hashes["classifier_sha256"] = self.sha256("classifier") if inverter.objective.needs_features else None
         return Recovery(
@@ -151,7 +155,23 @@ class Networks:
             restarts=restarts,
             seed=seed,
             networks={"precision": self.precision, **hashes},
+            search=self._latent_search(inverter.clip_to_prior) if exact else None,
         )
+
+    def _latent_search(self, clip_to_prior: bool) -> LatentSearch | None:
+        """None, and a line that says so, where the generator has no forward-mode derivatives."""
+        fast, exact = self.fast_generator, self.generator
+        search = LatentSearch(fast, exact=None if fast is exact else exact, clip_to_prior=clip_to_prior)
+        try:
+            search.check()
+        except Exception as error:  # whatever a foreign network may raise
+            print(
+                f"warning: {exact.name}: no forward-mode derivatives, so hybrid does not search for the latent itself: "
+                f"{type(error).__name__}: {one_line(error)}",
+                file=sys.stderr,
+            )
+            return None
+        return search
 
     def sha256(self, name: str) -> str | None:
         """Of the weights of "generator" or of another network's file, hexadecimal; None for one that is not named."""

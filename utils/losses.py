@@ -107,6 +107,22 @@ def mr_stft_residual(point: Point) -> tf.Tensor:
     return _residual([_log_magnitudes(point.audio, n) - _log_magnitudes(point.target, n) for n in RESOLUTIONS])
 
 
+def stft_whitened_residual(point: Point) -> tf.Tensor:
+    """Differences of the STFTs at frame lengths 256 and 1024, real and imaginary parts, each over the target's
+    magnitude around it (mean of 3 x 3 cells, plus a floor of 0.01 at 256): their mean square, mean over parts.
+
+    Linear in the audio and aware of its phase, but a quiet cell counts as much as a loud one, and it is the quiet ones
+    that tell latents apart that sound nearly alike.
+    """
+    parts = []
+    for frame_length in (256, 1024):
+        audio, target = (spectrograms.stft(x, frame_length, frame_length // 2) for x in (point.audio, point.target))
+        floor = 1e-2 * frame_length / 256
+        white = (audio - target) / tf.cast(tf.nn.avg_pool2d(tf.abs(target), 3, 1, "SAME") + floor, tf.complex64)
+        parts += [tf.math.real(white), tf.math.imag(white)]
+    return _residual(parts)
+
+
 def log_mel_residual(point: Point) -> tf.Tensor:
     """Differences of the log-mel spectrograms; their mean square."""
     audio, target = (spectrograms.log_mel(x, point.sample_rate) for x in (point.audio, point.target))
@@ -132,6 +148,7 @@ RESIDUALS: dict[str, Callable[[Point], tf.Tensor]] = {
     "stft_real_squared": stft_real_residual,
     "mr_stft_squared": mr_stft_residual,
     "log_mel_squared": log_mel_residual,
+    "stft_whitened_squared": stft_whitened_residual,
     "latent_prior": latent_prior_residual,
 }
 OF_FEATURES: dict[str, Term] = {"feature": feature, "feature_squared": feature_squared}

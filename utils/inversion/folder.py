@@ -20,6 +20,7 @@ from tqdm import tqdm
 from utils import metrics
 from utils.audio import files as audio
 from utils.evaluation.names import REAL, SYNTHETIC
+from utils.inversion.exactness import match
 from utils.inversion.invert import Recovered, Recovery
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
 from utils.inversion.store import Record, ResultStore, read_npz
@@ -315,6 +316,7 @@ class RecoveryFolder:
             evaluations=recovered.evaluations,
             status=np.array(recovered.status),
             curve=stack_curves(recovered.curve),
+            match=match(original, reconstruction),
         )
         name = _record_name(source, method)
         facts = {
@@ -331,6 +333,7 @@ class RecoveryFolder:
             "ssim": metrics.ssim(original, reconstruction),
             "snr_db": metrics.snr_db(original, reconstruction),
             "z_mse": None if z_true is None else metrics.latent_mse(recovered.z, z_true),
+            "match": latents.match,
             "evaluations": int(recovered.evaluations.sum()),
             "status": recovered.status[0] if len(set(recovered.status)) == 1 else "mixed",
         }

@@ -19,8 +19,10 @@ import tensorflow as tf
 
 from utils.audio.files import Identity
 from utils.inversion import lbfgs, scipy_lbfgs
+from utils.inversion.lbfgs import Status
 from utils.inversion.least_squares import LeastSquares
 from utils.inversion.prior import PRIORS
+from utils.inversion.search import LatentSearch
 from utils.losses import Objective, Point
 from utils.options import UserError
 
@@ -224,6 +226,7 @@ class Recovery:
         restarts: starts of `gradient`.
         seed: of the starts of `gradient`.
         networks: JSON-able: `encoder_sha256`, and what else tells networks that give other results.
+        search: for the latent itself, which `hybrid` then tries first; None: it minimises the objective alone.
     """
 
     inverter: Inverter
@@ -232,6 +235,7 @@ class Recovery:
     restarts: int
     seed: int
     networks: Mapping[str, Any]
+    search: LatentSearch | None = None
 
     def __call__(
         self,
@@ -258,7 +262,25 @@ class Recovery:
             starts = from_encoder(inverter.generator, encode, targets, clip_to_prior=clip)
         if method == "encoder":
             return inverter.evaluate(targets, starts[:, 0])
+        if method == "hybrid" and self.search:
+            return self._search(targets, starts, progress)
         return inverter.refine(targets, starts, max_iter=self.max_iter[method], progress=progress)
+
+    def _search(self, targets: np.ndarray, starts: np.ndarray, progress: Progress | None) -> Recovered:
+        """What the search for the latent finds of clips in the generator's range; of others what `refine` gives."""
+        found = self.search(targets, starts)
+        outside = np.flatnonzero(~found.in_range)
+        recovered = self.inverter.evaluate(targets, found.z)
+        recovered.evaluations = recovered.evaluations + found.evaluations
+        recovered.status = [(Status.converged_value if exact else Status.max_iter).name for exact in found.exact]
+        if outside.size:
+            refined = self.inverter.refine(
+                targets[outside], starts[outside], max_iter=self.max_iter["hybrid"], progress=progress
+            )
+            for name, value in vars(refined).items():
+                for i, one in zip(outside, value, strict=True):
+                    vars(recovered)[name][i] = one
+        return recovered
 
     def in_batches(
         self,
@@ -287,6 +309,8 @@ class Recovery:
         settings |= self.networks
         if method != "encoder":
             settings |= {"solver": inverter.solver, "max_iter": self.max_iter[method]}
+        if method == "hybrid" and self.search:
+            settings |= {"search": True}
         if method == "gradient":
             settings |= {"restarts": self.restarts, "seed": self.seed, "encoder_sha256": None}
         return settings

@@ -29,6 +29,8 @@ class Latents:
         objective: float64 `[W]`, at z.
         evaluations: int64 `[W]`.
         status: `[W]` texts, why the search ended.
+        match: "exact" where the reconstruction is the clip up to the rounding of its samples, and z therefore the
+            latent, else "approximate" (`utils.inversion.exactness`); empty where it is not known.
         curve: float32 `[W, E]`, best objective after each evaluation; shorter rows repeat their last.
     """
 
@@ -45,9 +47,10 @@ class Latents:
     evaluations: np.ndarray | None = None
     status: np.ndarray | None = None
     curve: np.ndarray | None = None
+    match: str = ""
 
 
-TEXTS = ("generator", "method", "source", "source_sha256")
+TEXTS = ("generator", "method", "source", "source_sha256", "match")
 RECORDS = ("options", "provenance")
 REQUIRED = ("z", "generator", "method", "seed")
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from utils.inversion import gauss_newton
+from utils.inversion import gauss_newton, lbfgs
 from utils.inversion.lbfgs import Result
 from utils.inversion.prior import PRIORS
 from utils.losses import RESIDUALS, Objective, Point
@@ -48,7 +48,12 @@ class LeastSquares:
         self.generator, self.objective = generator, objective
         exact = exact or generator
         self._value = _value(exact, objective)
+        self._value_and_gradient = _value_and_gradient(generator, objective)
         self._linearise = _linearise(generator, exact, objective)
+
+    def trace(self) -> None:
+        """Compiles the Jacobian, or raises what the generator raises in forward mode."""
+        self._linearise.get_concrete_function()
 
     def minimize(
         self,
@@ -98,6 +103,18 @@ class LeastSquares:
             callback=callback,
         )
 
+    def descend(self, targets: np.ndarray, starts: np.ndarray, *, clip_to_prior: bool = True, max_iter: int) -> Result:
+        """The same minimum by `utils.inversion.lbfgs`, all of it by `generator`; arguments as in `minimize`."""
+        restarts, prior = starts.shape[1], PRIORS[self.generator.prior]
+        return lbfgs.minimize(
+            lambda z, index: self._value_and_gradient(z, targets[index // restarts]),
+            starts.reshape(-1, starts.shape[2]),
+            lower=prior.low if clip_to_prior else -np.inf,
+            upper=prior.high if clip_to_prior else np.inf,
+            max_iter=max_iter,
+            tol_change=1e-7,
+        )
+
 
 def _signature(generator: Any, rows: int | None) -> list[tf.TensorSpec]:
     """Of z and targets."""
@@ -118,6 +135,19 @@ def _value(generator: Any, objective: Objective) -> Callable:
         return tf.reduce_sum(tf.square(tf.cast(residuals, tf.float64)), axis=1)
 
     return value
+
+
+def _value_and_gradient(generator: Any, objective: Objective) -> Callable:
+    """Traced once: (z `[b, latent_dim]`, targets `[b, T, C]`) to the sum of squares and its gradient in z."""
+
+    @tf.function(input_signature=_signature(generator, None), autograph=False)
+    def value_and_gradient(z, targets):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = objective(_point(generator, generator(z), targets, z))
+        return value, tape.gradient(value, z)
+
+    return value_and_gradient
 
 
 def _linearise(generator: Any, exact: Any, objective: Objective) -> Callable:

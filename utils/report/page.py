@@ -55,7 +55,8 @@ def write_page(
         title: heading of the page.
         results: the lines of `results.jsonl`, one dict a clip and method: `source`, `method`, `kind` ("file"
             or "own sample"), `original` and `reconstruction` (WAV paths relative to `output_dir`), `windows`,
-            `status` and the numbers named in `NUMBERS`. Numbers may be missing, None or not finite.
+            `status`, `match` (see `utils.inversion.latents`), and the numbers named in `NUMBERS`, which may be missing,
+            None or not finite.
         facts: what the run was (generator, method, seed, commit, ...), shown as given.
         failures: reason by source.
         walks: sounds along directions of the latent space, which get a slider each.
@@ -280,6 +281,8 @@ def _medians(results: list[dict], methods: list[str]) -> str:
             statuses = ", ".join(
                 f"{count} {_text(status)}" for status, count in Counter(map(_status, group)).most_common()
             )
+            exact = sum(result.get("match") == "exact" for result in group)
+            statuses += f"; {exact} exact" if exact else ""
             cells = "".join(f"<td>{format_number(key, _median(group, key))}</td>" for key in NUMBERS)
             rows.append(
                 f"<tr><th scope=row>{_text(kind)}s</th><td>{_text(method)}</td><td>{len(group)}</td>{cells}"
@@ -335,7 +338,10 @@ def _status(result: dict) -> str:
 
 
 def _status_chip(result: dict | None) -> str:
-    return f'<span class="status">{_text(_status(result))}</span>' if result else ""
+    if not result:
+        return ""
+    match = f"{result['match']}, " if result.get("match") else ""
+    return f'<span class="status">{_text(match + _status(result))}</span>'
 
 
 def _choices(values: list[str]) -> str:

@@ -1,0 +1,87 @@
+"""utils/inversion/search.py and exactness.py, on a generator that can be inverted exactly."""
+
+import numpy as np
+import pytest
+
+from models.generator import load_generator
+from utils.inversion.exactness import match, noise_floor
+from utils.inversion.invert import Inverter, Recovery
+from utils.inversion.search import LatentSearch
+from utils.losses import parse_objective
+
+OBJECTIVE = parse_objective("waveform=1")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_generator("tests.tiny:generator")
+
+
+@pytest.fixture(scope="module")
+def search(tiny):
+    return LatentSearch(tiny)
+
+
+def rounded(audio: np.ndarray, bits: int) -> np.ndarray:
+    """As a PCM file of so many bits gives it back; 0 stands for float."""
+    if not bits:
+        return audio
+    scale = 2.0 ** (bits - 1)
+    return (np.clip(np.round(audio * scale), -scale, scale - 1) / scale).astype(np.float32)
+
+
+def starts(tiny, z, restarts=3):
+    """The last one near enough, the others anywhere."""
+    others = tiny.sample_prior(9, len(z) * (restarts - 1)).reshape(len(z), restarts - 1, -1)
+    return np.concatenate([others, np.clip(z + 0.05, -1, 1)[:, None]], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [0, 16])
+def test_own_samples_are_found_exactly_also_from_rounded_samples(tiny, search, bits):
+    z = tiny.sample_prior(0, 4)
+    targets = rounded(tiny(z).numpy(), bits)
+    found = search(targets, starts(tiny, z))
+    assert found.exact.all() and found.in_range.all()
+    assert np.square(found.z - z).mean(axis=1).max() < 1e-6
+    audio = tiny(found.z).numpy()
+    assert [match(target, one) for target, one in zip(targets, audio, strict=True)] == ["exact"] * 4
+    assert match(targets[0], audio[1]) == match(targets[0], 1.001 * audio[0]) == "approximate"
+
+
+def test_clips_out_of_range_are_given_up_and_go_to_the_objective(tiny, search):
+    noise = np.random.default_rng(1).normal(0, 0.2, (2, 1024, 1)).astype(np.float32)
+    z = tiny.sample_prior(0, 2)
+    targets = np.concatenate([noise[:1], tiny(z).numpy(), noise[1:]])
+    near = np.clip(np.concatenate([z[:1], z, z[1:]]) + 0.05, -1, 1).astype(np.float32)
+    assert search(targets, near[:, None]).in_range.tolist() == [False, True, True, False]
+
+    inverter = Inverter(tiny, OBJECTIVE)
+    encoder = lambda audio, domain: near[: len(audio)]  # noqa: E731
+    both = [Recovery(inverter, encoder, {"hybrid": 8}, 1, 0, {}, search=s) for s in (search, None)]
+    found, refined = (recovery("hybrid", targets, ["a", "b", "c", "d"], "real") for recovery in both)
+    np.testing.assert_array_equal(found.z[[0, 3]], refined.z[[0, 3]])
+    np.testing.assert_allclose(found.objective[[0, 3]], refined.objective[[0, 3]])
+    assert [found.status[i] for i in (0, 3)] == [refined.status[i] for i in (0, 3)]
+    assert found.status[1:3] == ["converged_value"] * 2
+    np.testing.assert_allclose(found.z[1:3], z, atol=1e-3)
+    np.testing.assert_allclose(found.audio, tiny(found.z), atol=1e-6)
+    assert len(found.curve) == 4 and found.evaluations.min() > 1
+    settings = [recovery.settings("hybrid") for recovery in both]
+    assert settings[0].pop("search") is True and settings[0] == settings[1]
+
+
+@pytest.mark.parametrize(("bits", "step"), [(8, 2**-7), (16, 2**-15), (24, 2**-23)])
+def test_the_noise_floor_is_that_of_rounding_to_the_format(bits, step):
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 4096, 2)).astype(np.float32)
+    as_read = rounded(audio, bits)
+    error = np.square(as_read.astype(np.float64) - audio).mean(axis=(1, 2))
+    if bits < 24:  # whose step float32 does not resolve
+        np.testing.assert_allclose(error, step**2 / 12, rtol=0.1)
+        np.testing.assert_allclose(noise_floor(as_read), 1.25 * step**2 / 12, rtol=1e-4)
+    assert [match(a, b) for a, b in zip(as_read, audio, strict=True)] == ["exact"] * 3
+    assert match(audio[0], as_read[0]) == ("exact" if bits == 24 else "approximate")
+
+
+def test_silence_is_never_exact():
+    silence = np.zeros((64, 1), np.float32)
+    assert match(silence, silence) == "approximate"

@@ -1,0 +1,39 @@
+"""Whether a reconstruction is its clip up to the rounding of the clip's own samples: then its z is the latent."""
+
+import numpy as np
+
+EXACT, APPROXIMATE = "exact", "approximate"
+BITS = (8, 16, 24)  # of integer formats
+FLOAT_SNR_DB = 100.0  # of two float32 computations of one sample, with a margin
+MARGIN = 1.25  # of rounding noise over its expected power
+
+
+def noise_floor(audio: np.ndarray) -> np.ndarray:
+    """Mean squared error below which a reconstruction differs from clips by the rounding of their samples alone.
+
+    The format is read off the samples, whatever file they came from: multiples of 2^-15 are 16-bit PCM, and so on;
+    rounding to a step has a mean square of step^2 / 12. Samples of no integer format, such as resampled ones, are
+    float, where a reconstruction must have an SNR of 100 dB.
+
+    Args:
+        audio: float32 `[B, ...]` in [-1, 1].
+
+    Returns:
+        float64 `[B]`.
+    """
+    flat = np.asarray(audio, np.float64).reshape(len(audio), -1)
+    floor = np.mean(np.square(flat), axis=1) * 10 ** (-FLOAT_SNR_DB / 10)
+    for bits in reversed(BITS):
+        step = 2.0 ** (1 - bits)
+        whole = (np.remainder(flat, step) == 0).all(axis=1)
+        floor = np.where(whole, np.maximum(floor, MARGIN * step**2 / 12), floor)
+    return floor
+
+
+def match(original: np.ndarray, reconstruction: np.ndarray) -> str:
+    """Says "exact" where a reconstruction `[T, C]` is a clip up to the rounding of the clip's samples.
+
+    Else "approximate", which silence always is: it says nothing of z.
+    """
+    error = np.mean(np.square(np.subtract(original, reconstruction, dtype=np.float64)))
+    return EXACT if np.any(original) and error <= noise_floor(original[None])[0] else APPROXIMATE
