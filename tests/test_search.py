@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.generator import load_generator
+from utils.inversion.bank import OFFSET, LatentBank
 from utils.inversion.exactness import match, noise_floor
 from utils.inversion.invert import Inverter, Recovery
 from utils.inversion.search import LatentSearch
@@ -19,7 +20,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def search(tiny):
-    return LatentSearch(tiny)
+    return LatentSearch(tiny, bank_size=100)
 
 
 def rounded(audio: np.ndarray, bits: int) -> np.ndarray:
@@ -34,6 +35,18 @@ def starts(tiny, z, restarts=3):
     """The last one near enough, the others anywhere."""
     others = tiny.sample_prior(9, len(z) * (restarts - 1)).reshape(len(z), restarts - 1, -1)
     return np.concatenate([others, np.clip(z + 0.05, -1, 1)[:, None]], axis=1).astype(np.float32)
+
+
+def test_the_nearest_of_a_bank_sound_nearest(tiny):
+    bank = LatentBank(tiny, 50)
+    z = tiny.sample_prior(0, 50, OFFSET)
+    targets = tiny(z[[7, 30]]).numpy()
+    nearest = bank.nearest(targets, 4)
+    assert nearest.shape == (2, 4, 6)
+    np.testing.assert_array_equal(nearest[:, 0], z[[7, 30]])
+    features = np.asarray(bank._describe(tiny(z)))
+    distances = np.square(features - features[7]).sum(axis=1)
+    np.testing.assert_array_equal(nearest[0], z[distances.argsort()[:4]])
 
 
 @pytest.mark.parametrize("bits", [0, 16])

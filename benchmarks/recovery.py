@@ -1,0 +1,182 @@
+"""Searches beside each other on the generator's own samples: how often the latent itself is found, and how fast.
+
+  published       the paper's loop, written anew: SciPy's L-BFGS-B, an eager gradient tape, one clip at a time
+  lbfgs           batched L-BFGS from the prior, as the paper's `gradient`
+  hybrid          batched L-BFGS from the encoder's answer
+  adam            Adam from the prior, clipped to the box after each step
+  adam_stochastic the same; a coordinate outside the box is drawn anew from the prior (Lipton & Tripathi, 2017)
+  basin_cma       CMA-ES over starts, each scored after a few steps of Adam, then Adam (BasinCMA of pix2latent)
+  search          `utils.inversion.search` from the encoder's answer and the nearest of a bank of samples
+
+The first six minimise OBJECTIVE, in float32; `search` computes as --precision says, and its audio is float32's.
+Each clip and method is a JSON line, appended as it is found; what a file has already is not computed again.
+
+Examples:
+  python -m benchmarks.recovery --n 64 --output results/published/search.jsonl --precision mixed_bfloat16
+  python -m benchmarks.recovery --n 8 --batch_size 1 --methods published,hybrid,search --output /tmp/speed.jsonl
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.loading import Networks
+from utils import metrics, options
+from utils.inversion import lbfgs, scipy_lbfgs
+from utils.inversion.exactness import match
+from utils.inversion.invert import TOLERANCE, from_encoder
+from utils.inversion.search import LatentSearch
+from utils.losses import Point, parse_objective
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, read_jsonl
+
+OBJECTIVE = "stft_real=1,waveform=1"
+RATE = 0.03  # of Adam
+CMA = {"generations": 10, "steps": 20}  # of BasinCMA: populations, and Adam's steps before a start is scored
+OFFSET = 10_000_000  # of the latents that searches start from, which no target is made of
+
+
+class Problem:
+    """The objective of a batch of targets, by one generator in float32."""
+
+    def __init__(self, generator):
+        self.generator, self.objective = generator, parse_objective(OBJECTIVE)
+        clip = [None, generator.num_samples, generator.num_channels]
+        signature = [tf.TensorSpec([None, generator.latent_dim]), tf.TensorSpec(clip)]
+        self.compiled = tf.function(self.eager, input_signature=signature, autograph=False)
+
+    def eager(self, z, targets):
+        """Value `[b]` and gradient `[b, latent_dim]`."""
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = self.objective(Point(self.generator(z), targets, z, self.generator.prior))
+        return value, tape.gradient(value, z)
+
+
+def minimise(solver: Callable, function: Callable, targets, z, max_iter: int, bound: float):
+    """Latents and evaluations a clip, by one of the L-BFGS solvers."""
+    result = solver(
+        lambda x, index: function(tf.constant(x), tf.constant(targets[index])),
+        z,
+        lower=-bound,
+        upper=bound,
+        max_iter=max_iter,
+        tol_grad=TOLERANCE,
+        tol_change=TOLERANCE,
+    )
+    return result.x, result.evaluations
+
+
+def adam(problem: Problem, targets, z, steps: int, stochastic_seed: int | None = None):
+    """Latents of the lowest value seen, and that value, `[b]`."""
+    variable, optimizer = tf.Variable(z), keras.optimizers.Adam(RATE)
+    rng = np.random.default_rng(stochastic_seed)
+    lowest, best = np.full(len(z), np.inf), z.copy()
+    for _ in range(steps + 1):
+        value, gradient = (x.numpy() for x in problem.compiled(variable, tf.constant(targets)))
+        lower = value < lowest
+        lowest[lower], best[lower] = value[lower], variable.numpy()[lower]
+        optimizer.apply([tf.constant(gradient)], [variable])
+        moved = variable.numpy()
+        outside = np.abs(moved) > 1
+        drawn = np.sign(moved) if stochastic_seed is None else rng.uniform(-1, 1, moved.shape)
+        variable.assign(np.where(outside, drawn, moved).astype(np.float32))
+    return best, lowest
+
+
+def basin_cma(problem: Problem, target, steps: int, seed: int):
+    """One clip; a population's starts are one batch."""
+    import cma  # of requirements-benchmarks.txt
+
+    n = problem.generator.latent_dim
+    strategy = cma.CMAEvolutionStrategy(np.zeros(n), 0.5, {"bounds": [-1, 1], "seed": seed + 1, "verbose": -9})
+    lowest, best = np.inf, np.zeros((1, n), np.float32)
+    for _ in range(CMA["generations"]):
+        asked = strategy.ask()
+        many = np.repeat(target, len(asked), axis=0)
+        ends, values = adam(problem, many, np.array(asked, np.float32), CMA["steps"])
+        strategy.tell(asked, values.tolist())
+        if values.min() < lowest:
+            lowest, best = values.min(), ends[[values.argmin()]]
+    evaluations = CMA["generations"] * strategy.popsize * (CMA["steps"] + 1) + steps + 1
+    return adam(problem, target, best, steps)[0], [evaluations]
+
+
+def main() -> None:
+    parser = options.make_parser(__doc__)
+    options.add_shared(parser, "generator", "encoder", "precision", "batch_size", "seed")
+    parser.add_argument("--n", type=options.positive_int, default=16, metavar="N", help="own samples")
+    parser.add_argument("--methods", default="published,lbfgs,hybrid,adam,adam_stochastic,basin_cma,search")
+    parser.add_argument("--max_iter", type=options.positive_int, default=200, metavar="N", help="iterations or steps")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON lines, appended to")
+    args = parser.parse_args()
+    networks = Networks(args.generator, precision=args.precision, encoder=args.encoder)
+    generator, fast = networks.generator, networks.fast_generator
+    problem = Problem(generator)
+    search = LatentSearch(fast, exact=None if fast is generator else generator)
+    z_true = generator.sample_prior(args.seed, args.n)
+    targets = np.concatenate([generator(z_true[i : i + 16]).numpy() for i in range(0, args.n, 16)])
+    environment = describe_environment()
+    done = {(line["method"], line["batch_size"], line["clip"]) for line in read_jsonl(args.output)}
+
+    def find(method: str, clips: np.ndarray) -> dict[str, np.ndarray]:
+        batch, prior = targets[clips], generator.sample_prior(args.seed, args.n, OFFSET)[clips]
+        if method in ("published", "lbfgs"):
+            scipys = method == "published"
+            solver = scipy_lbfgs.minimize if scipys else lbfgs.minimize
+            function = problem.eager if scipys else problem.compiled
+            z, evaluations = minimise(solver, function, batch, prior, args.max_iter, np.inf if scipys else 1.0)
+        elif method in ("adam", "adam_stochastic"):
+            z, _ = adam(problem, batch, prior, args.max_iter, args.seed if method == "adam_stochastic" else None)
+            evaluations = [args.max_iter + 1] * len(clips)
+        elif method == "basin_cma":
+            parts = [basin_cma(problem, batch[[i]], args.max_iter, args.seed) for i in range(len(clips))]
+            z, evaluations = (np.concatenate(part) for part in zip(*parts, strict=True))
+        else:
+            encoded = from_encoder(generator, lambda audio: networks.encode(audio, "synthetic"), batch)
+            if method == "hybrid":
+                z, evaluations = minimise(lbfgs.minimize, problem.compiled, batch, encoded[:, 0], args.max_iter, 1.0)
+            else:
+                found = search(batch, encoded)
+                return {"z": found.z, "evaluations": found.evaluations, "starts": found.starts}
+        return {"z": z, "evaluations": np.asarray(evaluations)}
+
+    for method in args.methods.split(","):
+        for first in range(0, args.n, args.batch_size):
+            clips = np.arange(first, min(first + args.batch_size, args.n))
+            if all((method, args.batch_size, int(clip)) in done for clip in clips):
+                continue
+            started_at, cpu_at = time.monotonic(), time.process_time()
+            found = find(method, clips)
+            seconds, cpu = time.monotonic() - started_at, time.process_time() - cpu_at
+            audio = generator(found["z"]).numpy()
+            value = problem.compiled(tf.constant(found["z"]), tf.constant(targets[clips]))[0].numpy()
+            for i, clip in enumerate(clips):
+                line = {
+                    "method": method,
+                    "clip": int(clip),
+                    "batch_size": args.batch_size,
+                    "z_mse": float(np.mean(np.square(found["z"][i].astype(np.float64) - z_true[clip]))),
+                    "snr_db": metrics.snr_db(targets[clip], audio[i]),
+                    "match": match(targets[clip], audio[i]),
+                    "objective": float(value[i]),
+                    "evaluations": int(found["evaluations"][i]),
+                    "starts": int(found["starts"][i]) if "starts" in found else 1,
+                    "seconds": round(seconds / len(clips), 3),
+                    "cpu_seconds": round(cpu / len(clips), 3),
+                }
+                protocol = {"seed": args.seed, "max_iter": args.max_iter, "precision": args.precision}
+                append_jsonl(args.output, line | {"protocol": protocol, **environment})
+            print(f"{method} {clips[-1] + 1}/{args.n}: {seconds / len(clips):.1f} s a clip", flush=True)
+
+
+if __name__ == "__main__":
+    options.run(main)
