@@ -102,7 +102,7 @@ def test_the_encoder_begins_near_the_fixed_latents():
     sounds = dataset(())
     trainer = AutoencoderTrainer(TINY, sounds, seed=1)
     errors = trainer.encode(tf.constant(sounds.to_float())) - trainer.fixed_latents
-    assert float(tf.reduce_mean(tf.square(errors))) < 0.15  # always answering 0: 0.333
+    assert float(tf.reduce_mean(tf.square(errors))) < 0.2  # always answering 0: 0.333
 
 
 @pytest.mark.parametrize("upsample", ["zeros", "nn"])

@@ -15,7 +15,7 @@ OBJECTIVE = parse_objective("waveform=1")
 
 @pytest.fixture(scope="module")
 def tiny():
-    return load_generator("tests.tiny:generator")
+    return load_generator("tests.tiny:generator", trust=True)
 
 
 @pytest.fixture(scope="module")

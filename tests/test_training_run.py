@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -74,9 +75,10 @@ def test_what_is_written(whole):
 
 
 @pytest.mark.parametrize("at", [2, 3, 6])
-def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(whole, tmp_path, at):
+def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(whole, tmp_path, at, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "sounds"])
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="This goes on where it was: python"):
+    with pytest.raises(KeyboardInterrupt, match="This goes on where it was: python train.py sounds"):
         train(tmp_path, press(at))
     assert signal.getsignal(signal.SIGINT) is handler
     assert len(losses_by_step(tmp_path / "run")) == at

@@ -15,4 +15,4 @@ def bundled(name: str) -> Path:
 
     So what you put into `checkpoint/` of your own folder is found first, as in a checkout.
     """
-    return Path(name) if Path(name).exists() else HOME / name
+    return HOME / name if not Path(name).exists() and (HOME / name).exists() else Path(name)
