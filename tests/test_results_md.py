@@ -215,3 +215,10 @@ def test_a_page_of_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="--all makes them"):
         results_md.write_results(tmp_path / "RESULTS.md", tmp_path)
     assert tables.read_table(tmp_path, 1) is None and records.read_records(tmp_path, "judges") == []
+
+
+def test_the_projects_readme_has_a_place_for_the_numbers(folder, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text((ROOT / "README.md").read_text())
+    write_readme(readme, folder)
+    assert readme.read_text() != (ROOT / "README.md").read_text()
