@@ -22,7 +22,7 @@ from models.wavegan import Architecture
 from utils.audio.datasets import Dataset
 from utils.audio.principal_latents import class_code, principal_latents
 from utils.runs.batches import in_batches
-from utils.spectrograms import magnitude, stft
+from utils.spectrograms import magnitude, mel_filters, stft
 
 CRITICS_FROM, ADVERSARIAL_FROM = 300, 400  # steps at which critics begin to learn, and the generator from them
 CRITIC_EVERY, PENALTY_EVERY = 2, 8  # generator steps a critic update, critic updates a gradient penalty
@@ -350,7 +350,7 @@ def linear_start(architecture: Architecture, seed: int, level: float = 0.05) -> 
 
 def log_mel(audio: tf.Tensor, sample_rate: int, bands: int) -> tf.Tensor:
     """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, bands, C]`, about unit variance."""
-    mel = tf.signal.linear_to_mel_weight_matrix(bands, 257, sample_rate, 60.0, 0.475 * sample_rate)
+    mel = mel_filters(bands, 512, sample_rate)
     energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, 256)), mel)
     return tf.math.log(energies + 3e-2) / 2 + 1
 
@@ -379,7 +379,7 @@ def spectral_loss(audio: tf.Tensor, clips: tf.Tensor, sample_rate: int) -> tf.Te
     for frame_length in (256, 512):
         a, b = (magnitude(stft(x, frame_length, 128)) for x in (audio, clips))
         losses.append(tf.reduce_mean(tf.abs(tf.math.log(a + 1e-2) - tf.math.log(b + 1e-2))))
-    mel = tf.signal.linear_to_mel_weight_matrix(40, 257, sample_rate, 60.0, 0.475 * sample_rate)
+    mel = mel_filters(40, 512, sample_rate)
     a, b = (tf.math.log(tf.einsum("btfc,fm->bmct", x, mel) + 1e-2) for x in (a, b))
     losses.append(tf.reduce_mean(tf.abs(a - b)))
     losses.append(tf.reduce_mean(tf.abs(tf.sort(a, axis=-1) - tf.sort(b, axis=-1))))

@@ -16,7 +16,7 @@ from keras import layers
 from models.checkpoints import existing_file, load_keras
 from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
 from utils.options import PAPER_RECOVERY, UserError
-from utils.spectrograms import magnitude, stft
+from utils.spectrograms import magnitude, mel_filters, stft
 
 FILE_NAME = "classifier.keras"
 # The names of the block activations of each architecture.
@@ -191,10 +191,7 @@ class LogMel(layers.Layer):
             "hop": hop,
             "floor": floor,
         }
-        filters = tf.signal.linear_to_mel_weight_matrix(
-            num_mels, frame_length // 2 + 1, sample_rate, 60.0, 0.475 * sample_rate
-        )
-        self.filters = np.asarray(filters)
+        self.filters = np.asarray(mel_filters(num_mels, frame_length, sample_rate))
 
     def call(self, audio: tf.Tensor) -> tf.Tensor:
         spectra = magnitude(stft(audio, self.options["frame_length"], self.options["hop"]))

@@ -13,6 +13,8 @@ HOME = _INSTALLED if _INSTALLED.is_dir() else _HOME
 def bundled(name: str) -> Path:
     """The file or folder of a name such as `checkpoint/`: of the current folder where it is there, else the project's.
 
-    So what you put into `checkpoint/` of your own folder is found first, as in a checkout.
+    So what you put into `checkpoint/` of your own folder is found first, as in a checkout. Where neither has it, the
+    name as it was given, for an error to name.
     """
-    return HOME / name if not Path(name).exists() and (HOME / name).exists() else Path(name)
+    own, projects = Path(name), HOME / name
+    return projects if projects.exists() and not own.exists() else own

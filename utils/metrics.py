@@ -15,13 +15,13 @@ import tensorflow as tf
 from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
 
-from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON
+from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON, MEL_BANDS, mel_filters
 
 SNR_CAP_DB = 120.0  # about the resolution of float32 audio
 SSIM_SIGMA, SSIM_TAPS = 1.5, 11
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of stft_distance in samples; the hop is a quarter
-MEL_FRAME, MEL_STEP, MEL_BANDS = 512, 128, 64
+MEL_FRAME, MEL_STEP = 512, 128
 F0_LOWEST, F0_HIGHEST = 65.0, 400.0  # Hz
 FEWEST_VOICED = 5  # frames that must be voiced for a clip to have a pitch: 80 ms at 16 kHz
 OCTAVE = 12.0  # semitones
@@ -221,8 +221,7 @@ def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 @functools.cache
 def _mel_filters(sample_rate: int) -> np.ndarray:
     """`[257, 64]`."""
-    bins, top = MEL_FRAME // 2 + 1, 0.475 * sample_rate
-    return tf.signal.linear_to_mel_weight_matrix(MEL_BANDS, bins, sample_rate, 60.0, top, tf.float64).numpy()
+    return mel_filters(MEL_BANDS, MEL_FRAME, sample_rate, tf.float64).numpy()
 
 
 # ---- of a set of clips ----------------------------------------------------------

@@ -75,8 +75,14 @@ def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
     Returns:
         float32 `[B, ceil(T / 128), 64, C]`.
     """
-    filters = tf.signal.linear_to_mel_weight_matrix(MEL_BANDS, 257, sample_rate, 60.0, 0.475 * sample_rate)
+    filters = mel_filters(MEL_BANDS, 512, sample_rate)
     return tf.math.log(tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, 128)), filters) + LOG_FLOOR)
+
+
+def mel_filters(bands: int, frame_length: int, sample_rate: int, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Weights of mel bands from 60 Hz to 95 % of half the rate in Hz: `[frame_length / 2 + 1, bands]`."""
+    bins, top = frame_length // 2 + 1, 0.475 * sample_rate
+    return tf.signal.linear_to_mel_weight_matrix(bands, bins, sample_rate, 60.0, top, dtype)
 
 
 def spectrogram(audio: tf.Tensor, kind: str) -> tf.Tensor:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from utils.evaluation.attribution import residual_score
 from utils.evaluation.names import SYNTHETIC
+from utils.inversion.exactness import rounding_noise
 from utils.inversion.invert import Inverter, from_encoder, from_prior
 from utils.inversion.least_squares import LeastSquares
 from utils.inversion.store import Record, ResultStore, array_sha256
@@ -17,7 +18,7 @@ from utils.options import DEFAULT_OBJECTIVE, UserError, one_line
 
 PROTOCOL = "attribution 1"  # counts up whenever the same clip begins to get another score
 ITERATIONS, JACOBIANS = 100, 30
-ROUNDING = 1.25 * (2.0**-15) ** 2 / 12  # mean square of 16-bit rounding, with a margin
+ROUNDING = rounding_noise(16)
 SEED = 0  # of the starts from the prior
 
 
@@ -44,9 +45,8 @@ class Attributor:
         exact = None if fast is generator else generator
         self._inverter = Inverter(fast, parse_objective(DEFAULT_OBJECTIVE), polish=exact)
         self._waveform = LeastSquares(fast, parse_objective("waveform_squared=1"), exact=exact)
-        z, audio = generator.sample_prior(SEED, 1), np.zeros((1, generator.num_samples, generator.num_channels), "f4")
         try:
-            self._waveform.minimize(audio, z[:, None], max_iter=1)
+            self._waveform.trace()
         except Exception as error:  # whatever a foreign network may raise
             raise UserError(
                 f"--generator: {generator.name} has no forward-mode derivatives, which exact inversion needs: "

@@ -8,6 +8,11 @@ FLOAT_SNR_DB = 100.0  # of two float32 computations of one sample, with a margin
 MARGIN = 1.25  # of rounding noise over its expected power
 
 
+def rounding_noise(bits: int) -> float:
+    """Mean square of rounding to so many bits, step^2 / 12, with a margin."""
+    return MARGIN * (2.0 ** (1 - bits)) ** 2 / 12
+
+
 def noise_floor(audio: np.ndarray) -> np.ndarray:
     """Mean squared error below which a reconstruction differs from clips by the rounding of their samples alone.
 
@@ -26,7 +31,7 @@ def noise_floor(audio: np.ndarray) -> np.ndarray:
     for bits in reversed(BITS):
         step = 2.0 ** (1 - bits)
         whole = (np.remainder(flat, step) == 0).all(axis=1)
-        floor = np.where(whole, np.maximum(floor, MARGIN * step**2 / 12), floor)
+        floor = np.where(whole, np.maximum(floor, rounding_noise(bits)), floor)
     return floor
 
 

@@ -113,14 +113,7 @@ def minimize(
         evaluations=np.ones(size, int),
         iterations=np.zeros(size, int),
     )
-    result = Result(
-        x=x0.copy(),
-        fun=np.full(size, np.inf),
-        evaluations=np.zeros(size, int),
-        iterations=np.zeros(size, int),
-        status=np.full(size, Status.running, int),
-        curve=[],
-    )
+    result = Result.unfinished(x0)
     curves = [[best] for best in f]
     moved = np.ones(size, bool)
     while True:
@@ -148,12 +141,7 @@ def minimize(
         running = status == Status.running
         if not running.all():
             done = rows.take(~running)
-            finite = np.isfinite(done.f)
-            result.x[done.index[finite]] = done.x[finite]
-            result.fun[done.index] = done.f
-            result.evaluations[done.index] = done.evaluations
-            result.iterations[done.index] = done.iterations
-            result.status[done.index] = status[~running]
+            result.finish(done, done.x, done.f, status[~running])
             rows = rows.take(running)
         if not running.any():
             result.curve = [np.array(curve) for curve in curves]

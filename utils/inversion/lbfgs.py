@@ -17,6 +17,7 @@ it stays in NumPy and in float64: about 0.6 ms a step for 32 rows of 100 variabl
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,6 +43,14 @@ class Status(IntEnum):
     converged_value = 6  # as low as was asked for
 
 
+class FinishedRows(Protocol):
+    """What `Result.finish` reads of a solver's rows: their place in x0, and what each has cost."""
+
+    index: np.ndarray
+    evaluations: np.ndarray
+    iterations: np.ndarray
+
+
 @dataclass
 class Result:
     """What `minimize` gives, one entry per row.
@@ -59,6 +68,23 @@ class Result:
     iterations: np.ndarray
     status: np.ndarray
     curve: list[np.ndarray]
+
+    @classmethod
+    def unfinished(cls, x0: np.ndarray) -> "Result":
+        """What a solver fills in, row by row: x is x0 until a finite value is known."""
+        b = len(x0)
+        counts = {name: np.zeros(b, int) for name in ("evaluations", "iterations")}
+        status = np.full(b, Status.running, int)
+        return cls(x=x0.copy(), fun=np.full(b, np.inf), status=status, curve=[], **counts)
+
+    def finish(self, rows: "FinishedRows", x: np.ndarray, fun: np.ndarray, status: np.ndarray) -> None:
+        """Takes rows that leave the batch; a value that is not finite leaves x as it was."""
+        finite = np.isfinite(fun)
+        self.x[rows.index[finite]] = x[finite]
+        self.fun[rows.index] = fun
+        self.evaluations[rows.index] = rows.evaluations
+        self.iterations[rows.index] = rows.iterations
+        self.status[rows.index] = status
 
     @property
     def status_names(self) -> list[str]:
@@ -161,14 +187,7 @@ def minimize(
         finite = np.isfinite(value) & np.isfinite(gradient).all(axis=1)
         return np.where(finite, value, np.inf), np.where(finite[:, None], gradient, 0.0)
 
-    result = Result(
-        x=x0.copy(),
-        fun=np.full(len(x0), np.inf),
-        evaluations=np.zeros(len(x0), int),
-        iterations=np.zeros(len(x0), int),
-        status=np.full(len(x0), Status.running, int),
-        curve=[],
-    )
+    result = Result.unfinished(x0)
     if len(x0) == 0:
         return result
     curves: list[list[float]] = [[] for _ in x0]
@@ -203,12 +222,7 @@ def minimize(
         running = rows.status == Status.running
         if not running.all():
             done = rows.take(~running)
-            finite = np.isfinite(done.best_f)
-            result.x[done.index[finite]] = done.best_x[finite]
-            result.fun[done.index] = done.best_f
-            result.evaluations[done.index] = done.evaluations
-            result.iterations[done.index] = done.iterations
-            result.status[done.index] = done.status
+            result.finish(done, done.best_x, done.best_f, done.status)
             rows, moved = rows.take(running), moved[running]
         if not running.any():
             result.curve = [np.array(curve) for curve in curves]
