@@ -30,6 +30,7 @@ from utils.options import JUDGES, UserError, one_line
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 
+CACHE = Path("cache")  # where what can be computed again is kept between processes
 CLIP_FACTS = ("num_samples", "num_channels", "sample_rate")
 
 
@@ -161,7 +162,7 @@ class Networks:
     def _latent_search(self, clip_to_prior: bool) -> LatentSearch | None:
         """None, and a line that says so, where the generator has no forward-mode derivatives."""
         fast, exact = self.fast_generator, self.generator
-        search = LatentSearch(fast, exact=None if fast is exact else exact, clip_to_prior=clip_to_prior)
+        search = LatentSearch(fast, exact=None if fast is exact else exact, clip_to_prior=clip_to_prior, cache=CACHE)
         try:
             search.check()
         except Exception as error:  # whatever a foreign network may raise

@@ -49,6 +49,29 @@ def test_the_nearest_of_a_bank_sound_nearest(tiny):
     np.testing.assert_array_equal(nearest[0], z[distances.argsort()[:4]])
 
 
+def test_a_bank_is_kept_for_the_next_process(tiny, tmp_path, monkeypatch, capsys):
+    folder, z = tmp_path / "cache", tiny.sample_prior(0, 50, OFFSET)
+    targets = tiny(z[[7, 30]]).numpy()
+    nearest = LatentBank(tiny, 50, folder).nearest(targets, 4)
+    (file,) = folder.iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(LatentBank, "_computed", lambda _: pytest.fail("computed again"))
+        np.testing.assert_array_equal(LatentBank(tiny, 50, folder).nearest(targets, 4), nearest)
+    file.write_bytes(file.read_bytes()[:-1])
+    np.testing.assert_array_equal(LatentBank(tiny, 50, folder).nearest(targets, 4), nearest)
+    assert f"{file}: computed anew" in capsys.readouterr().err
+    LatentBank(tiny, 20, folder).nearest(targets, 4)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_bank_that_cannot_be_kept_still_answers(tiny, tmp_path, capsys):
+    folder = tmp_path / "cache"
+    folder.write_text("a file")
+    z = tiny.sample_prior(0, 50, OFFSET)
+    np.testing.assert_array_equal(LatentBank(tiny, 50, folder).nearest(tiny(z[[7]]).numpy(), 1)[0], z[[7]])
+    assert "not kept" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("bits", [0, 16])
 def test_own_samples_are_found_exactly_also_from_rounded_samples(tiny, search, bits):
     z = tiny.sample_prior(0, 4)

@@ -1,15 +1,20 @@
 """Latents of the prior and how they sound: starts near a clip, for searches."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from utils import spectrograms
+from utils.options import one_line
 from utils.runs.batches import in_batches
+from utils.runs.files import atomic_path
 
 POOL = 4  # frames and bands of the log-mel spectrogram that a feature is the mean of
 BATCH = 64
+FORMAT = 1  # to be raised with every change of what the features are
 OFFSET = 10_000_000  # in the list of latents of seed 0: far from any that a clip is made of
 
 
@@ -21,10 +26,13 @@ class LatentBank:
     Args:
         generator: as in `utils.inversion.invert`.
         size: of the bank.
+        folder: where the features are kept between processes, in a file named by the generator's `fingerprint`; None
+            for not at all.
     """
 
-    def __init__(self, generator: Any, size: int):
+    def __init__(self, generator: Any, size: int, folder: Path | None = None):
         self._generator, self._size = generator, size
+        self._file = folder and folder / f"bank-{FORMAT}-{size}-{generator.fingerprint[:16]}.npy"
         self._features: np.ndarray | None = None
 
     def nearest(self, targets: np.ndarray, k: int) -> np.ndarray:
@@ -39,12 +47,37 @@ class LatentBank:
         """
         if self._features is None:
             self._z = self._generator.sample_prior(0, self._size, OFFSET)
-            signature = [tf.TensorSpec([None, self._generator.latent_dim])]
-            sound = tf.function(lambda z: self._describe(self._generator(z)), input_signature=signature)
-            self._features = in_batches(sound, self._z, BATCH)
+            self._features = self._kept()
+            if self._features is None:
+                self._features = self._computed()
+                self._keep()
         wanted = self._describe(targets).numpy()
         distance = np.square(self._features).sum(axis=1) - 2 * wanted @ self._features.T  # up to the clip's own norm
         return self._z[distance.argsort(axis=1)[:, :k]]
+
+    def _computed(self) -> np.ndarray:
+        signature = [tf.TensorSpec([None, self._generator.latent_dim])]
+        sound = tf.function(lambda z: self._describe(self._generator(z)), input_signature=signature)
+        return in_batches(sound, self._z, BATCH)
+
+    def _kept(self) -> np.ndarray | None:
+        """The features of the file; None where there is none, or one that cannot be read."""
+        if self._file is None or not self._file.is_file():
+            return None
+        try:
+            return np.load(self._file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            print(f"warning: {self._file}: computed anew: {one_line(error)}", file=sys.stderr)
+            return None
+
+    def _keep(self) -> None:
+        if self._file is None:
+            return
+        try:
+            with atomic_path(self._file) as temporary:
+                np.save(temporary, self._features)
+        except OSError as error:
+            print(f"warning: {self._file}: not kept: {one_line(error)}", file=sys.stderr)
 
     def _describe(self, audio: tf.Tensor) -> tf.Tensor:
         """float32 `[B, features]`."""

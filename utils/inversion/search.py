@@ -13,6 +13,7 @@ out of the generator's range and is given up at once.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ class LatentSearch:
         clip_to_prior: keep z in the box of a bounded prior.
         neighbours: starts from the bank.
         bank_size: of the bank.
+        cache: folder in which the bank is kept between processes.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class LatentSearch:
         clip_to_prior: bool = True,
         neighbours: int = NEIGHBOURS,
         bank_size: int = BANK_SIZE,
+        cache: Path | None = None,
     ):
         self._clip_to_prior, self._neighbours = clip_to_prior, neighbours
-        self._bank = LatentBank(generator, bank_size)
+        self._bank = LatentBank(generator, bank_size, cache)
         self._coarse = LeastSquares(generator, parse_objective(COARSE))
         self._stages = [
             (LeastSquares(generator, parse_objective(text), exact=exact), max_iter) for text, max_iter in STAGES
