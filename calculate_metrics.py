@@ -25,8 +25,9 @@ was computed before is only scored.
 """
 
 import argparse
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property, partial
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from utils.audio.files import ALIGNMENTS
 from utils.evaluation import names
 from utils.evaluation.clips import DRAWS, Clips, keep, load_pairs, pair_to_show, table_clips
 from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, recover
+from utils.inversion.invert import Recovery
 from utils.inversion.prior import PRIORS
 from utils.inversion.store import ResultStore
 from utils.options import UserError
@@ -102,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(group, "batch_size", "seed", "dry_run", "quiet", batch_size=32)
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    args.objective = str(losses.parse_objective(args.objective))
+    args.objective = args.objective and str(losses.parse_objective(args.objective))
     args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH)
     check(args, parser.explicit)
     args.method = args.method or names.METHOD_OF_FLAGS[args.inverse_mapping, args.gradient]
@@ -166,7 +168,7 @@ class Session:
 
     def __init__(self, args: argparse.Namespace, methods: Mapping[int, Collection[str]]):
         self.args = args
-        needs_encoder = {names.ENCODER, names.HYBRID} & {method for wanted in methods.values() for method in wanted}
+        needs_encoder = {names.ENCODER, names.HYBRID, names.PROJECTED} & set().union(*methods.values())
         self.networks = Networks(
             args.generator,
             trust=args.trust,
@@ -188,15 +190,21 @@ class Session:
                 datasets[use] = load_dataset(args.input, *reading, quiet=args.quiet)
         return table_clips(generator, n, args.seed, batch_size=args.batch_size, **datasets)
 
-    @cached_property
-    def recover(self) -> Callable[[str, Clips], Reconstruction]:
+    @cache  # noqa: B019  (there is one session)
+    def recovery(self, kind: str, space: str) -> Recovery:
         args, networks = self.args, self.networks
-        objective = losses.parse_objective(args.objective)
-        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior)
-        search = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
-        store = ResultStore(args.output / "recovered")
-        shared = {"generator": networks.generator, "batch_size": args.batch_size, "store": store, "quiet": args.quiet}
-        return partial(recover, networks.recovery(inverter, **search), **shared)
+        objective = networks.objective(args.objective, own=kind == names.SYNTHETIC)
+        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
+        search = ("max_iter", "hybrid_max_iter", "restarts", "seed")
+        return networks.recovery(inverter, **{name: getattr(args, name) for name in search})
+
+    def recover(self, method: str, clips: Clips) -> Reconstruction:
+        args, networks, store = self.args, self.networks, ResultStore(self.args.output / "recovered")
+        shared = {"batch_size": args.batch_size, "store": store, "quiet": args.quiet}
+        if method == names.PROJECTED:
+            recovery, generator = self.recovery(clips.kind, "projected"), networks.projected
+            return replace(recover(recovery, names.HYBRID, clips, generator=generator, **shared), z=None)
+        return recover(self.recovery(clips.kind, "z"), method, clips, generator=networks.generator, **shared)
 
     def scorer(self, clips: Clips, z_reference: np.ndarray | None = None) -> Scorer:
         args, prior = self.args, PRIORS[self.networks.generator.prior]
@@ -207,16 +215,16 @@ class Session:
 
     def rows(self, number: int, methods: Collection[str]) -> Iterator[dict[str, Any]]:
         """Computes, prints and records rows of a table, one after another."""
-        invert = self.recover if set(methods) & set(names.RECOVERY_METHODS) else None
         clips, others, z_reference = self.clips(number, self.args.n)
         scorer = self.scorer(clips, z_reference)
         absent = {} if names.OTHER in others else {names.OTHER: f"{len(clips)} clips besides, to compare with"}
+        absent |= {} if self.networks.generator.network else {names.PROJECTED: "WaveGAN, whose dense layer it needs"}
         absent |= {} if scorer.of_clips else dict.fromkeys(names.LOOK_UPS, "--classifier and no --judge to look up by")
         for method in methods:
             if method in absent and len(methods) > 1:
                 print(f"note: no row {method}: there is no {absent[method]}")
-            elif method in names.RECOVERY_METHODS:
-                yield self.record(scorer, method, invert(method, clips))
+            elif method in (*names.RECOVERY_METHODS, names.PROJECTED):
+                yield self.record(scorer, method, self.recover(method, clips))
             elif method in names.LOOK_UPS:
                 answers = look_up(method, self.networks.generator, others[names.SAMPLE], scorer, self.args.seed)
                 yield self.record(scorer, method, answers)
@@ -252,6 +260,8 @@ class Session:
             given += ["input", "split", "draw", "alignment"] if clips.z is None else []
             given += ["changed"]
         facts = {"n": len(clips), **{name: getattr(args, name) for name in given}}
+        if "objective" in facts:
+            facts["objective"] = str(networks.objective(args.objective, own=clips.z is not None))
         facts["prior_variance"] = PRIORS[networks.generator.prior].variance
         named = ("generator", "encoder", "classifier", *networks.judges)
         sha256 = {f"{name}_sha256": networks.sha256(name) for name in named}
@@ -265,8 +275,9 @@ class Session:
         class_names = {name: model.class_names for name, model in networks.classifiers.items()}
         shown, titles = pair_to_show(clips, networks.classify(clips.audio, args.batch_size), class_names)
         reconstructions = {method: self.recover(method, clips).audio[shown] for method in names.RECOVERY_METHODS}
+        objective = networks.objective(args.objective, own=clips.z is not None)
         note = (
-            f"{clips.kind} clips, preset {args.preset}, {args.objective}, at most {args.max_iter} (gradient) and "
+            f"{clips.kind} clips, preset {args.preset}, {objective}, at most {args.max_iter} (gradient) and "
             f"{args.hybrid_max_iter} (hybrid) iterations, seed {args.seed}"
         )
         path = args.output / f"figure{figure}.png"

@@ -30,9 +30,11 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 
 from models.generator import Generator, load_generator
+from models.projected import ProjectedGenerator
 from models.tf1 import AUDIO_TENSOR, Z_TENSOR
 from utils import options
 from utils.audio.files import join_windows, write_wav
+from utils.inversion.align import move_back
 from utils.inversion.latents import Latents, load_latents, save_latents
 from utils.inversion.prior import PRIORS
 from utils.options import LARGEST_SEED, UserError
@@ -89,21 +91,23 @@ def read_latents(path: Path, generator: Generator) -> Latents:
         UserError: as `load_latents`, and for another latent size.
     """
     latents = load_latents(path)
-    if latents.z.shape[1] != generator.latent_dim:
-        raise UserError(
-            f"{path}: z must be [W, {generator.latent_dim}] for {generator.name}. Received: {list(latents.z.shape)}"
-        )
+    latent_dim = generator.latent_dim if latents.space == "z" else ProjectedGenerator(generator).latent_dim
+    if latents.z.shape[1] != latent_dim:
+        raise UserError(f"{path}: z must be [W, {latent_dim}] for {generator.name}. Received: {list(latents.z.shape)}")
     if latents.generator not in ("", generator.fingerprint):
         print(f"warning: {path}: its latents belong to another generator than {generator.name}", file=sys.stderr)
     return latents
 
 
 class Piece(NamedTuple):
-    """One WAV to be: z float32 `[1, latent_dim]`, or a row for each window that `provenance` tells of."""
+    """One WAV to be: z float32 `[1, latent_dim]`, or a row for each window that `provenance` tells of, of a space;
+    `moved` is the offset and gain_db, `[1]`, with which the clip was inverted."""
 
     name: str
     z: np.ndarray
     provenance: dict | None = None
+    space: str = "z"
+    moved: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]:
@@ -115,9 +119,11 @@ def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]
         read = [read_latents(path, generator) for path in args.latents]
         return list(itertools.chain.from_iterable(map(saved_pieces, names, read)))
     if args.interpolate:
-        first, last = (endpoint(text, generator) for text in args.interpolate)
+        (first, space), (last, other) = (endpoint(text, generator) for text in args.interpolate)
+        if space != other:
+            raise UserError(f"--interpolate: both ends must be of one space. Received: {space} and {other}")
         weights = np.linspace(0, 1, args.steps, dtype=np.float32)
-        return [Piece(f"step_{i:04d}", (1 - w) * first + w * last) for i, w in enumerate(weights)]
+        return [Piece(f"step_{i:04d}", (1 - w) * first + w * last, space=space) for i, w in enumerate(weights)]
     if args.seeds:
         return [Piece(f"seed_{seed:04d}", generator.sample_prior(seed, 1)) for seed in args.seeds]
     return one_each("", generator.sample_prior(args.seed, args.n))
@@ -126,21 +132,25 @@ def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]
 def saved_pieces(name: str, latents: Latents) -> list[Piece]:
     """The clip that a file's windows make, or a clip of each row where they are no windows of one."""
     if len(latents.provenance.get("window_starts", [])) == len(latents.z):
-        return [Piece(name, latents.z, latents.provenance)]
-    return [Piece(name, latents.z)] if len(latents.z) == 1 else one_each(f"{name}_", latents.z)
+        moved = None if latents.offset is None else (latents.offset, latents.gain_db)
+        return [Piece(name, latents.z, latents.provenance, latents.space, moved)]
+    if len(latents.z) == 1:
+        return [Piece(name, latents.z, space=latents.space)]
+    return one_each(f"{name}_", latents.z, latents.space)
 
 
-def one_each(prefix: str, z: np.ndarray) -> list[Piece]:
-    return [Piece(f"{prefix}{row:04d}", z[row : row + 1]) for row in range(len(z))]
+def one_each(prefix: str, z: np.ndarray, space: str = "z") -> list[Piece]:
+    return [Piece(f"{prefix}{row:04d}", z[row : row + 1], space=space) for row in range(len(z))]
 
 
-def endpoint(text: str, generator: Generator) -> np.ndarray:
-    """z `[1, latent_dim]` of a seed, or the first of a file."""
+def endpoint(text: str, generator: Generator) -> tuple[np.ndarray, str]:
+    """z `[1, latent_dim]` of a seed, or the first of a file, and its space."""
     if text.isascii() and text.isdigit():
         if int(text) > LARGEST_SEED:
             raise UserError(f"--interpolate: a seed is at most {LARGEST_SEED}. Received: {text}")
-        return generator.sample_prior(int(text), 1)
-    return read_latents(Path(text), generator).z[:1]
+        return generator.sample_prior(int(text), 1), "z"
+    latents = read_latents(Path(text), generator)
+    return latents.z[:1], latents.space
 
 
 def main() -> int:
@@ -160,16 +170,20 @@ def main() -> int:
     for note in [] if args.quiet else generator.notes:
         print(note)
     pieces = choose_pieces(args, generator)
-    z = np.concatenate([piece.z for piece in pieces])
+    spaces = {piece.space for piece in pieces}
+    if len(spaces) > 1:
+        raise UserError(f"--latents: all files must be of one space. Received: {' and '.join(sorted(spaces))}")
+    z, (space,) = np.concatenate([piece.z for piece in pieces]), spaces
     output = output_folder(args.output, Path("waves"), "generate")
     write_json(output / "options.json", vars(args))
     method = "replay" if args.latents else "interpolation" if args.interpolate else "prior"
-    latents = Latents(z=z, generator=generator.fingerprint, method=method, seed=args.seed, options=vars(args))
-    save_latents(output / "latents.npz", latents)
-    stream = render(generator, z, args.batch_size)
+    facts = {"method": method, "seed": args.seed, "options": vars(args), "space": space}
+    save_latents(output / "latents.npz", Latents(z=z, generator=generator.fingerprint, **facts))
+    stream = render(generator if space == "z" else ProjectedGenerator(generator), z, args.batch_size)
     with progress_bar("clips", len(pieces), quiet=args.quiet) as bar:
         for piece in pieces:
             audio = np.stack(list(itertools.islice(stream, len(piece.z))))
+            audio = move_back(audio, *piece.moved) if piece.moved else audio
             audio = join_windows(audio, piece.provenance) if piece.provenance else audio[0]
             write_wav(output / f"{piece.name}.wav", audio, generator.sample_rate)
             bar.update()

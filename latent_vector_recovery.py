@@ -10,6 +10,10 @@ Examples:
   # The paper's three methods by its protocol (hours; needs a trained encoder, and the classifier).
   python latent_vector_recovery.py datasets/sc09/valid --limit 501 --method all --preset paper
 
+  # Files that are cut and levelled in their own way; nearer to them than any latent comes.
+  python latent_vector_recovery.py my_clips --align
+  python latent_vector_recovery.py my_clips --space projected --hybrid_max_iter 100
+
   # A long recording, window after window; and a run that was stopped, continued.
   python latent_vector_recovery.py speech.flac --window all --output results/speech
   python latent_vector_recovery.py speech.flac --window all --output results/speech
@@ -18,12 +22,13 @@ Examples:
   python latent_vector_recovery.py clips --engine ray --address auto --store s3://bucket/run --manifest
 
 Terms of --objective: stft_real, waveform (both as in the paper), mr_stft (multi-resolution log-magnitude STFT),
-feature (the activations of the middle block of --classifier), latent_prior.
+spectral (log magnitudes), log_mel, feature (the activations of the middle block of --classifier, the paper's),
+features (of all its blocks), latent_prior (with --space projected: how far from what the prior gives).
 
 Writes into the output folder: index.html (originals and reconstructions to listen to), summary.csv,
 results.jsonl, failures.jsonl, options.json, log.txt, and per clip its original, reconstructions (WAV) and
-latents (npz); manifest.parquet with --manifest. Numbers are of the audio as written, without the zero-padding of the
-last window.
+latents (npz); of a long file, whose windows fade into each other, also each window's reconstruction;
+manifest.parquet with --manifest. Numbers are of the audio as written, without the zero-padding of the last window.
 
 Exit codes: 0 all well, 2 wrong usage, 3 some files failed, 130 interrupted.
 """
@@ -32,7 +37,6 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
@@ -43,14 +47,11 @@ from models.loading import Networks
 from utils import losses, options
 from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
 from utils.inversion import ray_engine
-from utils.inversion.directions import write_walks
-from utils.inversion.exactness import EXACT
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
 from utils.inversion.invert import METHODS, Recovery
 from utils.options import UserError
-from utils.report.manifest import write_manifest
-from utils.report.page import write_page
-from utils.runs.files import open_path, read_json, write_json
+from utils.report.recovery import print_medians, write_reports
+from utils.runs.files import open_path, write_json
 from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
@@ -70,6 +71,12 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(clips, "limit", "window")
     clips.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
     clips.add_argument(
+        "--align",
+        action="store_true",
+        help="first find offset and gain with which the encoder's reconstruction of a file is nearest to it, as files "
+        "are rarely cut like the generator's training data; results are moved back",
+    )
+    clips.add_argument(
         "--own_samples",
         type=options.non_negative_int,
         default=8,
@@ -78,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
         "to tell a poor search from a target out of reach; 0 for none",
     )
     search = parser.add_argument_group("recovery")
-    options.add_shared(search, "preset", "method", "solver", "max_iter", "restarts")
+    options.add_shared(search, "preset", "method", "space", "solver", "max_iter", "restarts")
     options.add_shared(search, "objective", "clip_to_prior")
     search.add_argument(
         "--hybrid_max_iter",
@@ -92,14 +99,16 @@ def parse_arguments() -> argparse.Namespace:
         default=True,
         action=options.Switch,
         help="hybrid first searches for the latent itself, coarse to fine, and minimises the objective only of clips "
-        "that turn out to be out of the generator's range",
+        "that turn out to be out of the generator's range; of no effect on --space projected",
     )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
     ray_engine.add_options(parser.add_argument_group("many clips"))
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     ray_engine.check_options(args)
-    args.objective = str(losses.parse_objective(args.objective))
+    args.objective = args.objective and str(losses.parse_objective(args.objective))
+    if args.align and args.window == "all":
+        raise UserError("--align: places one window a file; it cannot stand with --window all")
     return args
 
 
@@ -109,10 +118,12 @@ def main() -> int:
     methods = METHODS if args.method == "all" else (args.method,)
     if args.dry_run:
         return show_plan(args, methods, files, problems)
-    networks, _ = made = make_recovery(args, methods)
+    networks, recoveries = made = make_recoveries(args, methods)
     output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
-    settings = vars(args) | {"input": args.input.resolve()} | hashes
+    minimised = {kind: str(recovery.inverter.objective) for kind, recovery in recoveries.items()}
+    minimised = {"objective": minimised[FILE], "own_objective": minimised.get(OWN_SAMPLE, "")}
+    settings = vars(args) | {"input": args.input.resolve()} | minimised | hashes
     keep_options(output, settings, changeable=CHANGEABLE, positional=["input"])
     if args.store:
         write_json(open_path(args.store) / OPTIONS, settings)
@@ -123,7 +134,7 @@ def main() -> int:
         folder = make_folder(args, methods, output, kept, made, own + files)
         folder.begin(read=args.engine == "local")
         if not args.quiet:
-            print(*networks.generator.notes, *describe(args, networks, methods, len(files), output), sep="\n")
+            print(*networks.generator.notes, *describe(settings, networks, methods, len(files), output), sep="\n")
         try:
             for name, reason in problems:
                 folder.fail(name, reason)
@@ -138,9 +149,9 @@ def main() -> int:
                     with progress_bar(title, len(sources), quiet=args.quiet or not sources) as bar:
                         folder.recover(sources, bar, interrupt)
         except KeyboardInterrupt:
-            write_reports(args, folder, hashes)
+            write_reports(settings, folder)
             raise KeyboardInterrupt(resume_command(output, args.output)) from None
-        write_reports(args, folder, hashes)
+        write_reports(settings, folder)
         print_medians(folder.results())
         if not args.quiet:
             print(f"{time.monotonic() - started_at:.0f} s")
@@ -150,34 +161,35 @@ def main() -> int:
     return options.EXIT_SOME_FAILED if folder.failures else options.EXIT_OK
 
 
-def make_recovery(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, Recovery]:
-    """The run's networks, and how latents are found with them."""
-    objective = losses.parse_objective(args.objective)
+def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, dict[str, Recovery]]:
+    """The run's networks, and how latents are found with them, by kind of clip."""
+    needs_classifier = losses.parse_objective(args.objective or options.REAL_OBJECTIVE).needs_features
     networks = Networks(
         args.generator,
         trust=args.trust,
         precision=args.precision,
         alignment=args.alignment,
-        encoder=None if methods == ("gradient",) else args.encoder,
-        classifier=args.classifier if objective.needs_features else None,
+        encoder=None if methods == ("gradient",) and not args.align else args.encoder,
+        classifier=args.classifier if needs_classifier else None,
     )
-    recovery = networks.recovery(
-        networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior),
-        max_iter=args.max_iter,
-        hybrid_max_iter=args.hybrid_max_iter,
-        restarts=args.restarts,
-        seed=args.seed,
-        exact=args.exact,
-    )
-    return networks, recovery
+    search = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed", "exact")}
+    recoveries: dict[str, Recovery] = {}
+    for kind in (FILE, OWN_SAMPLE) if args.own_samples else (FILE,):
+        objective = networks.objective(args.objective, own=kind == OWN_SAMPLE)
+        if FILE in recoveries and recoveries[FILE].inverter.objective == objective:
+            recoveries[kind] = recoveries[FILE]
+            continue
+        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=args.space)
+        recoveries[kind] = networks.recovery(inverter, **search)
+    return networks, recoveries
 
 
 def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, sources=()) -> RecoveryFolder:
-    """The run's results; `made` is what `make_recovery` gave. An actor makes its own, without a list of all clips."""
-    networks, recovery = made or make_recovery(args, methods)
+    """The run's results; `made` is what `make_recoveries` gave. An actor makes its own, without a list of all clips."""
+    networks, recoveries = made or make_recoveries(args, methods)
     return RecoveryFolder(
         output,
-        recovery,
+        recoveries,
         methods,
         sources,
         generator=networks.generator,
@@ -186,6 +198,7 @@ def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, so
         alignment=args.alignment,
         batch_size=args.batch_size,
         store=args.store and open_path(args.store),
+        align=networks.align(args.batch_size) if args.align else None,
     )
 
 
@@ -218,70 +231,14 @@ def show_plan(
 
 
 def describe(
-    args: argparse.Namespace, networks: Networks, methods: tuple[str, ...], n: int, output: Path
+    settings: dict[str, Any], networks: Networks, methods: tuple[str, ...], n: int, output: Path
 ) -> tuple[str, str]:
     generator = networks.generator
     return (
         f"{generator.name}: latent size {generator.latent_dim}, {generator.num_samples} samples at "
         f"{generator.sample_rate} Hz, {generator.num_channels} channel(s), {generator.prior} prior",
-        f"{', '.join(methods)}: minimises {args.objective}; {n} files into {output}",
+        f"{', '.join(methods)}: minimises {settings['objective']}; {n} files into {output}",
     )
-
-
-def write_reports(args: argparse.Namespace, folder: RecoveryFolder, hashes: dict[str, str | None]) -> None:
-    """results.jsonl, summary.csv, manifest.parquet and index.html."""
-    folder.write_tables()
-    if args.manifest:
-        write_manifest(folder.folder / "manifest.parquet", folder.manifest_rows())
-    if args.store:
-        return
-    environment = read_json(folder.folder / OPTIONS)["environment"]
-    effort = {
-        "gradient": f"at most {args.max_iter} iterations, {args.restarts} start(s)",
-        "hybrid": f"at most {args.hybrid_max_iter} iterations",
-    }
-    networks = [name for name in ("generator", "encoder", "classifier") if hashes[f"{name}_sha256"]]
-    facts = {
-        **{name: f"{getattr(args, name)} ({hashes[f'{name}_sha256'][:12]})" for name in networks},
-        "objective": args.objective,
-        "solver": args.solver,
-        **{method: effort[method] for method in folder.methods if method in effort},
-        "window": args.window,
-        "alignment": args.alignment,
-        "seed": str(args.seed),
-        "commit": str(environment["commit"])[:12],
-        "hardware": environment["hardware"]["cpu"],
-    }
-    title = f"Recovery of {args.input.name}"
-    generator, walks = folder.generator, None
-    if generator.network is not None:  # of other generators no layer is known
-        walks = write_walks(
-            folder.folder / "directions", generator, generator.network.first_activations, seed=args.seed
-        )
-    write_page(folder.folder, title, folder.results(), facts, failures=folder.failures, walks=walks)
-
-
-def print_medians(results: list[dict[str, Any]]) -> None:
-    for method in dict.fromkeys(result["method"] for result in results):
-        parts = []
-        for kind, phrase in (
-            (OWN_SAMPLE, "on its own samples the generator is recovered to"),
-            (FILE, "on your files to"),
-        ):
-            some = [r for r in results if r["method"] == method and r["kind"] == kind]
-            if some:
-                numbers = f"median SNR {median_text(some, 'snr_db', '.1f')} dB, SSIM {median_text(some, 'ssim', '.3f')}"
-                numbers += f", MSE {median_text(some, 'waveform_mse', '.2e')}"
-                if kind == OWN_SAMPLE:
-                    numbers += f", z-MSE {median_text(some, 'z_mse', '.2g')}"
-                exact = sum(result["match"] == EXACT for result in some)
-                parts.append(f"{phrase} {numbers}, {exact} of {len(some)} exactly")
-        print(f"{method}: {'; '.join(parts)}")
-
-
-def median_text(results: list[dict[str, Any]], key: str, form: str) -> str:
-    values = [result[key] for result in results if result[key] is not None]
-    return format(median(values), form) if values else "-"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ never in a loss. All take audio; the front end is inside the model, and the `.ke
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -125,18 +124,9 @@ def classifier_features(model: Classifier, audio: tf.Tensor) -> dict[str, tf.Ten
 
 
 def block_features(model: Classifier, audio: tf.Tensor) -> dict[str, tf.Tensor]:
-    """`classifier_features`, but of the blocks alone: what the paper's training loss compares."""
+    """`classifier_features`, but of the blocks alone, in the network's order: what losses compare."""
     features = classifier_features(model, audio)
     return {name: features[name] for name in model.block_names}
-
-
-def middle_block_features(model: Classifier) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """`classifier_features`, but of the middle block alone: what the paper's recovery loss compares.
-
-    In a `tf.function` nothing behind that block is computed.
-    """
-    block = model.block_names[(len(model.block_names) - 1) // 2]
-    return lambda audio: {block: classifier_features(model, audio)[block]}
 
 
 def find_classifier(path: str | Path) -> Path:

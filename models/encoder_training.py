@@ -27,7 +27,7 @@ from utils.losses import Objective, Point
 augment_real = functools.partial(
     augment, max_shift=800, gain_db=(-6.0, 6.0), snr_db=(30.0, 60.0), max_time_mask=0.0, max_band_mask=0.0
 )
-FEATURE_TERMS = {"mse": "feature_squared", "mae": "feature"}
+FEATURE_TERMS = {"mse": "feature_squared", "mae": "features"}
 SYNTHETIC_SNR_DB = (15.0, 60.0)
 LONGEST_TAIL = 0.1  # share of a clip
 PURPOSES = ("z", "noise", "snr_db", "tail")

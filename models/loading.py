@@ -6,7 +6,7 @@ inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.c
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import keras
@@ -15,22 +15,26 @@ import tensorflow as tf
 
 from models.classifier import (
     Classifier,
+    block_features,
     classifier_features,
     find_classifier,
     load_classifier,
-    middle_block_features,
 )
 from models.encoder import DOMAINS, Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
+from models.projected import ProjectedGenerator
+from utils.evaluation.names import REAL
+from utils.inversion.align import align
 from utils.inversion.invert import Inverter, Recovery, from_encoder
 from utils.inversion.search import LatentSearch
-from utils.losses import Objective
+from utils.losses import Objective, parse_objective
 from utils.metrics import Predictions
-from utils.options import JUDGES, UserError, one_line
+from utils.options import JUDGES, OWN_OBJECTIVE, REAL_OBJECTIVE, UserError, one_line
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 
 CACHE = Path("cache")  # where what can be computed again is kept between processes
+LEVEL_SAMPLES = 32  # whose level is the generator's
 CLIP_FACTS = ("num_samples", "num_channels", "sample_rate")
 
 
@@ -75,6 +79,7 @@ class Networks:
         if classifier and Path(classifier).resolve() in [Path(path).resolve() for path in (*JUDGES, *(judges or ()))]:
             raise UserError(f"--classifier {classifier}: is a judge, which must take part in no loss; name another one")
         find = {"encoder": find_encoder}
+        self._loaded: dict[str, Classifier] = {}
         self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
 
     @cached_property
@@ -89,6 +94,11 @@ class Networks:
         if self.precision == "float32" or fast.network is None:
             return fast
         return load_generator(self._generator, trust=self._trust)
+
+    @cached_property
+    def projected(self) -> ProjectedGenerator:
+        """`generator` from its dense layer's output on."""
+        return ProjectedGenerator(self.generator)
 
     @cached_property
     def encoder(self) -> keras.Model:
@@ -112,10 +122,14 @@ class Networks:
     @cached_property
     def classifiers(self) -> dict[str, Classifier]:
         """The classifier, as "classifier", and the judges by their names."""
-        models = {name: load_classifier(file) for name, file in self._files.items() if name != "encoder"}
-        for name, model in models.items():
+        return {name: self._classifier(name) for name in self._files if name != "encoder"}
+
+    def _classifier(self, name: str) -> Classifier:
+        if name not in self._loaded:
+            model = load_classifier(self._files[name])
             self._check(name, model)
-        return models
+            self._loaded[name] = model
+        return self._loaded[name]
 
     def classify(self, audio: np.ndarray, batch_size: int) -> dict[str, Predictions]:
         """Each classifier's answers for clips float32 `[N, T, C]`."""
@@ -125,19 +139,58 @@ class Networks:
     def _classify(self) -> dict[str, Callable]:
         return {name: _classification(model) for name, model in self.classifiers.items()}
 
-    def inverter(self, objective: Objective, *, solver: str = "batched", clip_to_prior: bool = True) -> Inverter:
-        """An `Inverter` that searches in the run's precision and ends in float32.
+    def objective(self, text: str | None, *, own: bool) -> Objective:
+        """What a search minimises: what `--objective` says, or else the default.
+
+        The default of clips that are not the generator's own goes without features, and says so on stderr, where the
+        classifier that was named is not of this generator's clips.
+
+        Args:
+            text: as given; None for the default.
+            own: whether the clips are the generator's own samples.
 
         Raises:
-            UserError: for an objective with the term `feature` where no classifier was named.
+            UserError: as `parse_objective`.
+        """
+        objective = parse_objective(text or (OWN_OBJECTIVE if own else REAL_OBJECTIVE))
+        if text or not objective.needs_features:
+            return objective
+        without = Objective({name: weight for name, weight in objective.weights.items() if name != "features"})
+        if "classifier" not in self._files:
+            return without
+        try:
+            self._classifier("classifier")
+        except UserError as error:
+            print(f"warning: {error}; the default objective goes without features", file=sys.stderr)
+            return without
+        return objective
+
+    def inverter(
+        self, objective: Objective, *, solver: str = "batched", clip_to_prior: bool = True, space: str = "z"
+    ) -> Inverter:
+        """An `Inverter` that searches in the run's precision and ends in float32.
+
+        Args:
+            objective: minimised.
+            solver: as in `Inverter`.
+            clip_to_prior: as in `Inverter`; without effect in another space than z.
+            space: "z", or "projected": a search over the dense layer's output.
+
+        Raises:
+            UserError: for an objective with a term of features where no classifier was named; for "projected" with a
+                generator that is no native WaveGAN.
         """
         features = None
-        if objective.needs_features and "classifier" in self.classifiers:
-            model = self.classifiers["classifier"]
+        if objective.needs_features and "classifier" in self._files:
+            model = self._classifier("classifier")
             exact = model if model.options["precision"] == "float32" else model.with_precision("float32")
-            features = middle_block_features(exact)
+            features = partial(block_features, exact)
         fast, exact = self.fast_generator, self.generator
         polish = None if fast is exact else exact
+        if space == "projected":
+            if solver == "gauss_newton":
+                raise UserError("--solver gauss_newton: has no room for the Jacobian of --space projected; use batched")
+            fast, polish, clip_to_prior = ProjectedGenerator(fast), polish and ProjectedGenerator(polish), False
         return Inverter(fast, objective, solver=solver, clip_to_prior=clip_to_prior, polish=polish, features=features)
 
     def recovery(
@@ -145,18 +198,35 @@ class Networks:
     ) -> Recovery:
         """The paper's methods with this run's networks; the encoder is loaded where one was named.
 
-        With `exact`, hybrid first searches for the latent itself (`utils.inversion.search`).
+        With `exact`, hybrid first searches for the latent itself (`utils.inversion.search`), in the space z.
         """
         hashes = {f"{name}_sha256": self.sha256(name) for name in ("generator", "encoder")}
         hashes["classifier_sha256"] = self.sha256("classifier") if inverter.objective.needs_features else None
+        encode = self.encode if "encoder" in self._files else None
+        projected = isinstance(inverter.generator, ProjectedGenerator)
+        if projected and encode:
+            encode = inverter.generator.project_answers(encode)
         return Recovery(
             inverter,
-            encoder=self.encode if "encoder" in self._files else None,
+            encoder=encode,
             max_iter={"gradient": max_iter, "hybrid": hybrid_max_iter},
             restarts=restarts,
             seed=seed,
-            networks={"precision": self.precision, **hashes},
-            search=self._latent_search(inverter.clip_to_prior) if exact else None,
+            networks={"precision": self.precision, "space": "projected" if projected else "z", **hashes},
+            search=self._latent_search(inverter.clip_to_prior) if exact and not projected else None,
+        )
+
+    def align(self, batch_size: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """`utils.inversion.align.align` by this run's encoder and generator: clips float32 `[B, T, C]` to offset and
+        gain_db `[B]`."""
+        generator, encode = self.fast_generator, self.encode
+        samples = self.generator(self.generator.sample_prior(0, LEVEL_SAMPLES)).numpy()
+        return partial(
+            align,
+            reconstruct=tf.function(lambda audio: generator(encode(audio, REAL)), autograph=False),
+            sample_rate=generator.sample_rate,
+            level=float(np.sqrt(np.mean(np.square(samples)))),
+            batch_size=batch_size,
         )
 
     def _latent_search(self, clip_to_prior: bool) -> LatentSearch | None:

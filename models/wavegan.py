@@ -239,7 +239,15 @@ class WaveGANGenerator:
 
     def __call__(self, z: tf.Tensor) -> tf.Tensor:
         """z float32 `[B, latent_dim]` to audio float32 `[B, num_samples, num_channels]` in [-1, 1]."""
-        return self._forward(z, None)[0]
+        return self.from_projected(self.project(z))
+
+    def project(self, z: tf.Tensor) -> tf.Tensor:
+        """The dense layer's output, float32 `[B, units]`, of z float32 `[B, latent_dim]`."""
+        return tf.matmul(z, self.weights["G/z_project/dense/kernel"]) + self.weights["G/z_project/dense/bias"]
+
+    def from_projected(self, h: tf.Tensor) -> tf.Tensor:
+        """Audio float32 `[B, num_samples, num_channels]` of any values of the dense layer's output, `[B, units]`."""
+        return self._forward(h, None)[0]
 
     def first_activations(self, z: tf.Tensor) -> tf.Tensor:
         """What the first layer gives the second: z float32 `[B, latent_dim]` to float32 `[B, 16 * channels]`, >= 0."""
@@ -256,7 +264,7 @@ class WaveGANGenerator:
             audio float32 `[B, T, C]` and `dG/dz @ direction`, float32 `[B, K, T, C]`. The post-processing filter, if
             any, is included.
         """
-        return self._forward(z, directions)
+        return self._forward(self.project(z), directions)
 
     def jacobian(self, z: np.ndarray) -> np.ndarray:
         """dG/dz at one z, float32 `[latent_dim]`, one row a latent direction: float64 `[latent_dim, T * C]`."""
@@ -271,17 +279,13 @@ class WaveGANGenerator:
         """Each layer's polyphase kernel, and its `transposed_kernel` where that is a constant."""
         return self._constant_kernels or [(w, None) for w in self._polyphase_kernels()]
 
-    def _first_frames(self, z):
-        h = tf.matmul(z, self.weights["G/z_project/dense/kernel"]) + self.weights["G/z_project/dense/bias"]
-        return tf.reshape(h, [-1, FIRST_FRAMES, self.architecture.first_channels])
-
     def _bias(self, layer):
         return tf.cast(self.weights[f"{self.architecture.layer_names[layer]}/bias"], self.compute_dtype)
 
-    def _forward(self, z, directions):
+    def _forward(self, h, directions):
         arch = self.architecture
         kernels = self._kernels()
-        h, k = self._first_frames(z), 0
+        h, k = tf.reshape(h, [-1, FIRST_FRAMES, arch.first_channels]), 0
         if directions is not None:
             k = directions.shape[1]
             dense = tf.convert_to_tensor(self.weights["G/z_project/dense/kernel"])

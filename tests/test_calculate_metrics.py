@@ -14,7 +14,7 @@ import scipy.optimize
 import soundfile
 import tensorflow as tf
 
-from models.classifier import Classifier, load_classifier, middle_block_features
+from models.classifier import Classifier, block_features, load_classifier
 from models.encoder import Encoder
 from models.generator import load_generator
 from models.loading import Networks
@@ -23,13 +23,15 @@ from utils.audio.datasets import DIGITS, Dataset
 from utils.audio.files import ALIGNMENTS, Identity, load_clip
 from utils.audio.splits import half_of
 from utils.evaluation.clips import real_clips, synthetic_clips
-from utils.evaluation.names import ROWS
+from utils.evaluation.names import PROJECTED, ROWS
 from utils.inversion.invert import Inverter
 from utils.inversion.latents import load_latents
 from utils.options import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from utils.report import tables
 from utils.runs.files import read_jsonl
 
+# The tiny generator is no WaveGAN: a row of Table 2 is left out.
+MADE = {number: [name for name in rows if name != PROJECTED] for number, rows in ROWS.items()}
 GENERATOR, RATE, LENGTH, LATENT_DIM = "tests.tiny:generator", 8000, 1024, 6
 N = 5
 
@@ -87,7 +89,8 @@ def numbers(output, row, number=1):
 def test_all_makes_both_tables_once(call, whole, monkeypatch):
     done = call(whole, "--all", "--keep")
     assert done.returncode == EXIT_OK, done.stderr
-    for number, names in ROWS.items():
+    assert f"note: no row {PROJECTED}: there is no WaveGAN" in done.stdout
+    for number, names in MADE.items():
         with open(whole / f"table{number}.csv", newline="") as file:
             found = [line for line in csv.DictReader(file) if line["source"] == "preset aligned"]
         assert {line["row"] for line in found} == set(names)
@@ -96,7 +99,7 @@ def test_all_makes_both_tables_once(call, whole, monkeypatch):
         for name in names:
             assert tables.ROW_TITLES[name] in done.stdout
     lines = read_jsonl(whole / "metrics.jsonl")
-    assert [line["row"] for line in lines] == [name for names in ROWS.values() for name in names]
+    assert [line["row"] for line in lines] == [name for names in MADE.values() for name in names]
     assert all(line["protocol"]["seed"] == 0 and line["environment"]["hardware"]["cores"] for line in lines)
 
     # What a method must be better than: it starts from a random sample and its objective only falls.
@@ -183,7 +186,7 @@ def test_the_paper_preset_reads_clips_and_searches_as_published(call, place, tmp
         assert np.abs(clip - load_clip(path, LENGTH, 1, RATE).windows[0]).max() > 0.05
 
     (record,) = (np.load(path) for path in (tmp_path / "recovered").iterdir())
-    features = middle_block_features(load_classifier(place / "classifier.keras"))
+    features = functools.partial(block_features, load_classifier(place / "classifier.keras"))
     audio, target = load_generator(GENERATOR, trust=True)(record["z"]), tf.constant(np.stack(clips))
     point = losses.Point(audio, target, tf.constant(record["z"]), "uniform", features(audio), features(target))
     expected = losses.parse_objective("stft_real=1,waveform=1,feature=0.002")(point)

@@ -19,14 +19,16 @@ from models.classifier import Classifier
 from models.encoder import Encoder
 from models.generator import load_generator
 from tests.tiny import Tiny
-from utils.audio.files import Identity
+from tests.wavegan_checkpoints import build
+from utils.audio.files import Identity, join_windows
+from utils.inversion.align import move_back
 from utils.inversion.invert import Inverter, from_prior
 from utils.inversion.latents import load_latents
 from utils.losses import parse_objective
 from utils.runs.files import read_json, read_jsonl
 
 BUNDLED = str(Path(__file__).parents[1] / "classifier_checkpoint")  # of other clips
-TINY = ("--generator", "tests.tiny:generator", "--trust")
+TINY = ("--generator", "tests.tiny:generator", "--trust", "--method", "gradient")
 SIMPLE = ("--objective", "stft_real=1,waveform=1")  # traced in a fifth of the default's time
 QUICK = (*TINY, *SIMPLE, "--max_iter", "5", "--own_samples", "0")
 
@@ -151,8 +153,109 @@ def test_long_files_are_inverted_window_by_window_and_joined(run, tmp_path):
         audio, _ = soundfile.read(output / result["reconstruction"], dtype="float32")
         saved = load_latents(output / result["latents"])
         assert result["windows"] == 3 and saved.z.shape == (3, 6) and len(audio) == 2500
-        np.testing.assert_allclose(audio, np.ravel(Tiny()(saved.z))[:2500], atol=1e-6)
-        assert saved.provenance["window_starts"] == [0, 1024, 2048]
+        assert saved.provenance["window_starts"] == [0, 960, 1920] and saved.provenance["overlap"] == 64
+        windows = Tiny()(saved.z).numpy()[..., 0]
+        whole = np.concatenate([windows[0, :960], windows[1, 64:960], windows[2, 64:580]])
+        inside = np.r_[0:960, 1024:1920, 1984:2500]
+        np.testing.assert_allclose(audio[inside], whole, atol=1e-6)
+        for i, window in enumerate(windows):
+            path = output / result["reconstruction"].replace("gradient.wav", f"gradient_windows/{i:03}.wav")
+            np.testing.assert_allclose(soundfile.read(path)[0], window, atol=1e-6)
+        original, _ = soundfile.read(output / result["original"], dtype="float32")
+        np.testing.assert_array_equal(original, soundfile.read(folder / result["source"], dtype="float32")[0])
+
+
+def test_windows_join_without_clicks():
+    """Where windows of unlike phase and level meet no step is much larger than the signal's own; end to end it is."""
+    rng, time = np.random.default_rng(0), np.arange(1024) / 8000
+    phase, level = rng.uniform(0, 2 * np.pi, (9, 1)), rng.uniform(0.3, 0.9, (9, 1))
+    windows = (level * np.sin(2 * np.pi * 110 * time + phase)).astype(np.float32)[..., None]
+    starts = [960 * i for i in range(9)]
+    audio = join_windows(windows, {"window_starts": starts, "overlap": 64, "valid_length": 8704})[:, 0]
+    own = np.abs(np.diff(windows[..., 0], axis=1)).max(axis=1)
+    own = np.maximum(own[1:], own[:-1])  # of the two that meet
+    joined = np.array([np.abs(np.diff(audio[start - 1 : start + 66])).max() for start in starts[1:]])
+    end_to_end = np.abs(windows[1:, 0, 0] - windows[:-1, 959, 0])
+    assert len(audio) == 8704 and (joined < 1.5 * own).all()
+    assert (end_to_end > 3 * own).sum() >= 4
+
+
+@pytest.fixture(scope="module")
+def wavegan(tmp_path_factory):
+    """A WaveGAN's folder, and a Keras file that answers its audio with latents."""
+    folder = tmp_path_factory.mktemp("wavegan")
+    build(folder / "generator")
+    latent_dim = load_generator(folder / "generator").latent_dim
+    layers = [keras.Input([16384, 1]), keras.layers.AveragePooling1D(512), keras.layers.Flatten()]
+    keras.Sequential([*layers, keras.layers.Dense(latent_dim, activation="tanh")]).save(folder / "encoder.keras")
+    return folder
+
+
+def test_the_projected_space_comes_nearer_is_labelled_and_replays(run, run_main, tmp_path, wavegan):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
+    shared = (tmp_path / "a.wav", "--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
+    shared += ("--own_samples", 1, "--hybrid_max_iter", 15, *SIMPLE)
+    found = {}
+    for space in ("z", "projected"):
+        done = run(*shared, "--space", space, "--output", tmp_path / space)
+        assert done.returncode == 0, done.stderr
+        found[space] = {r["kind"]: r for r in read_jsonl(tmp_path / space / "results.jsonl")}
+    assert found["projected"]["file"]["objective"] < found["z"]["file"]["objective"]
+    result = found["projected"]["file"]
+    assert result["space"] == "projected" and result["prior_distance"] > 0 and result["z_mse"] is None
+    assert found["z"]["file"]["space"] == "z" and found["z"]["file"]["prior_distance"] is None
+    page = (tmp_path / "projected/index.html").read_text()
+    assert "projected, not a latent of the prior" in page and "off the prior" in page
+    assert "not a latent of the prior" not in (tmp_path / "z/index.html").read_text()
+    latents = tmp_path / "projected" / result["latents"]
+    saved = load_latents(latents)
+    assert saved.space == "projected" and saved.z_true is None
+    assert saved.prior_distance.mean() == pytest.approx(result["prior_distance"])
+    generate = ("--generator", wavegan / "generator", "--quiet")
+    done = run_main("generate.py", *generate, "--latents", latents, "--output", tmp_path / "replay")
+    assert done.returncode == 0, done.stderr
+    replayed, kept = (
+        soundfile.read(p)[0]
+        for p in (tmp_path / "replay/hybrid.wav", tmp_path / "projected" / result["reconstruction"])
+    )
+    np.testing.assert_allclose(replayed, kept, atol=1e-5)
+    assert load_latents(tmp_path / "replay/latents.npz").space == "projected"
+    other = tmp_path / "z" / found["z"]["file"]["latents"]
+    done = run_main("generate.py", *generate, "--latents", latents, other, "--output", tmp_path / "both")
+    assert done.returncode == 2 and "must be of one space" in done.stderr
+    done = run_main("generate.py", *generate, "--interpolate", latents, 0, "--output", tmp_path / "both")
+    assert done.returncode == 2 and "must be of one space" in done.stderr
+
+
+def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavegan):
+    noise = np.random.default_rng(0).normal(0, 0.02, 16384) * np.roll(np.hanning(16384), 3000)
+    soundfile.write(tmp_path / "a.wav", noise, 16000)
+    networks = ("--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
+    args = (
+        tmp_path / "a.wav",
+        *networks,
+        "--own_samples",
+        1,
+        "--hybrid_max_iter",
+        2,
+        *SIMPLE,
+        "--output",
+        tmp_path / "out",
+    )
+    done = run(*args, "--align")
+    assert done.returncode == 0, done.stderr
+    own, result = read_jsonl(tmp_path / "out/results.jsonl")
+    assert own["offset_ms"] is own["gain_db"] is None
+    saved = load_latents(tmp_path / "out" / result["latents"])
+    assert result["offset_ms"] == pytest.approx(saved.offset[0] / 16) and result["gain_db"] == saved.gain_db[0] != 0
+    kept, _ = soundfile.read(tmp_path / "out" / result["reconstruction"], dtype="float32")
+    plain = load_generator(wavegan / "generator")(saved.z).numpy()
+    np.testing.assert_allclose(kept, move_back(plain, saved.offset, saved.gain_db)[0, :, 0], atol=1e-6)
+    assert "<dt>gain</dt>" in (tmp_path / "out/index.html").read_text()
+    replay = ("--latents", tmp_path / "out" / result["latents"], "--output", tmp_path / "replay", "--quiet")
+    assert run_main("generate.py", *networks[:2], *replay).returncode == 0
+    np.testing.assert_allclose(soundfile.read(tmp_path / "replay/hybrid.wav")[0], kept, atol=1e-5)
+    assert run(*args).returncode == 2  # other settings
 
 
 def test_one_file_scipy_and_the_paper_preset(run, tmp_path, clips, classifier):
@@ -204,6 +307,9 @@ def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):
         (["{clips}", "--output", "{clips}/out"], "inside INPUT"),
         (["{clips}", "--output", "{clips}/00.wav"], "--output"),
         (["{clips}/00.wav", "--output", "{tmp}"], "no options.json"),
+        (["{clips}", "--align", "--window", "all"], "--align: .* cannot stand with --window all"),
+        (["{clips}", "--space", "projected"], "--space projected: .* is no WaveGAN"),
+        (["{clips}", "--space", "projected", "--solver", "gauss_newton"], "--solver gauss_newton"),
     ],
 )
 def test_wrong_usage_is_one_error_that_names_the_flag(run, tmp_path, clips, args, said):

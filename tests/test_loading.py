@@ -12,7 +12,7 @@ from models.encoder import DOMAINS, Encoder
 from models.loading import Networks, check_fit
 from utils.inversion.invert import from_prior
 from utils.losses import parse_objective
-from utils.options import UserError
+from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE, UserError
 from utils.runs.files import file_sha256
 
 TINY = "tests.tiny:generator"
@@ -133,8 +133,26 @@ def test_the_inverter_compares_features_of_the_classifier_named(files):
     inverter = networks.inverter(objective)
     before = inverter.evaluate(targets, starts[:, 0]).objective
     assert (inverter.refine(targets, starts, max_iter=5).objective < before).all()
-    with pytest.raises(UserError, match="--objective: the term feature needs a --classifier"):
+    with pytest.raises(UserError, match="--objective: its terms of features need a --classifier"):
         Networks(TINY, trust=True).inverter(objective)
+
+
+def test_the_default_objective_is_of_the_kind_of_clip_and_of_what_classifier_there_is(files, capsys):
+    fitting = Networks(TINY, trust=True, classifier=files / "classifier.keras")
+    assert str(fitting.objective(None, own=True)) == OWN_OBJECTIVE
+    assert str(fitting.objective(None, own=False)) == REAL_OBJECTIVE
+    assert (
+        str(fitting.objective("waveform=1", own=False))
+        == str(fitting.objective("waveform=1", own=True))
+        == "waveform=1"
+    )
+    assert "features" not in str(Networks(TINY, trust=True).objective(None, own=False))
+    foreign = Networks(TINY, trust=True, classifier="classifier_checkpoint/")
+    capsys.readouterr()
+    assert "features" not in str(foreign.objective(None, own=False))
+    assert "takes 16384 samples" in (said := capsys.readouterr().err) and "goes without features" in said
+    with pytest.raises(UserError, match="takes 16384 samples"):
+        foreign.inverter(foreign.objective("features=1", own=False))
 
 
 def test_a_fast_search_ends_in_float32(tmp_path):

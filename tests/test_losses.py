@@ -6,8 +6,8 @@ import scipy.signal
 import tensorflow as tf
 
 from utils import spectrograms
-from utils.losses import RECOVERY_TERMS, RESIDUALS, TERMS, Objective, Point, parse_objective
-from utils.options import DEFAULT_OBJECTIVE, PAPER_RECOVERY, UserError
+from utils.losses import OF_AUDIO, OF_FEATURES, RECOVERY_TERMS, RESIDUALS, TERMS, Objective, Point, parse_objective
+from utils.options import OWN_OBJECTIVE, PAPER_RECOVERY, REAL_OBJECTIVE, UserError
 
 RNG = np.random.default_rng(0)
 AUDIO = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)
@@ -78,7 +78,28 @@ def test_spectral_is_the_mean_absolute_error_of_log_magnitudes():
     np.testing.assert_allclose(TERMS["spectral"](point()), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name, error", [("feature", np.abs), ("feature_squared", np.square)])
+def test_log_mel_is_the_mean_absolute_error_of_triangles_on_the_mel_scale():
+    mel = 1127 * np.log(1 + np.arange(257) * 16000 / 512 / 700)
+    edges = np.linspace(1127 * np.log(1 + 60 / 700), 1127 * np.log(1 + 7600 / 700), 66)
+    rising, falling = (
+        (mel[:, None] - edges[:-2]) / (edges[1] - edges[0]),
+        (edges[2:] - mel[:, None]) / (edges[1] - edges[0]),
+    )
+    filters = np.maximum(0, np.minimum(rising, falling))
+
+    def log_mel(x):
+        return np.log(np.einsum("cft,fm->cmt", np.abs(scipy_stft(x, 512, 128)), filters) + 1e-3)
+
+    expected = [np.abs(log_mel(a) - log_mel(b)).mean() for a, b in zip(AUDIO, TARGET, strict=True)]
+    np.testing.assert_allclose(TERMS["log_mel"](point()), expected, rtol=1e-3)
+
+
+def test_feature_is_of_the_middle_block_alone():
+    expected = np.abs(AUDIO**2 - TARGET**2).mean(axis=(1, 2))  # of two the first
+    np.testing.assert_allclose(TERMS["feature"](point()), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, error", [("features", np.abs), ("feature_squared", np.square)])
 def test_feature_terms_are_means_over_blocks_of_mean_errors(name, error):
     square = error(AUDIO**2 - TARGET**2).mean(axis=(1, 2))
     coarse = error(AUDIO - TARGET)[:, ::64, :1].mean(axis=(1, 2))
@@ -88,7 +109,7 @@ def test_feature_terms_are_means_over_blocks_of_mean_errors(name, error):
 def test_an_objective_says_what_it_needs():
     assert parse_objective("waveform=1,feature=0.002").needs_features
     assert Objective({"feature_squared": 1.0}).needs_features
-    assert not parse_objective(DEFAULT_OBJECTIVE).needs_features
+    assert parse_objective(REAL_OBJECTIVE).needs_features and not parse_objective(OWN_OBJECTIVE).needs_features
     assert parse_objective("latent_prior=1,spectral=2").needs_audio and Objective({"feature": 1.0}).needs_audio
     assert not Objective({"latent": 1.0, "latent_prior": 1.0}).needs_audio
 
@@ -129,6 +150,8 @@ def test_latent_is_the_mean_squared_error_of_z():
 )
 def test_latent_prior(prior, expected):
     np.testing.assert_allclose(TERMS["latent_prior"](point(prior=prior)), expected, rtol=1e-5)
+    elsewhere = point(prior=prior)._replace(off_prior=tf.constant(TRUE_Z))  # z is of another space
+    np.testing.assert_allclose(TERMS["latent_prior"](elsewhere), (TRUE_Z**2).mean(axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", TERMS)
@@ -137,7 +160,7 @@ def test_a_clip_alone_and_in_a_batch_lose_the_same(name):
     np.testing.assert_allclose(TERMS[name](point())[1:2], alone, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["stft_real", "waveform", "mr_stft", "spectral", "feature", "feature_squared"])
+@pytest.mark.parametrize("name", [*OF_AUDIO, *OF_FEATURES])
 @pytest.mark.parametrize("audio", [AUDIO, np.zeros_like(AUDIO)], ids=["noise", "silence"])
 def test_values_and_gradients_are_finite_at_a_perfect_match_and_for_silence(name, audio):
     for target in (audio, np.zeros_like(audio)):
@@ -157,7 +180,7 @@ def test_an_objective_is_the_weighted_sum():
     assert parse_objective(str(objective)) == objective
 
 
-@pytest.mark.parametrize("text", [DEFAULT_OBJECTIVE, PAPER_RECOVERY["objective"]])
+@pytest.mark.parametrize("text", [OWN_OBJECTIVE, REAL_OBJECTIVE, PAPER_RECOVERY["objective"]])
 def test_named_objectives_are_valid(text):
     assert str(parse_objective(text)) == text
 

@@ -39,7 +39,7 @@ def identities(n):
 class WaveGAN:
     """A WaveGAN of random weights behind the generator contract."""
 
-    latent_dim, num_samples, num_channels, prior = 20, 16384, 1, "uniform"
+    latent_dim, num_samples, num_channels, sample_rate, prior = 20, 16384, 1, 16000, "uniform"
     sample_prior = None
 
     def __init__(self, precision="float32"):
@@ -201,7 +201,7 @@ def test_the_term_feature_compares_the_features_of_each_clip(tiny, noise, solver
 
 
 def test_an_objective_with_feature_needs_features(tiny):
-    with pytest.raises(UserError, match="--objective: the term feature needs a --classifier"):
+    with pytest.raises(UserError, match="--objective: its terms of features need a --classifier"):
         Inverter(tiny, parse_objective("waveform=1,feature=1"))
 
 
@@ -241,6 +241,21 @@ def test_the_methods_are_the_paper_s_three(tiny, methods, noise):
     np.testing.assert_array_equal(methods("hybrid", targets, names, domain).z, expected.z)
     expected = inverter.refine(targets, from_prior(tiny, 7, names, 2), max_iter=9)
     np.testing.assert_array_equal(methods("gradient", targets, names, domain).z, expected.z)
+
+
+def test_a_search_starts_from_the_window_before_where_that_is_nearer(tiny, methods, noise):
+    targets = tiny(tiny.sample_prior(3, 5)).numpy()
+    neighbours = tiny.sample_prior(3, 5)
+    neighbours[:2] = 1  # far from these targets
+    found = methods("gradient", targets, identities(5), "real", neighbours=neighbours)
+    np.testing.assert_allclose(found.z[2:], neighbours[2:], atol=1e-3)
+    alone = methods("gradient", targets, identities(5), "real")
+    starts = from_prior(tiny, 7, identities(5), 2)[:, 0]
+    nearer = (
+        methods.inverter.evaluate(targets, neighbours).objective < methods.inverter.evaluate(targets, starts).objective
+    )
+    assert nearer[2:].all() and not nearer[:2].all()
+    np.testing.assert_allclose(found.objective[~nearer], alone.objective[~nearer], rtol=1e-4)
 
 
 def test_batches_are_computed_apart_and_joined(methods, noise):

@@ -25,10 +25,12 @@ class Point(NamedTuple):
         for it, see `Objective.needs_audio`.
     z: float32 `[B, latent_dim]`.
     prior: `uniform` in [-1, 1] or `normal`.
-    features, target_features: activations of a classifier on audio and on target by block, each float `[B, ...]`;
-        empty where the objective asks for none.
+    features, target_features: activations of a classifier on audio and on target by block, in the network's order, each
+        float `[B, ...]`; empty where the objective asks for none.
     true_z: float32 `[B, latent_dim]`, of which target is the sample; None where that is not known.
     sample_rate: of audio and target, in Hz.
+    off_prior: float32 `[B, n]`, how far z lies from what the prior can give, in its standard deviations, where z is of
+        another space than the prior's; None where it is the prior's own.
     """
 
     audio: tf.Tensor | None
@@ -39,6 +41,7 @@ class Point(NamedTuple):
     target_features: Mapping[str, tf.Tensor] = {}
     true_z: tf.Tensor | None = None
     sample_rate: int = 16000
+    off_prior: tf.Tensor | None = None
 
 
 def stft_real(point: Point) -> tf.Tensor:
@@ -65,8 +68,20 @@ def spectral(point: Point) -> tf.Tensor:
     return _mean(tf.abs(spectrograms.log_magnitude(point.audio) - spectrograms.log_magnitude(point.target)))
 
 
+def log_mel(point: Point) -> tf.Tensor:
+    """Mean absolute error of the log-mel spectrograms."""
+    audio, target = (spectrograms.log_mel(x, point.sample_rate) for x in (point.audio, point.target))
+    return _mean(tf.abs(audio - target))
+
+
 def feature(point: Point) -> tf.Tensor:
-    """Mean absolute error of the classifier's activations, mean over blocks; the paper recovers with the middle one."""
+    """Mean absolute error of the activations of the classifier's middle block: the paper's, of recovery."""
+    blocks = list(point.features)
+    return _block_error(point, blocks[(len(blocks) - 1) // 2], tf.abs)
+
+
+def features(point: Point) -> tf.Tensor:
+    """Mean absolute error of the classifier's activations, mean over blocks."""
     return _mean_over_blocks(point, tf.abs)
 
 
@@ -83,8 +98,11 @@ def latent(point: Point) -> tf.Tensor:
 def latent_prior(point: Point) -> tf.Tensor:
     """Penalty for an unlikely z, mean over its entries.
 
-    The squared distance to the box of a bounded prior; z^2 / 2 (-log N without its constant) for a normal one.
+    The squared distance to the box of a bounded prior; z^2 / 2 (-log N without its constant) for a normal one. Where z
+    is of another space: the squared distance from what the prior gives there, in its standard deviations.
     """
+    if point.off_prior is not None:
+        return _mean(tf.square(point.off_prior))
     prior = PRIORS[point.prior]
     if prior.bounded:
         return _mean(tf.square(point.z - tf.clip_by_value(point.z, prior.low, prior.high)))
@@ -131,6 +149,8 @@ def log_mel_residual(point: Point) -> tf.Tensor:
 
 def latent_prior_residual(point: Point) -> tf.Tensor:
     """`latent_prior` as a sum of squares."""
+    if point.off_prior is not None:
+        return _residual([point.off_prior])
     prior = PRIORS[point.prior]
     if prior.bounded:
         return _residual([point.z - tf.clip_by_value(point.z, prior.low, prior.high)])
@@ -151,9 +171,15 @@ RESIDUALS: dict[str, Callable[[Point], tf.Tensor]] = {
     "stft_whitened_squared": stft_whitened_residual,
     "latent_prior": latent_prior_residual,
 }
-OF_FEATURES: dict[str, Term] = {"feature": feature, "feature_squared": feature_squared}
+OF_FEATURES: dict[str, Term] = {"feature": feature, "features": features, "feature_squared": feature_squared}
 OF_LATENTS: dict[str, Term] = {"latent_prior": latent_prior, "latent": latent}
-OF_AUDIO: dict[str, Term] = {"stft_real": stft_real, "waveform": waveform, "mr_stft": mr_stft, "spectral": spectral}
+OF_AUDIO: dict[str, Term] = {
+    "stft_real": stft_real,
+    "waveform": waveform,
+    "mr_stft": mr_stft,
+    "spectral": spectral,
+    "log_mel": log_mel,
+}
 OF_AUDIO |= {name: _sum_of_squares(RESIDUALS[name]) for name in RESIDUALS if name not in OF_LATENTS}
 TERMS = OF_AUDIO | OF_FEATURES | OF_LATENTS
 RECOVERY_TERMS = [name for name in TERMS if name != "latent"]  # recovery does not know the true z
@@ -265,8 +291,9 @@ def _stft_distance(audio: tf.Tensor, target: tf.Tensor, frame_length: int) -> tf
 
 def _mean_over_blocks(point: Point, error: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """Mean errors of each block's activations, each block as much as any other whatever its size."""
-    differences = [
-        tf.cast(features, tf.float32) - tf.cast(point.target_features[block], tf.float32)
-        for block, features in point.features.items()
-    ]
-    return tf.add_n([_mean(error(difference)) for difference in differences]) / len(differences)
+    return tf.add_n([_block_error(point, block, error) for block in point.features]) / len(point.features)
+
+
+def _block_error(point: Point, block: str, error: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    activations, target = (tf.cast(x[block], tf.float32) for x in (point.features, point.target_features))
+    return _mean(error(activations - target))

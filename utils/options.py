@@ -34,9 +34,12 @@ METHODS = ("encoder", "gradient", "hybrid", "all")
 SOLVERS = ("batched", "scipy", "gauss_newton")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
+SPACES = ("z", "projected")
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT)
-# On real speech the published terms alone are smallest near silence; mr_stft also finds own samples more often.
-DEFAULT_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
+# What is minimised where no --objective is given. The generator's own samples can be met sample by sample; mr_stft
+# finds them more often. Of other clips only what is heard can be met: on speech the first is smallest near silence.
+OWN_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
+REAL_OBJECTIVE = "log_mel=1,features=3"
 # Preset `paper` of every script that recovers latents. The feature's weight is that of the published script that made
 # the paper's tables; its inversion script has 1.
 PAPER_RECOVERY = {
@@ -300,16 +303,22 @@ _SHARED: dict[str, dict[str, Any]] = {
         help="stop after X minutes of training, ready to go on (default: at the last step)",
     ),
     "method": dict(
-        default="gradient",
+        default="hybrid",
         choices=METHODS,
-        help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior), hybrid (L-BFGS "
-        "from the encoder's answer), or all three",
+        help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior, without an encoder), hybrid "
+        "(L-BFGS from the encoder's answer), or all three",
     ),
     "solver": dict(
         default="batched",
         choices=SOLVERS,
         help="L-BFGS of many clips at once; SciPy's L-BFGS-B one clip at a time, as in the paper; or gauss_newton, "
         "Levenberg-Marquardt with exact Jacobians, for an --objective of squared terms, such as waveform_squared=1",
+    ),
+    "space": dict(
+        default="z",
+        choices=SPACES,
+        help="what is searched: the latent, or the output of a WaveGAN's dense layer, which comes nearer to clips out "
+        "of the generator's reach but is not a latent of the prior",
     ),
     "max_iter": dict(
         default=400,
@@ -324,9 +333,10 @@ _SHARED: dict[str, dict[str, Any]] = {
         help="starts from the prior per clip, at least 1; the one with the smallest objective is kept",
     ),
     "objective": dict(
-        default=DEFAULT_OBJECTIVE,
+        default=None,
         metavar="TERM=WEIGHT,...",
-        help="what is minimised over z: a weighted sum of named terms",
+        help="what is minimised over z: a weighted sum of named terms (default: for the generator's own samples "
+        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips)",
     ),
     "clip_to_prior": dict(
         default=True,

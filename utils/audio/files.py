@@ -89,8 +89,8 @@ class Clip:
             `original_frames` (as libsndfile reads the header), `original_format`, `original_subtype`;
             `truncated` (None, or how the data fall short of the header); `channel_mapping`, `resampled_to`
             (Hz), `gain`, `clipped` (sample values beyond full scale, set to -1 or 1); `window`,
-            `window_starts` (in samples at `resampled_to`) and `valid_length` (samples of all windows before
-            the zero-padding).
+            `window_starts` (in samples at `resampled_to`), `overlap` (samples that consecutive windows have in
+            common) and `valid_length` (samples of the joined windows before the zero-padding).
     """
 
     windows: np.ndarray
@@ -168,6 +168,7 @@ def load_clip(
     sample_rate: int,
     window: str = "start",
     alignment: Alignment = ALIGNMENTS["aligned"],
+    overlap: int = 0,
 ) -> Clip:
     """Read an audio file as windows of a generator's shape.
 
@@ -184,9 +185,10 @@ def load_clip(
         window: `start` (the first T samples), `loudest` (the T consecutive samples of most energy, the
             earliest of equals) or `all` (consecutive windows that cover the clip).
         alignment: level and time base, see `ALIGNMENTS`.
+        overlap: samples that consecutive windows of `all` have in common, at most T / 2.
 
     Returns:
-        The clip, with W = 1, or ceil(length / T) windows for `all`. Silence is a valid clip. Data that end
+        The clip, with W = 1, or for `all` as many windows as cover it. Silence is a valid clip. Data that end
         before the header's length are used as far as they go, and `provenance["truncated"]` says so; where
         the decoder stumbles over the cut (FLAC) it is an error.
 
@@ -214,12 +216,14 @@ def load_clip(
     if len(audio) == 0:
         raise UserError(f"{path}: too short: {file.frames} samples at {file.samplerate} Hz make none at {rate} Hz")
 
-    num_windows = math.ceil(len(audio) / num_samples)
-    windows = np.zeros((num_windows * num_samples, num_channels), np.float32)
-    windows[: len(audio)] = audio
-    windows *= np.float32(alignment.gain)
-    clipped = int(np.count_nonzero(np.abs(windows) > 1))
-    np.clip(windows, -1, 1, out=windows)
+    hop = num_samples - overlap
+    num_windows = max(1, math.ceil((len(audio) - overlap) / hop))
+    padded = np.zeros(((num_windows - 1) * hop + num_samples, num_channels), np.float32)
+    padded[: len(audio)] = audio
+    padded *= np.float32(alignment.gain)
+    clipped = int(np.count_nonzero(np.abs(padded) > 1))
+    np.clip(padded, -1, 1, out=padded)
+    windows = np.stack([padded[i * hop : i * hop + num_samples] for i in range(num_windows)])
     provenance = {
         "source": str(path),
         "sha256": sha256,
@@ -234,14 +238,17 @@ def load_clip(
         "gain": alignment.gain,
         "clipped": clipped,
         "window": window,
-        "window_starts": [start + i * num_samples for i in range(num_windows)],
+        "window_starts": [start + i * hop for i in range(num_windows)],
+        "overlap": overlap,
         "valid_length": len(audio),
     }
-    return Clip(windows.reshape(num_windows, num_samples, num_channels), provenance)
+    return Clip(windows, provenance)
 
 
 def join_windows(windows: np.ndarray, provenance: dict[str, Any]) -> np.ndarray:
     """Undo the cutting: a clip's windows (or their reconstructions) end to end, without the zero-padding.
+
+    Where windows overlap they fade into each other by raised cosines that sum to 1: equal samples stay as they are.
 
     Args:
         windows: `[W, T, C]`.
@@ -256,7 +263,16 @@ def join_windows(windows: np.ndarray, provenance: dict[str, Any]) -> np.ndarray:
     expected = len(provenance["window_starts"])
     if windows.ndim != 3 or len(windows) != expected:
         raise ValueError(f"windows must be [{expected}, T, C]. Received: shape {windows.shape}")
-    return windows.reshape(-1, windows.shape[-1])[: provenance["valid_length"]]
+    overlap, length = provenance.get("overlap", 0), windows.shape[1]
+    hop = length - overlap
+    fade = 0.5 - 0.5 * np.cos(np.pi * (np.arange(overlap, dtype=windows.dtype)[:, None] + 0.5) / overlap)
+    joined = np.empty(((len(windows) - 1) * hop + length, windows.shape[2]), windows.dtype)
+    joined[:length] = windows[0]
+    for i, window in enumerate(windows[1:], 1):
+        both = joined[i * hop : i * hop + overlap]
+        both += fade * (window[:overlap] - both)
+        joined[i * hop + overlap : i * hop + length] = window[overlap:]
+    return joined[: provenance["valid_length"]]
 
 
 def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:

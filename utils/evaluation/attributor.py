@@ -14,7 +14,7 @@ from utils.inversion.invert import Inverter, from_encoder, from_prior
 from utils.inversion.least_squares import LeastSquares
 from utils.inversion.store import Record, ResultStore, array_sha256
 from utils.losses import parse_objective
-from utils.options import DEFAULT_OBJECTIVE, UserError, one_line
+from utils.options import OWN_OBJECTIVE, UserError, one_line
 
 PROTOCOL = "attribution 1"  # counts up whenever the same clip begins to get another score
 ITERATIONS, JACOBIANS = 100, 30
@@ -43,7 +43,7 @@ class Attributor:
     def __init__(self, generator: Any, fast: Any, encode: Callable | None, *, starts: int, settings: dict[str, Any]):
         self._generator, self._encode, self._starts, self.settings = generator, encode, starts, settings
         exact = None if fast is generator else generator
-        self._inverter = Inverter(fast, parse_objective(DEFAULT_OBJECTIVE), polish=exact)
+        self._inverter = Inverter(fast, parse_objective(OWN_OBJECTIVE), polish=exact)
         self._waveform = LeastSquares(fast, parse_objective("waveform_squared=1"), exact=exact)
         try:
             self._waveform.trace()

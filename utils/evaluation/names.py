@@ -4,15 +4,16 @@ SYNTHETIC, REAL = "synthetic", "real"
 
 ENCODER, GRADIENT, HYBRID = "encoder", "gradient", "hybrid"
 RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
+PROJECTED = "hybrid, projected"  # in the space of the dense layer's output: no latents of the prior
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
 LOOK_UPS = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier hears
-METHODS = (*RECOVERY_METHODS, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
+METHODS = (*RECOVERY_METHODS, PROJECTED, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
 # Of synthetic clips other ones are random samples.
 ROWS = {
     1: (CLIPS, GRADIENT, ENCODER, HYBRID, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
-    2: (CLIPS, GRADIENT, ENCODER, HYBRID, OTHER, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
+    2: (CLIPS, GRADIENT, ENCODER, HYBRID, PROJECTED, OTHER, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
 }
 KINDS = {1: SYNTHETIC, 2: REAL}
 

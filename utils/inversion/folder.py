@@ -8,7 +8,7 @@ import copy
 import csv
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm import tqdm
 from utils import metrics
 from utils.audio import files as audio
 from utils.evaluation.names import REAL, SYNTHETIC
+from utils.inversion.align import move_back, place
 from utils.inversion.exactness import match
 from utils.inversion.invert import Recovered, Recovery
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
@@ -40,6 +41,8 @@ from utils.runs.interrupts import Interrupt
 RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
 FILE, OWN_SAMPLE = "file", "own sample"
 READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
+OVERLAP = 16  # consecutive windows share this part of their length
+Placement = tuple[np.ndarray, np.ndarray]  # offset and gain_db [W], as `place` takes them
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,16 @@ class RecoveryFolder:
 
     Args:
         folder: of the run.
-        recovery: how latents are found.
+        recoveries: how latents are found, of sources of each kind.
         methods: names in `utils.inversion.invert.METHODS`, in the order in which they are applied and reported.
         sources: all clips of the run.
         generator: in float32; its own samples are made by it.
         options: JSON-able, kept with the latents.
-        window: as in `utils.audio.files.load_clip`.
+        window: as in `utils.audio.files.load_clip`; consecutive windows overlap by a sixteenth.
         alignment: a name in `utils.audio.files.ALIGNMENTS`.
         batch_size: windows computed together.
         store: of the clips' WAVs and latents, if not `folder`; also of an object store.
+        align: float32 `[W, T, C]` windows to offset and gain (`utils.inversion.align.align`); None: files as they are.
 
     Attributes:
         failures: reason by source's name.
@@ -94,7 +98,7 @@ class RecoveryFolder:
     def __init__(
         self,
         folder: Path,
-        recovery: Recovery,
+        recoveries: Mapping[str, Recovery],
         methods: Sequence[str],
         sources: Sequence[Source],
         *,
@@ -104,10 +108,11 @@ class RecoveryFolder:
         alignment: str,
         batch_size: int,
         store: Path | None = None,
+        align: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        self.folder, self.recovery, self.methods, self.sources = folder, recovery, methods, sources
+        self.folder, self.recoveries, self.methods, self.sources = folder, recoveries, methods, sources
         self.generator, self.options, self.window, self.alignment = generator, options, window, alignment
-        self.batch_size = batch_size
+        self.batch_size, self.align = batch_size, align
         self.failures: dict[str, str] = {}
         self._store = ResultStore(store or folder)
         self._results: dict[tuple[Source, str], dict[str, Any]] = {}
@@ -225,39 +230,74 @@ class RecoveryFolder:
             except UserError:
                 continue  # it will fail when it is loaded
             for method in methods:
-                record = self._store.read(_record_name(source, method), self._key(method, sha256))
+                record = self._store.read(_record_name(source, method), self._key(source, method, sha256))
                 if record:
                     self._results[source, method] = record.facts | {"seconds": self._seconds.get((source.name, method))}
 
     def _sha256(self, source: Source) -> str:
         if source.path is not None:
             return file_sha256(source.path)
-        return audio.own_sample_sha256(self.generator.fingerprint, self.recovery.seed, source.index)
+        return audio.own_sample_sha256(self.generator.fingerprint, self._recovery(source).seed, source.index)
 
-    def _key(self, method: str, sha256: str) -> dict[str, Any]:
+    def _recovery(self, source: Source) -> Recovery:
+        return self.recoveries[source.kind]
+
+    def _key(self, source: Source, method: str, sha256: str) -> dict[str, Any]:
         """All that a result depends on."""
         clip = {"clip_sha256": sha256, "window": self.window, "alignment": self.alignment}
-        return clip | self.recovery.settings(method)
+        clip["align"] = self.align is not None and source.kind == FILE
+        return clip | self._recovery(source).settings(method)
 
     def _recover_group(self, group: Sequence[Source], bar: tqdm) -> None:
         """Computes and writes what a group lacks."""
         lacking = {source: [m for m in self.methods if (source, m) not in self._results] for source in group}
         clips = self._load(group, lacking) if any(lacking.values()) else {}
+        placements = self._align(clips)
         for method in self.methods:
             if any(method in lacking[source] for source in clips):
-                windows = np.concatenate([clip.windows for clip in clips.values()])
-                identities = [identity for clip in clips.values() for identity in clip.identities]
-                domain = REAL if group[0].kind == FILE else SYNTHETIC
-                search = {"batch_size": self.batch_size, "progress": _postfix(bar, method)}
-                recovered, seconds = self.recovery.in_batches(method, windows, identities, domain, **search)
-                end = 0
-                for source, clip in clips.items():
-                    part = slice(end, end := end + len(clip.windows))
+                found = self._search(clips, placements, method, _postfix(bar, method))
+                for source, parts in found.items():
                     if method in lacking[source]:
-                        self._write(source, clip, method, recovered[part], float(seconds[part].sum()))
+                        recovered, seconds = zip(*parts, strict=True)
+                        recovered = Recovered.concatenate(recovered)
+                        self._write(source, clips[source], method, recovered, placements.get(source), sum(seconds))
         if not bar.disable:
             bar.initial += sum(not methods for methods in lacking.values())  # done before: no part of the speed
         bar.update(len(group))
+
+    def _align(self, clips: dict[Source, audio.Clip]) -> dict[Source, Placement]:
+        """Offset and gain of the windows of each file, where they are wanted."""
+        files = {source: clip for source, clip in clips.items() if source.kind == FILE}
+        if not (self.align and files):
+            return {}
+        offset, gain_db = self.align(np.concatenate([clip.windows for clip in files.values()]))
+        ends = np.cumsum([len(clip.windows) for clip in files.values()])[:-1]
+        return dict(zip(files, zip(np.split(offset, ends), np.split(gain_db, ends), strict=True), strict=True))
+
+    def _search(
+        self, clips: dict[Source, audio.Clip], placements: dict[Source, Placement], method: str, progress: Any
+    ) -> dict[Source, list[tuple[Recovered, float]]]:
+        """Each clip's windows and their seconds; the first windows of all clips together, then the next ones, which may
+        start from the latents of those before them."""
+        windows = {
+            source: place(clip.windows, *placements[source]) if source in placements else clip.windows
+            for source, clip in clips.items()
+        }
+        found: dict[Source, list[tuple[Recovered, float]]] = {source: [] for source in clips}
+        for k in range(max(map(len, windows.values()))):
+            some = [source for source in clips if k < len(windows[source])]
+            recovered, seconds = self._recovery(some[0]).in_batches(
+                method,
+                np.stack([windows[source][k] for source in some]),
+                [clips[source].identities[k] for source in some],
+                REAL if some[0].kind == FILE else SYNTHETIC,
+                batch_size=self.batch_size,
+                progress=progress,
+                neighbours=np.concatenate([found[source][-1][0].z for source in some]) if k else None,
+            )
+            for i, source in enumerate(some):
+                found[source].append((recovered[i : i + 1], float(seconds[i])))
+        return found
 
     def _load(self, group: Sequence[Source], lacking: dict[Source, list[str]]) -> dict[Source, audio.Clip]:
         """The clips of a group that can be read, by source; originals of those that lack a result are written."""
@@ -277,7 +317,8 @@ class RecoveryFolder:
 
     def _decode(self, source: Source) -> audio.Clip:
         shape = self.generator.num_samples, self.generator.num_channels, self.generator.sample_rate
-        return audio.load_clip(source.path, *shape, self.window, audio.ALIGNMENTS[self.alignment])
+        overlap = self.generator.num_samples // OVERLAP if self.window == "all" else 0
+        return audio.load_clip(source.path, *shape, self.window, audio.ALIGNMENTS[self.alignment], overlap)
 
     def _render(self, source: Source) -> audio.Clip:
         provenance = {
@@ -291,23 +332,42 @@ class RecoveryFolder:
 
     def _true_latent(self, source: Source) -> np.ndarray | None:
         """The z `[1, latent_dim]` that an own sample was made from."""
-        return None if source.index is None else self.generator.sample_prior(self.recovery.seed, 1, start=source.index)
+        if source.index is None:
+            return None
+        return self.generator.sample_prior(self._recovery(source).seed, 1, start=source.index)
 
-    def _write(self, source: Source, clip: audio.Clip, method: str, recovered: Recovered, seconds: float) -> None:
+    def _write(
+        self,
+        source: Source,
+        clip: audio.Clip,
+        method: str,
+        recovered: Recovered,
+        placement: Placement | None,
+        seconds: float,
+    ) -> None:
         """Writes a reconstruction, and then the record that makes it done."""
         if not recovered.finite.all():
             self.fail(source.name, f"{method}: the generator or the objective is not finite for it")
             return
         rate, z_true = clip.provenance["resampled_to"], self._true_latent(source)
         original = audio.join_windows(clip.windows, clip.provenance)
-        reconstruction = audio.join_windows(recovered.audio, clip.provenance)
-        audio.write_wav(self._store.folder / source.folder / f"{method}.wav", reconstruction, rate)
+        offset, gain_db = placement or (None, None)
+        windows = move_back(recovered.audio, *placement) if placement else recovered.audio
+        reconstruction = audio.join_windows(windows, clip.provenance)
+        folder = self._store.folder / source.folder
+        audio.write_wav(folder / f"{method}.wav", reconstruction, rate)
+        for i, window in enumerate(windows if len(windows) > 1 else ()):
+            audio.write_wav(folder / f"{method}_windows" / f"{i:03}.wav", window, rate)
+        recovery = self._recovery(source)
+        prior_distance = recovery.inverter.prior_distance(recovered.z)
+        space = "z" if prior_distance is None else "projected"
+        z_true = z_true if space == "z" else None
         latents = Latents(
             z=recovered.z,
             z_true=z_true,
             generator=self.generator.fingerprint,
             method=method,
-            seed=self.recovery.seed,
+            seed=recovery.seed,
             source=clip.provenance["source"],
             source_sha256="" if source.path is None else clip.provenance["sha256"],
             options=self.options,
@@ -316,13 +376,18 @@ class RecoveryFolder:
             evaluations=recovered.evaluations,
             status=np.array(recovered.status),
             curve=stack_curves(recovered.curve),
-            match=match(original, reconstruction),
+            match=match(original, reconstruction) if space == "z" else "",
+            space=space,
+            prior_distance=prior_distance,
+            offset=offset,
+            gain_db=gain_db,
         )
         name = _record_name(source, method)
         facts = {
             "source": source.name,
             "method": method,
             "kind": source.kind,
+            "space": space,
             "original": f"{source.folder}/original.wav",
             "reconstruction": f"{source.folder}/{method}.wav",
             "latents": f"{name}.npz",
@@ -334,10 +399,13 @@ class RecoveryFolder:
             "snr_db": metrics.snr_db(original, reconstruction),
             "z_mse": None if z_true is None else metrics.latent_mse(recovered.z, z_true),
             "match": latents.match,
+            "prior_distance": None if prior_distance is None else float(prior_distance.mean()),
+            "offset_ms": None if offset is None else float(offset.mean() * 1000 / rate),
+            "gain_db": None if gain_db is None else float(gain_db.mean()),
             "evaluations": int(recovered.evaluations.sum()),
             "status": recovered.status[0] if len(set(recovered.status)) == 1 else "mixed",
         }
-        key = self._key(method, clip.provenance["sha256"])
+        key = self._key(source, method, clip.provenance["sha256"])
         self._store.write(name, key, Record(facts, latent_arrays(latents)))
         self._results[source, method] = facts | {"seconds": round(seconds, 3)}
 

@@ -3,9 +3,9 @@
 Three methods, as in the paper (`Recovery`): an encoder's answer (`from_encoder`, then `Inverter.evaluate`), L-BFGS from
 the prior (`from_prior`, then `Inverter.refine`), and both in a row (`from_encoder`, then `Inverter.refine`).
 
-A generator here is anything with `latent_dim`, `num_samples`, `num_channels`, `prior` (a name in
+A generator here is anything with `latent_dim`, `num_samples`, `num_channels`, `sample_rate`, `prior` (a name in
 `utils.inversion.prior.PRIORS`) and `sample_prior`, called as z `[B, latent_dim]` to audio `[B, T, C]`, differentiable
-in z.
+in z. One whose z is of another space than the prior's has `off_prior`, too (`models.projected`).
 """
 
 import hashlib
@@ -122,12 +122,12 @@ class Inverter:
         clip_to_prior: keep z in the prior's box. Without effect for a normal prior, which has none.
         polish: the same generator in float32, where `generator` computes in less: a search ends with a short
             one on it, and every objective and sample reported is its.
-        features: what the objective's term `feature` compares: audio `[B, T, C]` to a classifier's activations
+        features: what the objective's terms of features compare: audio `[B, T, C]` to a classifier's activations
             by block, each float `[B, ...]`, differentiable. Those of the targets are computed once a search.
 
     Raises:
         ValueError: for another solver.
-        UserError: for an objective with the term `feature`, but no features, or one that the solver cannot minimise.
+        UserError: for an objective with a term of features, but no features, or one that the solver cannot minimise.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Inverter:
         if solver not in SOLVERS:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}. Received: {solver!r}")
         if objective.needs_features and features is None:
-            raise UserError(f"--objective: the term feature needs a --classifier. Received: {objective}")
+            raise UserError(f"--objective: its terms of features need a --classifier. Received: {objective}")
         features = features if objective.needs_features else _no_features
         self.generator, self.objective, self.solver, self.clip_to_prior = generator, objective, solver, clip_to_prior
         self._targets = _targets(generator, features)
@@ -198,6 +198,13 @@ class Inverter:
             z, audio.numpy(), objective, np.ones(len(z), int), ["encoded"] * len(z), list(objective[:, None])
         )
 
+    def prior_distance(self, z: np.ndarray) -> np.ndarray | None:
+        """How far `[B, latent_dim]` latents of another space lie from what the prior gives: float64 `[B]`, root mean
+        square of `off_prior`; None where z is the prior's own."""
+        if not hasattr(self.generator, "off_prior"):
+            return None
+        return np.sqrt(np.mean(np.square(np.asarray(self.generator.off_prior(tf.constant(z)), np.float64)), axis=1))
+
     def _minimize(self, compiled, targets, rows, restarts, max_iter, progress) -> lbfgs.Result:
         def value_and_gradient(x, index):
             return compiled(tf.constant(x), tf.constant(index // restarts), targets)
@@ -244,6 +251,7 @@ class Recovery:
         identities: Sequence[Identity],
         domain: str,
         progress: Progress | None = None,
+        neighbours: np.ndarray | None = None,
     ) -> Recovered:
         """Latents of a batch of clips.
 
@@ -253,6 +261,8 @@ class Recovery:
             identities: of the B clips.
             domain: "real", or "synthetic" for the generator's own samples: what is told to the encoder.
             progress: called after each evaluation of a search.
+            neighbours: float32 `[B, latent_dim]`, latents of the windows before these; a search starts there where the
+                objective is lower than at its own first start.
         """
         inverter = self.inverter
         if method == "gradient":
@@ -262,6 +272,9 @@ class Recovery:
             starts = from_encoder(inverter.generator, encode, targets, clip_to_prior=clip)
         if method == "encoder":
             return inverter.evaluate(targets, starts[:, 0])
+        if neighbours is not None:
+            own, theirs = (inverter.evaluate(targets, z).objective for z in (starts[:, 0], neighbours))
+            starts[:, 0] = np.where((theirs < own)[:, None], neighbours, starts[:, 0])
         if method == "hybrid" and self.search:
             return self._search(targets, starts, progress)
         return inverter.refine(targets, starts, max_iter=self.max_iter[method], progress=progress)
@@ -291,13 +304,15 @@ class Recovery:
         *,
         batch_size: int,
         progress: Progress | None = None,
+        neighbours: np.ndarray | None = None,
     ) -> tuple[Recovered, np.ndarray]:
         """Latents of any number N of clips, `batch_size` computed together; and float64 `[N]`: the seconds they took,
         those of a batch shared equally."""
         parts, seconds = [], []
         for first in range(0, len(targets), batch_size):
             batch, started_at = slice(first, first + batch_size), time.monotonic()
-            parts.append(self(method, targets[batch], identities[batch], domain, progress))
+            near = None if neighbours is None else neighbours[batch]
+            parts.append(self(method, targets[batch], identities[batch], domain, progress, near))
             size = len(parts[-1].z)
             seconds += [(time.monotonic() - started_at) / size] * size
         return Recovered.concatenate(parts), np.array(seconds)
@@ -347,6 +362,14 @@ def _spec(targets: Callable) -> dict:
     return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), outputs)
 
 
+def _point(generator: Any, features: Features, z: tf.Tensor, targets: dict) -> Point:
+    """What z and its targets are to an objective."""
+    audio, facts = generator(z), {"prior": generator.prior, "sample_rate": generator.sample_rate}
+    if hasattr(generator, "off_prior"):
+        facts["off_prior"] = generator.off_prior(z)
+    return Point(audio, z=z, features=features(audio), **facts, **targets)
+
+
 def _value_and_gradient(generator: Any, objective: Objective, features: Features, targets_spec: dict) -> Callable:
     """Traced once: (z `[b, latent_dim]`, index of each row's target, targets) to value and gradient in z."""
     z_spec = tf.TensorSpec([None, generator.latent_dim], tf.float32)
@@ -356,8 +379,7 @@ def _value_and_gradient(generator: Any, objective: Objective, features: Features
         mine = tf.nest.map_structure(lambda x: tf.gather(x, index), targets)
         with tf.GradientTape() as tape:
             tape.watch(z)
-            audio = generator(z)
-            value = objective(Point(audio, z=z, prior=generator.prior, features=features(audio), **mine))
+            value = objective(_point(generator, features, z, mine))
         return value, tape.gradient(value, z)
 
     return value_and_gradient
@@ -369,7 +391,7 @@ def _forward(generator: Any, objective: Objective, features: Features, targets_s
 
     @tf.function(input_signature=[z_spec, targets_spec], autograph=False)
     def forward(z, targets):
-        audio = generator(z)
-        return objective(Point(audio, z=z, prior=generator.prior, features=features(audio), **targets)), audio
+        point = _point(generator, features, z, targets)
+        return objective(point), point.audio
 
     return forward

@@ -17,7 +17,7 @@ class Latents:
     """The latents of one clip.
 
     Attributes:
-        z: float32 `[W, latent_dim]`, one row per window.
+        z: float32 `[W, latent_dim]`, one row per window; `[W, units]` in the space `projected`.
         generator: fingerprint (SHA-256) of the generator they belong to; empty where it is not known.
         method: how they were found (`encoder`, `gradient`, `hybrid`), or `prior` for samples; empty if not known.
         seed: of the run.
@@ -32,6 +32,10 @@ class Latents:
         match: "exact" where the reconstruction is the clip up to the rounding of its samples, and z therefore the
             latent, else "approximate" (`utils.inversion.exactness`); empty where it is not known.
         curve: float32 `[W, E]`, best objective after each evaluation; shorter rows repeat their last.
+        space: `z`, or `projected`: outputs of the generator's dense layer, which are no latents of its prior.
+        prior_distance: float64 `[W]`, in the space `projected` how far z lies from what the prior gives.
+        offset, gain_db: int64 and float64 `[W]`, with which the clip was inverted (`utils.inversion.align.place`); None
+            where it was inverted as it is.
     """
 
     z: np.ndarray
@@ -48,9 +52,13 @@ class Latents:
     status: np.ndarray | None = None
     curve: np.ndarray | None = None
     match: str = ""
+    space: str = "z"
+    prior_distance: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    gain_db: np.ndarray | None = None
 
 
-TEXTS = ("generator", "method", "source", "source_sha256", "match")
+TEXTS = ("generator", "method", "source", "source_sha256", "match", "space")
 RECORDS = ("options", "provenance")
 REQUIRED = ("z", "generator", "method", "seed")
 
@@ -126,7 +134,7 @@ def _problem(latents: Latents) -> str | None:
         return "z must be finite"
     if latents.z_true is not None and latents.z_true.shape != z.shape:
         return f"z_true must have z's shape {z.shape}. Received: {latents.z_true.shape}"
-    for name in ("objective", "evaluations", "status", "curve"):
+    for name in ("objective", "evaluations", "status", "curve", "prior_distance", "offset", "gain_db"):
         value = getattr(latents, name)
         if value is not None and len(value) != len(z):
             return f"{name} must have {len(z)} rows, as z has. Received: {len(value)}"

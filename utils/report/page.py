@@ -33,9 +33,16 @@ NUMBERS = {
     "waveform_mse": ("MSE", "", -1),
     "objective": ("objective", "", -1),
     "z_mse": ("z-MSE", "", -1),
+    "prior_distance": ("off the prior", "", 0),
+    "offset_ms": ("offset", "ms", 0),
+    "gain_db": ("gain", "dB", 0),
     "evaluations": ("evaluations", "", 0),
     "seconds": ("time", "s", 0),
 }
+
+
+# Numbers that not every result has: of own samples, of --space projected, of --align.
+OPTIONAL = ("z_mse", "prior_distance", "offset_ms", "gain_db")
 
 
 def write_page(
@@ -73,7 +80,8 @@ def write_page(
     methods = sorted({result["method"] for result in every}, key=_method_order)
     shown = list(clips.items())[:max_clips]
 
-    numbers = [f'<option value="{key}">{label}</option>' for key, (label, _, _) in NUMBERS.items()]
+    present = _present(every)
+    numbers = [f'<option value="{key}">{NUMBERS[key][0]}</option>' for key in present]
     parts = {
         "title": _text(title),
         "lead": _lead(every, methods),
@@ -104,7 +112,7 @@ def format_number(key: str, value: object) -> str:
         return DASH
     if key == "evaluations":
         text = f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    elif key == "snr_db":
+    elif key in ("snr_db", "offset_ms", "gain_db"):
         text = f"{number:.1f}"
     elif key == "ssim":
         text = f"{number:.3f}"
@@ -147,7 +155,7 @@ def _card(output_dir: Path, kind: str, source: str, clip: dict[str, dict], metho
         label = f"{method} of {source}" if column else f"original {source}"
         figures.append(
             f'<figure class="sound" data-method="{_text(method)}"{_data(result)}>'
-            f"<figcaption><h3>{_text(method)}</h3>{_status_chip(result)}</figcaption>"
+            f"<figcaption><h3>{_text(method)}{_space(result)}</h3>{_status_chip(result)}</figcaption>"
             + _pictures(sound, decibels, peak, top)
             + f'<audio controls preload="none" src="{audio_url(name)}" aria-label="{_text(label)}"></audio>'
             + (_numbers(result, best) if result else _original_facts(clip[present[0]], sound))
@@ -211,7 +219,7 @@ def _pictures(sound: Sound | str, decibels: np.ndarray | None, peak: float, top:
 def _numbers(result: dict, best: dict[str, float]) -> str:
     rows = []
     for key, (label, unit, _) in NUMBERS.items():
-        if key == "z_mse" and result.get(key) is None:  # a file has no true latent
+        if key in OPTIONAL and result.get(key) is None:
             continue
         text = format_number(key, result.get(key))
         unit = f" <small>{unit}</small>" if unit and text != DASH else ""
@@ -261,6 +269,11 @@ def _lead(results: list[dict], methods: list[str]) -> str:
     return "".join(sentences) or "<div><dd>No clip was recovered.</dd></div>"
 
 
+def _present(results: list[dict]) -> list[str]:
+    """The numbers that there are, those that every result has included."""
+    return [k for k in NUMBERS if k not in OPTIONAL or any(_number(r.get(k)) is not None for r in results)]
+
+
 def _median_quality(results: list[dict]) -> str:
     snr, ssim = (format_number(key, _median(results, key)) for key in ("snr_db", "ssim"))
     return f"<b>{snr} dB</b> SNR and <b>{ssim}</b> SSIM"
@@ -269,9 +282,9 @@ def _median_quality(results: list[dict]) -> str:
 def _medians(results: list[dict], methods: list[str]) -> str:
     if not results:
         return ""
-    head = "".join(
-        f"<th scope=col>{label}{f' <small>{unit}</small>' if unit else ''}</th>" for label, unit, _ in NUMBERS.values()
-    )
+    present = _present(results)
+    named = [NUMBERS[key][:2] for key in present]
+    head = "".join(f"<th scope=col>{label}{f' <small>{unit}</small>' if unit else ''}</th>" for label, unit in named)
     rows = []
     for kind in sorted({result.get("kind", "file") for result in results}):
         for method in methods:
@@ -283,7 +296,7 @@ def _medians(results: list[dict], methods: list[str]) -> str:
             )
             exact = sum(result.get("match") == "exact" for result in group)
             statuses += f"; {exact} exact" if exact else ""
-            cells = "".join(f"<td>{format_number(key, _median(group, key))}</td>" for key in NUMBERS)
+            cells = "".join(f"<td>{format_number(key, _median(group, key))}</td>" for key in present)
             rows.append(
                 f"<tr><th scope=row>{_text(kind)}s</th><td>{_text(method)}</td><td>{len(group)}</td>{cells}"
                 f"<td>{statuses}</td></tr>"
@@ -335,6 +348,13 @@ def _data(result: dict | None) -> str:
 
 def _status(result: dict) -> str:
     return str(result.get("status") or "unknown")
+
+
+def _space(result: dict | None) -> str:
+    """The label of what was found where it is not a latent of the prior."""
+    if not result or result.get("space", "z") == "z":
+        return ""
+    return f" <small>{_text(result['space'])}, not a latent of the prior</small>"
 
 
 def _status_chip(result: dict | None) -> str:

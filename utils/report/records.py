@@ -1,4 +1,4 @@
-"""What the benchmarks recorded, as sections of RESULTS.md: samples and judges; attribution has a file of its own."""
+"""What the benchmarks recorded, as sections of RESULTS.md: samples and judges; the others have files of their own."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,7 +7,13 @@ from typing import Any
 from utils.runs.files import read_jsonl
 
 # What tells two records of one file apart: of equal ones the last counts.
-BENCHMARKS = {"samples": ("set", "n"), "judges": ("set",), "attribution": ("set", "transformation")}
+BENCHMARKS = {
+    "samples": ("set", "n"),
+    "judges": ("set",),
+    "speech": ("split", "method", "space", "objective"),
+    "projected": ("space", "weight"),
+    "attribution": ("set", "transformation"),
+}
 
 
 def read_records(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """RESULTS.md: every table and figure on one page, with what the numbers say and what differs from the paper.
 
 All its numbers come from JSON lines: table1.jsonl, table2.jsonl and table3.jsonl of calculate_metrics.py and
-deepfake_detection.py, samples.jsonl and judges.jsonl of the benchmarks. Those of the published page are in
+deepfake_detection.py, and those of the benchmarks. Those of the published page are in
 results/published.
 
 Examples:
@@ -19,7 +19,9 @@ from pathlib import Path
 from utils import options
 from utils.options import UserError
 from utils.report.attribution import attribution_markdown
+from utils.report.figures import save_figure
 from utils.report.findings import findings
+from utils.report.projected import projected_figure, projected_markdown, speech_markdown
 from utils.report.readme import write_readme
 from utils.report.records import BENCHMARKS, judges_markdown, read_records, samples_markdown
 from utils.report.tables import (
@@ -141,6 +143,8 @@ def write_results(path: Path, folder: Path) -> None:
         if (picture := folder / f"figure{number}.png").exists():
             with atomic_path(_figure(path, number)) as temporary:
                 shutil.copyfile(picture, temporary)
+    if swept := read_records(folder, "projected"):
+        save_figure(projected_figure(swept), path.parent / "figures" / "projected.png", (".png",))
     write_text(path, results_markdown(folder, [number for number in FIGURES if _figure(path, number).exists()]))
 
 
@@ -182,6 +186,8 @@ def results_markdown(folder: Path, figures: Iterable[int]) -> str:
     for name, title, table in (
         ("samples", "The generator's samples beside real clips", samples_markdown),
         ("judges", "The judges", judges_markdown),
+        ("speech", "Real clips: what is heard", speech_markdown),
+        ("projected", "Nearer than any latent: the space `projected`", projected_markdown),
         ("attribution", "Was this clip made by this generator?", attribution_markdown),
     ):
         if records[name]:

@@ -1,0 +1,98 @@
+"""The space of the dense layer's output: how near it comes to real clips, and what is still speech between two of them.
+
+Pairs of clips of one digit are inverted, in the space projected with each weight of the regulariser (latent_prior, the
+distance from what the prior gives), and in z. Fidelity: log-mel distance, and accuracy by judges that take part in no
+loss. Editability: of the points between two inverted clips, the share that each judge hears as their digit.
+
+Examples:
+
+    # figures/projected.png and its section of RESULTS.md; a line a run is appended to projected.jsonl
+    python -m benchmarks.projected ../shared/data/speech_commands_digits
+"""
+
+from pathlib import Path
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from benchmarks.speech import heard
+from models.loading import Networks
+from utils import losses, options
+from utils.audio.datasets import DIGITS, Dataset, load_dataset
+from utils.evaluation.clips import Clips
+from utils.evaluation.names import REAL
+from utils.options import UserError
+from utils.runs.batches import in_batches
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl
+
+BETWEEN = (0.25, 0.5, 0.75)  # of the way from one clip to the other
+
+
+def main() -> int:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "SC09, of which the report half is used")
+    parser.add_argument("--pairs", type=options.positive_int, default=16, metavar="N", help="pairs of clips")
+    parser.add_argument("--weights", default="0 0.1 1 10", metavar="X ...", help="of latent_prior, with blanks between")
+    parser.add_argument("--max_iter", type=options.positive_int, default=100, metavar="N", help="iterations a search")
+    options.add_shared(parser, "generator", "encoder", "classifier", "judge", "precision", judge=options.JUDGES)
+    options.add_shared(parser, "batch_size", "seed", batch_size=32)
+    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
+    args = parser.parse_args()
+    networks = Networks(
+        args.generator, encoder=args.encoder, classifier=args.classifier, judges=args.judge, precision=args.precision
+    )
+    clips = pairs(load_dataset(args.input, *networks.generator.clip_shape, "report", cache_dir=args.cache), args)
+    objective = str(networks.objective(None, own=False))
+    weights = [options.non_negative_float(text) for text in args.weights.split()]
+    runs = [("z", 0.0), *(("projected", weight) for weight in weights)]
+
+    shared = {"benchmark": "projected", "n": len(clips), "split": "report", "seed": args.seed}
+    shared |= {name: getattr(args, name) for name in ("max_iter", "precision", "batch_size")}
+    shared |= {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
+    for space, weight in runs:
+        minimised = losses.parse_objective(objective + (f",latent_prior={weight}" if weight else ""))
+        recovery = networks.recovery(
+            networks.inverter(minimised, space=space),
+            max_iter=1,
+            hybrid_max_iter=args.max_iter,
+            restarts=1,
+            seed=args.seed,
+        )
+        found, seconds = recovery.in_batches("hybrid", clips.audio, clips.identities, REAL, batch_size=args.batch_size)
+        distance = recovery.inverter.prior_distance(found.z)
+        facts = {"space": space, "weight": weight, "objective": str(minimised), "seconds_a_clip": float(seconds.mean())}
+        facts["prior_distance"] = 0.0 if distance is None else float(distance.mean())
+        facts |= heard(networks, clips, found.audio)
+        generator = networks.projected if space == "projected" else networks.generator
+        first, second = found.z[::2], found.z[1::2]
+        between = np.concatenate([first + share * (second - first) for share in BETWEEN]).astype(np.float32)
+        answers = networks.classify(in_batches(generator, between, args.batch_size), args.batch_size)
+        digits = np.tile(clips.labels[::2], len(BETWEEN))
+        for name, predictions in answers.items():
+            facts[f"between/{name}"] = float(np.mean(predictions.probabilities.argmax(axis=1) == digits))
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()), flush=True)
+        append_jsonl(args.results / "projected.jsonl", shared | facts | describe_environment())
+    return options.EXIT_OK
+
+
+def pairs(dataset: Dataset, args) -> Clips:
+    """Clips 2 i and 2 i + 1 are of one digit, digits in turn, and of two files, drawn by the seed."""
+    if not dataset.class_names:
+        raise UserError(f"{args.input}: no digit labels; SC09 has zero/ ... nine/ or train/Zero_*.wav")
+    random = np.random.default_rng(args.seed)
+    left = {digit: list(random.permutation(np.flatnonzero(dataset.labels == digit))) for digit in range(len(DIGITS))}
+    order = []
+    for i in range(args.pairs):
+        if len(left[i % len(DIGITS)]) < 2:
+            raise UserError(f"--pairs {args.pairs}: the {dataset.split} split has too few clips of a digit")
+        order += [left[i % len(DIGITS)].pop(), left[i % len(DIGITS)].pop()]
+    names, identities = ([part[i] for i in order] for part in (dataset.names, dataset.identities))
+    return Clips(dataset.to_float(order), dataset.labels[order], names, identities, REAL)
+
+
+if __name__ == "__main__":
+    options.run(main)
