@@ -14,7 +14,7 @@ IS_FIT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# `make results`. The time goes into 8 N searches of MAX_ITER iterations; the paper's have 50,000. PRECISION=mixed_bfloat16
+# `make results`. The time goes into 10 N searches of MAX_ITER iterations; the paper's have 50,000. PRECISION=mixed_bfloat16
 # is faster where the processor computes in bfloat16.
 N ?= 501
 SAMPLES ?= 2048

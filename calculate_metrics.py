@@ -42,7 +42,7 @@ from utils.audio.datasets import SPLITS, load_dataset
 from utils.audio.files import ALIGNMENTS
 from utils.evaluation import names
 from utils.evaluation.clips import DRAWS, Clips, keep, load_pairs, pair_to_show, table_clips
-from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, recover
+from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
 from utils.inversion.invert import Recovery
 from utils.inversion.prior import PRIORS
 from utils.inversion.store import ResultStore
@@ -240,7 +240,11 @@ class Session:
         """Scores, prints and records a row."""
         args, clips = self.args, scorer.clips
         row = scorer(method, reconstruction)
-        row |= {"preset": args.preset, "protocol": self.protocol(clips), "environment": describe_environment()}
+        row |= {
+            "preset": args.preset,
+            "protocol": protocol(vars(args), clips, self.networks),
+            "environment": describe_environment(),
+        }
         append_jsonl(args.output / "metrics.jsonl", row)
         print(f"\n{tables.row_text(row)}")
         if args.keep:
@@ -248,24 +252,6 @@ class Session:
             keep(folder, method, clips, reconstruction.audio, self.networks.generator.sample_rate)
             print(f"Listen: {folder}")
         return row
-
-    def protocol(self, clips: Clips) -> dict[str, Any]:
-        """What a row's numbers depend on."""
-        args, networks = self.args, self.networks
-        given = ["seed", "batch_size", "splits", "resamples", "generator"]
-        if args.reconstructions:
-            given += ["originals", "reconstructions"]
-        else:
-            given += ["objective", "solver", "clip_to_prior", "max_iter", "hybrid_max_iter", "restarts", "precision"]
-            given += ["input", "split", "draw", "alignment"] if clips.z is None else []
-            given += ["changed"]
-        facts = {"n": len(clips), **{name: getattr(args, name) for name in given}}
-        if "objective" in facts:
-            facts["objective"] = str(networks.objective(args.objective, own=clips.z is not None))
-        facts["prior_variance"] = PRIORS[networks.generator.prior].variance
-        named = ("generator", "encoder", "classifier", *networks.judges)
-        sha256 = {f"{name}_sha256": networks.sha256(name) for name in named}
-        return facts | {name: value for name, value in sha256.items() if value}
 
     def draw(self, figure: int) -> None:
         """Figure 2 or 3: the table's first clip, its next of another digit, and what each method makes of them."""
@@ -275,7 +261,7 @@ class Session:
         class_names = {name: model.class_names for name, model in networks.classifiers.items()}
         shown, titles = pair_to_show(clips, networks.classify(clips.audio, args.batch_size), class_names)
         reconstructions = {method: self.recover(method, clips).audio[shown] for method in names.RECOVERY_METHODS}
-        objective = networks.objective(args.objective, own=clips.z is not None)
+        objective = networks.objective(args.objective, own=clips.kind == names.SYNTHETIC)
         note = (
             f"{clips.kind} clips, preset {args.preset}, {objective}, at most {args.max_iter} (gradient) and "
             f"{args.hybrid_max_iter} (hybrid) iterations, seed {args.seed}"

@@ -20,9 +20,7 @@ Examples:
 
 import argparse
 import itertools
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -31,11 +29,12 @@ import numpy as np
 
 from models.generator import Generator, load_generator
 from models.projected import ProjectedGenerator
+from models.replay import Piece, one_each, read_latents, saved_pieces
 from models.tf1 import AUDIO_TENSOR, Z_TENSOR
 from utils import options
 from utils.audio.files import join_windows, write_wav
 from utils.inversion.align import move_back
-from utils.inversion.latents import Latents, load_latents, save_latents
+from utils.inversion.latents import Latents, save_latents
 from utils.inversion.prior import PRIORS
 from utils.options import LARGEST_SEED, UserError
 from utils.runs.batches import render
@@ -84,32 +83,6 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def read_latents(path: Path, generator: Generator) -> Latents:
-    """A file's latents, if they fit the generator.
-
-    Raises:
-        UserError: as `load_latents`, and for another latent size.
-    """
-    latents = load_latents(path)
-    latent_dim = generator.latent_dim if latents.space == "z" else ProjectedGenerator(generator).latent_dim
-    if latents.z.shape[1] != latent_dim:
-        raise UserError(f"{path}: z must be [W, {latent_dim}] for {generator.name}. Received: {list(latents.z.shape)}")
-    if latents.generator not in ("", generator.fingerprint):
-        print(f"warning: {path}: its latents belong to another generator than {generator.name}", file=sys.stderr)
-    return latents
-
-
-class Piece(NamedTuple):
-    """One WAV to be: z float32 `[1, latent_dim]`, or a row for each window that `provenance` tells of, of a space;
-    `moved` is the offset and gain_db, `[1]`, with which the clip was inverted."""
-
-    name: str
-    z: np.ndarray
-    provenance: dict | None = None
-    space: str = "z"
-    moved: tuple[np.ndarray, np.ndarray] | None = None
-
-
 def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]:
     """What the options ask for."""
     if args.latents:
@@ -127,20 +100,6 @@ def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]
     if args.seeds:
         return [Piece(f"seed_{seed:04d}", generator.sample_prior(seed, 1)) for seed in args.seeds]
     return one_each("", generator.sample_prior(args.seed, args.n))
-
-
-def saved_pieces(name: str, latents: Latents) -> list[Piece]:
-    """The clip that a file's windows make, or a clip of each row where they are no windows of one."""
-    if len(latents.provenance.get("window_starts", [])) == len(latents.z):
-        moved = None if latents.offset is None else (latents.offset, latents.gain_db)
-        return [Piece(name, latents.z, latents.provenance, latents.space, moved)]
-    if len(latents.z) == 1:
-        return [Piece(name, latents.z, space=latents.space)]
-    return one_each(f"{name}_", latents.z, latents.space)
-
-
-def one_each(prefix: str, z: np.ndarray, space: str = "z") -> list[Piece]:
-    return [Piece(f"{prefix}{row:04d}", z[row : row + 1], space=space) for row in range(len(z))]
 
 
 def endpoint(text: str, generator: Generator) -> tuple[np.ndarray, str]:

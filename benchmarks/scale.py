@@ -28,7 +28,7 @@ import soundfile
 from models.loading import Networks
 from utils import options
 from utils.inversion import ray_engine
-from utils.inversion.folder import RecoveryFolder, files_below
+from utils.inversion.folder import FILE, RecoveryFolder, files_below
 from utils.losses import parse_objective
 from utils.runs.folders import keep_options
 from utils.runs.interrupts import Interrupt
@@ -37,7 +37,8 @@ from utils.runs.progress import progress_bar
 
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
-    options.add_shared(parser, "generator", "trust", "objective", "max_iter", "batch_size", max_iter=10)
+    options.add_shared(parser, "generator", "trust", "max_iter", "batch_size", max_iter=10)
+    options.add_shared(parser, "objective", objective=options.OWN_OBJECTIVE)
     count = dict(type=options.positive_int, metavar="N")
     parser.add_argument("--groups", **count, default=8, help="batches of an actor or of the local engine")
     parser.add_argument("--rounds", **count, default=3, help="times each is measured, in turn; medians are printed")
@@ -142,8 +143,8 @@ def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFo
     networks = Networks(args.generator, trust=args.trust)
     inverter = networks.inverter(parse_objective(args.objective))
     recovery = networks.recovery(inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
-    settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size}
-    return RecoveryFolder(place, recovery, ("gradient",), sources, generator=networks.generator, options={}, **settings)
+    settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size, "options": {}}
+    return RecoveryFolder(place, {FILE: recovery}, ("gradient",), sources, generator=networks.generator, **settings)
 
 
 def processes_of(driver: int) -> dict[int, bytes]:

@@ -80,6 +80,7 @@ class Networks:
             raise UserError(f"--classifier {classifier}: is a judge, which must take part in no loss; name another one")
         find = {"encoder": find_encoder}
         self._loaded: dict[str, Classifier] = {}
+        self._searches: dict[bool, LatentSearch | None] = {}
         self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
 
     @cached_property
@@ -153,17 +154,21 @@ class Networks:
             UserError: as `parse_objective`.
         """
         objective = parse_objective(text or (OWN_OBJECTIVE if own else REAL_OBJECTIVE))
-        if text or not objective.needs_features:
+        if text or not objective.needs_features or self._gives_features:
             return objective
-        without = Objective({name: weight for name, weight in objective.weights.items() if name != "features"})
+        return Objective({name: weight for name, weight in objective.weights.items() if name != "features"})
+
+    @cached_property
+    def _gives_features(self) -> bool:
+        """Whether a classifier was named and is of the generator's clips."""
         if "classifier" not in self._files:
-            return without
+            return False
         try:
             self._classifier("classifier")
         except UserError as error:
             print(f"warning: {error}; the default objective goes without features", file=sys.stderr)
-            return without
-        return objective
+            return False
+        return True
 
     def inverter(
         self, objective: Objective, *, solver: str = "batched", clip_to_prior: bool = True, space: str = "z"
@@ -230,7 +235,10 @@ class Networks:
         )
 
     def _latent_search(self, clip_to_prior: bool) -> LatentSearch | None:
-        """None, and a line that says so, where the generator has no forward-mode derivatives."""
+        """One for all recoveries, as it knows no objective; None, and once a line that says so, where the generator has
+        no forward-mode derivatives."""
+        if clip_to_prior in self._searches:
+            return self._searches[clip_to_prior]
         fast, exact = self.fast_generator, self.generator
         search = LatentSearch(fast, exact=None if fast is exact else exact, clip_to_prior=clip_to_prior, cache=CACHE)
         try:
@@ -241,8 +249,8 @@ class Networks:
                 f"{type(error).__name__}: {one_line(error)}",
                 file=sys.stderr,
             )
-            return None
-        return search
+            search = None
+        return self._searches.setdefault(clip_to_prior, search)
 
     def sha256(self, name: str) -> str | None:
         """Of the weights of "generator" or of another network's file, hexadecimal; None for one that is not named."""

@@ -251,7 +251,7 @@ class WaveGANGenerator:
 
     def first_activations(self, z: tf.Tensor) -> tf.Tensor:
         """What the first layer gives the second: z float32 `[B, latent_dim]` to float32 `[B, 16 * channels]`, >= 0."""
-        return tf.nn.relu(tf.reshape(self._first_frames(z), [tf.shape(z)[0], -1]))
+        return tf.nn.relu(self.project(z))
 
     def jacobian_product(self, z: tf.Tensor, directions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Audio at z and its derivatives along directions: forward-mode, one batched pass.

@@ -151,8 +151,21 @@ def test_the_default_objective_is_of_the_kind_of_clip_and_of_what_classifier_the
     capsys.readouterr()
     assert "features" not in str(foreign.objective(None, own=False))
     assert "takes 16384 samples" in (said := capsys.readouterr().err) and "goes without features" in said
+    assert "features" not in str(foreign.objective(None, own=False)) and not capsys.readouterr().err
     with pytest.raises(UserError, match="takes 16384 samples"):
         foreign.inverter(foreign.objective("features=1", own=False))
+
+
+def test_recoveries_share_one_search_for_the_latent_which_is_of_the_space_z(tmp_path):
+    networks = Networks(build(tmp_path / "generator"))
+    limits = {"max_iter": 1, "hybrid_max_iter": 1, "restarts": 1, "seed": 0}
+
+    def search(objective="waveform=1", exact=True, **space):
+        return networks.recovery(networks.inverter(parse_objective(objective), **space), exact=exact, **limits).search
+
+    assert search() is search("log_mel=1") and search() is not None
+    assert search(clip_to_prior=False) is not search()
+    assert search(exact=False) is search(space="projected") is None
 
 
 def test_a_fast_search_ends_in_float32(tmp_path):

@@ -14,9 +14,9 @@ import numpy as np
 from utils import metrics
 from utils.audio.datasets import UNLABELLED
 from utils.evaluation.clips import Clips
-from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
+from utils.evaluation.names import CLASS_SAMPLE, CLIPS, REAL, SILENCE, SYNTHETIC
 from utils.inversion.invert import Recovery
-from utils.inversion.prior import Prior
+from utils.inversion.prior import PRIORS, Prior
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
 from utils.metrics import Predictions, Row
 from utils.options import UserError
@@ -107,6 +107,29 @@ def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstr
     if method not in others:
         raise UserError(f"--method {method}: there are no {len(clips)} {clips.kind} clips besides the row's")
     return Reconstruction(others[method].audio, others[method].z)
+
+
+def protocol(settings: Mapping[str, Any], clips: Clips, networks: Any) -> dict[str, Any]:
+    """What a row's numbers depend on; JSON-able.
+
+    Args:
+        settings: the options of calculate_metrics.py.
+        clips: of the row.
+        networks: the run's, `models.loading.Networks`.
+    """
+    given = ["seed", "batch_size", "splits", "resamples", "generator"]
+    facts: dict[str, Any] = {"n": len(clips)}
+    if settings["reconstructions"]:
+        given += ["originals", "reconstructions"]
+    else:
+        facts["objective"] = str(networks.objective(settings["objective"], own=clips.kind == SYNTHETIC))
+        given += ["solver", "clip_to_prior", "max_iter", "hybrid_max_iter", "restarts", "precision"]
+        given += ["input", "split", "draw", "alignment"] if clips.kind == REAL else []
+        given += ["changed"]
+    facts |= {name: settings[name] for name in given}
+    facts["prior_variance"] = PRIORS[networks.generator.prior].variance
+    named = ("generator", "encoder", "classifier", *networks.judges)
+    return facts | {f"{name}_sha256": sha256 for name in named if (sha256 := networks.sha256(name))}
 
 
 class Scorer:

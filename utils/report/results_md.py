@@ -13,8 +13,9 @@ Examples:
 """
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from utils import options
 from utils.options import UserError
@@ -176,8 +177,7 @@ def results_markdown(folder: Path, figures: Iterable[int]) -> str:
         {name: real[0][name] for name in ("split", "draw", "input")} if real else {}
     )
     facts["draw"] = "drawn by the seed" if facts["draw"] == "random" else "the first in the order of speakers"
-    aligned = [row["protocol"] for row in lines_of(tables.get(2) or tables[1]) if row["preset"] == "aligned"]
-    facts["objective"] = f"`{aligned[0]['objective']}`" if aligned else "another objective"
+    facts["objective"] = " and ".join(_aligned_objectives(tables)) or "another objective"
     records = {name: read_records(folder, name) for name in BENCHMARKS}
     summary = "\n".join(f"- {line}" for line in findings(tables, shared, records["judges"]))
     parts = [OPENING.format(summary=summary), INTRODUCTION.format(generator=generator, **facts)]
@@ -202,6 +202,16 @@ def results_markdown(folder: Path, figures: Iterable[int]) -> str:
         parts += [f"Not made yet: {', '.join(missing)}.\n"]
     parts += [COMMANDS.format(input=facts["input"], official=OFFICIAL_DATA)]
     return "\n".join(parts)
+
+
+def _aligned_objectives(tables: Mapping[int, Any]) -> list[str]:
+    """What preset aligned minimises, of own samples and of real clips."""
+    found = {}
+    for number in (1, 2):
+        for row in lines_of(tables[number]) if number in tables else ():
+            if row["preset"] == "aligned" and "objective" in row["protocol"]:
+                found.setdefault(number, f"`{row['protocol']['objective']}` (Table {number})")
+    return list(found.values())
 
 
 if __name__ == "__main__":
