@@ -26,27 +26,27 @@ from utils.spectrograms import magnitude, mel_filters, stft
 
 CRITICS_FROM, ADVERSARIAL_FROM = 300, 400  # steps at which critics begin to learn, and the generator from them
 CRITIC_EVERY, PENALTY_EVERY = 2, 8  # generator steps a critic update, critic updates a gradient penalty
-FRONT_ENDS = ((256, 128, (4, 4)), (512, 128, (4, 8)))  # of the critics, see `critic_image`
+FRONT_ENDS = ((256, 128, (4, 4)), (1024, 256, (4, 8)))  # of the critics, see `critic_image`
 CRITIC_LAYERS = ((64, 1), (96, 2), (128, 2), (128, 1))
 
 # Weights of the generator's losses, whose gradients at the waveform are first brought to norm 1 (EnCodec's balancer,
 # Defossez et al., 2022, section 3.4)
 WEIGHTS = {
     "spectral": 1.0,
-    "level": 0.4,
+    "level": 0.2,
     "similarity": 0.5,
-    "round_trip": 0.8,
+    "round_trip": 0.5,
     "adversarial": 1.0,
-    "features": 0.4,
+    "features": 0.6,
 }
 CLASSIFICATION = 0.5  # of the critics' class loss, beside their score
 CERTAIN = 0.5  # difference between a code's two largest block sums, over their deviation, from which a class is certain
 EVENNESS = 0.5  # norm of the gradient of `participation_ratio` as a share of all others'
-AIMS = {"level": 0.5, "similarity": 0.012, "round_trip": 0.06, "participation": 16.0}  # beyond them a term fades
+AIMS = {"level": 0.5, "similarity": 0.02, "round_trip": 0.12, "participation": 22.0}  # beyond them a term fades
 EVENNESS_EVERY = 3  # steps
 SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents along so many directions
-R1 = 2.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
-LATENT_ERRORS = {"fixed_latents": 10.0, "round_trip": 20.0}  # mean squared errors of z in the encoder's loss
+R1 = 1.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
+LATENT_ERRORS = {"fixed_latents": 8.0, "round_trip": 20.0}  # mean squared errors of z in the encoder's loss
 ENCODER_RECONSTRUCTION = 0.3  # norm of the reconstruction's gradient at z
 ENCODER_CLASS = 0.3
 POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
@@ -65,7 +65,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         dataset: real clips, with labels or without.
         seed: of every initial weight.
         learning_rate: of the generator; encoder and critics have one and a half of it.
-        precision: of the generator's convolutions.
+        precision: of the convolutions of generator, encoder and critics.
         ema: decay of the moving averages of the weights of generator and encoder.
     """
 
@@ -90,7 +90,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         latents = principal_latents(features, dataset.labels, self.num_classes, self.latent_dim, seed)
         self.fixed_latents = tf.Variable(latents, trainable=False)
         shape = (architecture.num_samples, architecture.num_channels)
-        self.encoder = make_encoder(*shape, self.latent_dim, dataset.sample_rate)
+        self.encoder = make_encoder(*shape, self.latent_dim, dataset.sample_rate, precision)
         nearest = Ridge(RIDGE).fit(features, ndtri((np.float64(latents) + 1) / 2))
         self.encoder.get_layer("linear").set_weights([nearest.coef_.T, nearest.intercept_])
         self.encoder_average = make_encoder(*shape, self.latent_dim, dataset.sample_rate)
@@ -98,7 +98,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         self.encoder_variables = all_trainable(self.encoder)
         self.encoder_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="encoder_adam")
         self.encoder_optimizer.build(self.encoder_variables)
-        self.critics = [PatchCritic(self.num_classes, CRITIC_LAYERS) for _ in FRONT_ENDS]
+        self.critics = [PatchCritic(self.num_classes, CRITIC_LAYERS, precision) for _ in FRONT_ENDS]
         self._critics_on(tf.zeros([1, *shape]), tf.zeros([1], tf.int32))
         self.critic_variables = [variable for critic in self.critics for variable in all_trainable(critic)]
         self.critic_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="critic_adam")
@@ -214,7 +214,7 @@ class AutoencoderTrainer(GeneratorTrainer):
             with tf.GradientTape() as inner:
                 inner.watch(real)
                 images = [tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)]
-                scores, logits, _ = self._criticise(images, tf.concat([classes[:b], classes], axis=0), training=True)
+                scores, logits, _ = self._criticise(images, tf.concat([classes[:b], classes], axis=0))
                 total = tf.add_n([tf.reduce_sum(tf.reduce_mean(s[:b], axis=[1, 2])) for s in scores])
             hinge = tf.add_n(
                 [tf.reduce_mean(tf.nn.relu(1 - s[:b])) + tf.reduce_mean(tf.nn.relu(1 + s[b:])) for s in scores]
@@ -276,9 +276,9 @@ class AutoencoderTrainer(GeneratorTrainer):
     def _critics_on(self, audio, classes):
         return self._criticise(self._images(audio), classes)
 
-    def _criticise(self, images, classes, training=False):
+    def _criticise(self, images, classes):
         """Scores, class logits and activations, each a list over the critics (activations: over their layers too)."""
-        outputs = [c(i, classes, training=training) for c, i in zip(self.critics, images, strict=True)]
+        outputs = [c(i, classes) for c, i in zip(self.critics, images, strict=True)]
         activations = [activation for _, _, layers_of in outputs for activation in layers_of]
         return [score for score, _, _ in outputs], [logits for _, logits, _ in outputs], activations
 
@@ -288,7 +288,9 @@ def squash(u: tf.Tensor) -> tf.Tensor:
     return tf.math.erf(u / 2**0.5)
 
 
-def make_encoder(num_samples: int, num_channels: int, latent_dim: int, sample_rate: int) -> keras.Model:
+def make_encoder(
+    num_samples: int, num_channels: int, latent_dim: int, sample_rate: int, precision: str = "float32"
+) -> keras.Model:
     """Audio `[B, T, C]` to u `[B, latent_dim]`, of which `squash` makes z.
 
     A highway (Srivastava et al., 2015) between a fixed linear map of log-mel, right for clips like the dataset's, and
@@ -301,12 +303,12 @@ def make_encoder(num_samples: int, num_channels: int, latent_dim: int, sample_ra
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U))(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 1), (128, 2)):
-        x = layers.Conv2D(channels, 3, stride, padding="same")(x)
+        x = layers.Conv2D(channels, 3, stride, padding="same", dtype=precision)(x)
         x = layers.LeakyReLU(0.2)(layers.GroupNormalization(8)(x))
     spectral = layers.Dense(256)(layers.Flatten()(x))
     x = audio
     for channels in (16, 32, 64, 128):
-        x = layers.LeakyReLU(0.2)(layers.Conv1D(channels, 25, 4, padding="same")(x))
+        x = layers.LeakyReLU(0.2)(layers.Conv1D(channels, 25, 4, padding="same", dtype=precision)(x))
     phase = layers.Dense(256)(layers.Flatten()(layers.LayerNormalization()(x)))
     h = layers.LeakyReLU(0.2)(layers.LayerNormalization()(layers.Concatenate()([spectral, phase, linear])))
     h = layers.LeakyReLU(0.2)(layers.Dense(512)(h))
@@ -366,7 +368,7 @@ def log_mel_features(dataset: Dataset) -> np.ndarray:
 
 
 def spectral_loss(audio: tf.Tensor, clips: tf.Tensor, sample_rate: int) -> tf.Tensor:
-    """L1 of log-spectrograms and log-mel, and of log-mel bands sorted in time; a scalar.
+    """L1 of log-spectrograms of three windows and of log-mel, and of log-mel bands sorted in time; a scalar.
 
     A plain L1 answers an uncertain moment with its median, which is quiet and smeared; sorted in time, each band must
     still have its loud moments.
@@ -376,8 +378,8 @@ def spectral_loss(audio: tf.Tensor, clips: tf.Tensor, sample_rate: int) -> tf.Te
         clips: float32 `[B, T, C]`, real.
     """
     losses = []
-    for frame_length in (256, 512):
-        a, b = (magnitude(stft(x, frame_length, 128)) for x in (audio, clips))
+    for frame_length in (256, 1024, 512):  # of the last also log-mel
+        a, b = (magnitude(stft(x, frame_length, max(128, frame_length // 4))) for x in (audio, clips))
         losses.append(tf.reduce_mean(tf.abs(tf.math.log(a + 1e-2) - tf.math.log(b + 1e-2))))
     mel = mel_filters(40, 512, sample_rate)
     a, b = (tf.math.log(tf.einsum("btfc,fm->bmct", x, mel) + 1e-2) for x in (a, b))

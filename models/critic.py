@@ -35,7 +35,7 @@ def critic_image(audio: tf.Tensor, frame_length: int, frame_step: int, patch: tu
 
 
 class PatchCritic(keras.Model):
-    """Spectrally normalised convolutions on an image; scores each patch, and the class where there are any.
+    """Convolutions on an image; scores each patch, and the class where there are any.
 
     The score is that of a projection discriminator (Miyato & Koyama, 2018): a patch's score + <embedding of the class,
     pooled features>. A second head classifies (Odena et al., 2017). Features are pooled over time only: which
@@ -44,44 +44,42 @@ class PatchCritic(keras.Model):
     Args:
         num_classes: 0 for unlabelled sound.
         convolutions: (channels, stride) of each 3x3 convolution.
+        precision: of the convolutions, a Keras dtype policy; what they answer is float32.
     """
 
-    def __init__(self, num_classes: int, convolutions: Sequence[tuple[int, int]]):
+    def __init__(self, num_classes: int, convolutions: Sequence[tuple[int, int]], precision: str = "float32"):
         super().__init__()
         self.num_classes = num_classes
         self.convolutions = [
-            layers.SpectralNormalization(layers.Conv2D(channels, 3, stride, padding="same"))
-            for channels, stride in convolutions
+            layers.Conv2D(channels, 3, stride, padding="same", dtype=precision) for channels, stride in convolutions
         ]
-        self.patch_score = layers.SpectralNormalization(layers.Conv2D(1, 1))
+        self.patch_score = layers.Conv2D(1, 1)
         if num_classes:
             self.normalization = layers.LayerNormalization()
-            self.embedding = layers.SpectralNormalization(layers.Dense(num_classes, use_bias=False))
+            self.embedding = layers.Dense(num_classes, use_bias=False)
             self.class_logits = layers.Dense(num_classes)
 
-    def call(
-        self, image: tf.Tensor, classes: tf.Tensor, training: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def call(self, image: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Look at a batch of images.
 
         Args:
             image: float32 `[B, H, W, channels]`.
             classes: int32 `[B]`, the classes that the clips are meant to be.
-            training: whether the spectral norms are updated.
 
         Returns:
             scores float32 `[B, H', W']`; class logits float32 `[B, num_classes]`; the activations of each convolution.
         """
         h, activations = image, []
         for convolution in self.convolutions:
-            h = tf.nn.leaky_relu(convolution(h, training=training), 0.2)
-            activations.append(h)
-        score = self.patch_score(h, training=training)[..., 0]
+            h = tf.nn.leaky_relu(convolution(h), 0.2)
+            activations.append(tf.cast(h, tf.float32))
+        h = activations[-1]
+        score = self.patch_score(h)[..., 0]
         if not self.num_classes:
             return score, tf.zeros([tf.shape(image)[0], 0]), activations
         pooled = tf.reduce_mean(h, axis=1)
         pooled = tf.reshape(pooled, [-1, pooled.shape[1] * pooled.shape[2]])
-        projection = tf.gather(self.embedding(pooled, training=training), classes, batch_dims=1)
+        projection = tf.gather(self.embedding(pooled), classes, batch_dims=1)
         return score + projection[:, None, None], self.class_logits(self.normalization(pooled)), activations
 
 

@@ -66,6 +66,16 @@ def test_every_loss_is_reported_and_finite(trained):
     assert all(np.isfinite(list(row.values())).all() for row in losses)
 
 
+def test_it_computes_in_bfloat16_with_losses_in_float32(early):
+    sounds = dataset(("a", "b", "c"))
+    trainer = AutoencoderTrainer(TINY, sounds, seed=1, precision="mixed_bfloat16")
+    losses = [trainer.train_step(Batches(sounds, 6, 4, seed=3), step) for step in range(2)]
+    assert all(value.dtype == tf.float32 and np.isfinite(value) for row in losses for value in row.values())
+    assert {variable.dtype for variable in trainer.critic_variables + trainer.encoder_variables} == {tf.float32}
+    assert trainer.critics[0].convolutions[0].compute_dtype == "bfloat16"
+    assert trainer.encoder_average.get_layer(index=2).compute_dtype == "float32"
+
+
 def test_resumes_exactly(trained):
     trainer, batches, losses, after, folder = trained
     for variable in (*trainer.variables, *trainer.network_state):  # nothing may be left of what the trainer was

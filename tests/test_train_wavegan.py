@@ -1,5 +1,6 @@
 """The script that trains a generator, as a user runs it."""
 
+import argparse
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from models.generator import load_generator
 from utils.audio.files import write_wav
 from utils.runs.training_run import losses_by_step
 
-TINY = ("--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--evaluate_every", 3)
+TINY = ("--recipe", "wgan_gp", "--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--evaluate_every", 3)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,19 @@ def test_the_published_recipes_options(run_main, sounds):
     plan = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
     published = {"batch_size": "64", "learning_rate": "0.0001", "dim": "64", "steps": "7"}
     assert done.returncode == 0 and plan.items() >= published.items()
+
+
+def test_the_recipe_is_that_of_the_hardware(run_main, sounds):
+    done = run_main("train_wavegan.py", sounds, "--dry_run")
+    plan = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
+    recipe, batch = ("wgan_gp", "64") if tf.config.list_physical_devices("GPU") else ("autoencoder", "16")
+    assert (plan["recipe"], plan["batch_size"]) == (recipe, batch)
+
+
+def test_a_folder_without_clips_to_hold_out_is_said_and_learned_from(sounds, capsys):
+    args = argparse.Namespace(input=sounds, num_samples=16384, num_channels=1, sample_rate=16000, quiet=True)
+    assert train_wavegan.load_held_out(args) is None
+    assert "note: nothing is measured on clips that are not learned from" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--recipe", "--num_samples"])

@@ -53,7 +53,7 @@ def principal_latents(
     if len(features) <= latent_dim or latent_dim < num_classes + 3:
         raise UserError(
             f"needs more clips than --latent_dim, and that to be {num_classes + 3} or more. "
-            f"Received: {len(features)} clips, --latent_dim {latent_dim}"
+            f"Received: {len(features)} clips, --latent_dim {latent_dim}; --recipe wgan_gp takes any number"
         )
     rng = np.random.default_rng(seed)
     features = features - features.mean(axis=0)
