@@ -33,7 +33,7 @@ METRICS = $(RUN) calculate_metrics.py "$(DATA)" --generator "$(GENERATOR)" $(NAM
 DETECTION = $(RUN) deepfake_detection.py "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --output "$(OUTPUT)" \
 	--n $$(( $(N) < 10 ? 10 : $(N) < 100 ? $(N) : 100 )) --repeats $$(( $(N) < 100 ? 2 : 10 ))
 
-.PHONY: help setup setup-ray setup-docs setup-export wheels demo results page docs test test-slow lint clean
+.PHONY: help setup setup-ray setup-docs setup-export wheels demo results page audio docs test test-slow lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -88,7 +88,7 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 	$(METRICS) --figure 3
 	$(DETECTION) --preset paper
 	$(DETECTION) --preset aligned
-	$(RUN) -m benchmarks.judges "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --results "$(OUTPUT)"
+	$(RUN) -m benchmarks.judges "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --n 600 --results "$(OUTPUT)"
 	for n in $(N) $(SAMPLES); do \
 		$(RUN) -m benchmarks.samples --generator "$(GENERATOR)" --real "$(DATA)" --n $$n --results "$(OUTPUT)" || exit; \
 	done
@@ -96,6 +96,9 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 
 page: setup ## RESULTS.md and the numbers of README.md again, from the lines in results/published alone
 	$(RUN) -m utils.report.results_md --readme README.md
+
+audio: setup ## the sounds in docs/audio: clips and what each method makes of them
+	$(RUN) -m docs.audio_examples "$(DATA)"
 
 docs: setup-docs ## the API's pages, docs/api/index.html
 	$(RUN) -m pdoc --docformat google --output-directory docs/api models utils

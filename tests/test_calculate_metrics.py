@@ -345,13 +345,15 @@ def test_make_results(repo_root, tmp_path):
         (tmp_path / "data" / digit).mkdir(parents=True)
         for speaker in [name for name in map(str, range(20)) if half_of(name) == "report"][:2]:
             listed.append(f"{digit}/{speaker}_nohash_0.wav")
-            soundfile.write(tmp_path / "data" / listed[-1], rng.normal(0, 0.1, 16000), 16000)
+            for name in (listed[-1], f"{digit}/of-training-{speaker}.wav"):
+                soundfile.write(tmp_path / "data" / name, rng.normal(0, 0.1, 16000), 16000)
     (tmp_path / "data" / "validation_list.txt").write_text("\n".join(listed))
-    values = {"N": 10, "MAX_ITER": 2, "DATA": tmp_path / "data", "ENCODER": tmp_path / "encoder.keras"}
+    values = {"N": 10, "SAMPLES": 12, "MAX_ITER": 2, "DATA": tmp_path / "data", "ENCODER": tmp_path / "encoder.keras"}
     values["OUTPUT"] = tmp_path / "out"
     command = ["make", "-o", ".venv/.installed", "results", *(f"{name}={value}" for name, value in values.items())]
     done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     page = (tmp_path / "out" / "RESULTS.md").read_text()
-    assert "Not made yet" not in page
+    assert "Not made yet" not in page and "samples, n = 10 |" in page and "other real, n = 12 |" in page
+    assert "judge_mel and judge_wave" in page
     assert all(f"Table {number}" in page and f"(figures/figure{number + 1}.png)" in page for number in (1, 2, 3))

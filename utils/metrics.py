@@ -215,7 +215,8 @@ def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
         float64 `[ceil(T / 128), 64, C]`.
     """
     magnitudes = np.sqrt(np.square(np.abs(stft(audio, MEL_FRAME, MEL_STEP))) + MAGNITUDE_EPSILON)
-    return np.log(np.einsum("tfc,fm->tmc", magnitudes, _mel_filters(sample_rate)) + LOG_FLOOR)
+    mel = magnitudes.transpose(0, 2, 1) @ _mel_filters(sample_rate)
+    return np.log(mel.transpose(0, 2, 1) + LOG_FLOOR)
 
 
 @functools.cache

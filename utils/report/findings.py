@@ -19,6 +19,7 @@ from utils.evaluation.names import (
     TEMPLATE,
     UNTRAINED_LATENTS,
 )
+from utils.metrics import OCTAVE
 from utils.report import published
 from utils.report.tables import judges_of, parts_of, source_title
 
@@ -28,7 +29,7 @@ Said = tuple[str, str] | None  # of one preset's numbers, and what they are to b
 OF_SOUND = (
     ("log-mel correlation", "log_mel_correlation", "2", True),
     ("STFT distance", "stft_distance", "2", False),
-    ("F0 error", "f0_error", "1", False),
+    ("F0 error in semitones", "f0_error", "1", False),
 )
 CONFIRMED, REFUTED = "confirmed", "refuted"
 RECONSTRUCTED = "real, reconstructed"  # the set of benchmarks/judges.py
@@ -154,21 +155,25 @@ def _on_digits(metrics: Metrics, judge: str) -> Said:
 
 
 def _on_sound(metrics: Metrics) -> Said:
-    parts, beats = [], {m: True for m in RECOVERY_METHODS if m in metrics}
+    """Measure by measure, which methods beat the better look-up beyond the intervals."""
+    parts = []
     for title, metric, decimals, more in OF_SOUND:
-        values = _values(metrics, metric)
-        look_ups = [values[m] for m in LOOK_UPS if m in values]
-        if look_ups and any(m in values for m in beats):
-            best = (max if more else min)(look_ups)
+        known = {row: entries[metric] for row, entries in metrics.items() if entries.get(metric)}
+        look_ups, methods = ([m for m in group if m in known] for group in (LOOK_UPS, RECOVERY_METHODS))
+        if look_ups and methods:
+            best = (max if more else min)((known[m] for m in look_ups), key=lambda estimate: estimate["value"])
+            winners = [m for m in methods if _better(known[m], best, more)]
             form = f".{decimals}f"
-            parts.append(f"{title} {_of_methods(values, form)} against {best:{form}}")
-            for method in beats:
-                ahead = method in values and (values[method] > best if more else values[method] < best)
-                beats[method] = beats[method] and ahead
-    if not parts:
-        return None
-    winners = [method for method, all_of_them in beats.items() if all_of_them]
-    return "; ".join(parts), f"the best look-up is beaten in all of these by: {', '.join(winners) or 'no method'}"
+            numbers = f"{_of_methods(_values(metrics, metric), form)} against {best['value']:{form}}"
+            if metric == "f0_error":
+                numbers = numbers.replace(f"{OCTAVE:{form}}", f"{OCTAVE:{form}} (no common pitch)", 1)
+            parts.append(f"{title} {numbers} (beaten by {', '.join(winners) or 'none'})")
+    return ("; ".join(parts), "the methods against the better look-up") if parts else None
+
+
+def _better(a: Mapping[str, float], b: Mapping[str, float], more: bool) -> bool:
+    """Whether an estimate is better than another beyond both intervals."""
+    return a["low"] > b["high"] if more else a["high"] < b["low"]
 
 
 def _on_hybrid(metrics: Metrics) -> Said:
@@ -179,15 +184,15 @@ def _on_hybrid(metrics: Metrics) -> Said:
     heard, parts = {judge: _both(metrics, f"accuracy/{judge}") for judge in judges}, []
     for judge, (encoder, hybrid) in heard.items():
         parts.append(f"{judge} {100 * encoder['value']:.1f} to {100 * hybrid['value']:.1f} %")
-    helped = [judge for judge, (encoder, hybrid) in heard.items() if hybrid["low"] > encoder["high"]]
+    helped = [judge for judge, (encoder, hybrid) in heard.items() if _better(hybrid, encoder, True)]
     verdict = CONFIRMED if not helped else REFUTED if helped == judges else f"{REFUTED} by {', '.join(helped)} alone"
     changes = {"nearer": [], "farther": []}
     for title, metric, _, more in (*OF_SOUND, ("MSE", "waveform_mse", "5", False)):
         if pair := _both(metrics, metric):
-            encoder, hybrid = pair if more else pair[::-1]
-            if hybrid["low"] > encoder["high"]:
+            encoder, hybrid = pair
+            if _better(hybrid, encoder, more):
                 changes["nearer"].append(title)
-            elif hybrid["high"] < encoder["low"]:
+            elif _better(encoder, hybrid, more):
                 changes["farther"].append(title)
     near = "".join(f"; {how} in {', '.join(titles)}" for how, titles in changes.items() if titles)
     return f"{verdict} (encoder to hybrid: heard right by {', by '.join(parts)}{near})", ""

@@ -8,7 +8,7 @@ from typing import Any
 from utils.evaluation.names import CLASS_SAMPLE, RECOVERY_METHODS, SILENCE, TEMPLATE
 from utils.options import UserError
 from utils.report import published
-from utils.report.tables import ROW_TITLES, judges_of, parts_of, read_table
+from utils.report.tables import ROW_TITLES, TITLES, describe_origin, judges_of, parts_of, read_table, wall_minutes
 from utils.runs.files import write_text
 
 BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
@@ -21,7 +21,7 @@ def write_readme(path: Path, folder: Path) -> None:
         UserError: where README.md has no such place.
     """
     text = path.read_text(encoding="utf-8")
-    block = readme_markdown({number: table for number in (1, 2) if (table := read_table(folder, number))})
+    block = readme_markdown({number: table for number in TITLES if (table := read_table(folder, number))})
     new, count = BLOCK.subn(lambda match: match[1] + block + match[2], text)
     if count != 1:
         raise UserError(f"{path}: must have one place <!-- results --> ... <!-- /results -->. Found: {count}")
@@ -29,10 +29,11 @@ def write_readme(path: Path, folder: Path) -> None:
 
 
 def readme_markdown(tables: Mapping[int, Mapping[str, Any]]) -> str:
-    """The README's numbers: both tables in short."""
+    """The README's numbers: Tables 1 and 2 in short, and how long all tables took."""
     rows = {
         (number, preset, row["row"]): row
         for number, table in tables.items()
+        if number != 3
         for preset, part in parts_of(table).items()
         for row in part
     }
@@ -50,10 +51,13 @@ def readme_markdown(tables: Mapping[int, Mapping[str, Any]]) -> str:
         return format(known[0], form) if known else ""
 
     heard = [f"accuracy/{judge}" for judge in judges]
+    parts = list(parts_of(tables[3]).values()) if 3 in tables else []
+    minutes = wall_minutes(list(rows.values())) + sum(part["seconds"] for part in parts) / 60
+    environment = next(iter(rows.values()))["environment"]
     limits = " and ".join(f"{protocol[option]:,} ({row})" for row, (option, _) in published.LIMITS.items())
     lines = [
-        f"{protocol['n']:,} clips a row, seed {protocol['seed']}, at most {limits} iterations a search; heard right by "
-        f"{' / '.join(judges)}:",
+        f"{protocol['n']:,} clips a row, seed {protocol['seed']}, at most {limits} iterations a search, "
+        f"{minutes:.0f} minutes for all tables ({describe_origin(environment)}); heard right by {' / '.join(judges)}:",
         "",
         "| | own samples, MSE: paper | preset `paper` | their z, MSE: preset `paper` | real clips heard right: paper | "
         "preset `paper` | preset `aligned` | log-mel correlation | F0 error |",
