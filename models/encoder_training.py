@@ -39,7 +39,7 @@ class LossWeights:
 
     Attributes:
         latent: of `latent`; synthetic clips only.
-        feature: of `feature_squared` or `feature`; 0 needs no classifier.
+        feature: of `feature_squared` or `features`; 0 needs no classifier.
         spectral: of `spectral`.
         synthetic_audio: factor on `feature` and `spectral` for synthetic clips (1: the paper; 0: z alone).
         feature_distance: "mse" (the paper) or "mae" (its supplement).
@@ -286,4 +286,4 @@ class EncoderTrainer(keras.Model):
 
 def _logged(terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """The same terms by the names of `LossWeights`."""
-    return {name.removesuffix("_squared"): value for name, value in terms.items()}
+    return {name.replace("features", "feature").removesuffix("_squared"): value for name, value in terms.items()}
