@@ -10,15 +10,12 @@ Examples:
     python -m benchmarks.projected ../shared/data/speech_commands_digits
 """
 
-from pathlib import Path
-
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
 
-from benchmarks.speech import heard
-from models.loading import Networks
+from benchmarks.speech import heard, heard_right, parse_networks, protocol
 from utils import losses, options
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
 from utils.evaluation.clips import Clips
@@ -37,22 +34,14 @@ def main() -> int:
     parser.add_argument("--pairs", type=options.positive_int, default=16, metavar="N", help="pairs of clips")
     parser.add_argument("--weights", default="0 0.1 1 10", metavar="X ...", help="of latent_prior, with blanks between")
     parser.add_argument("--max_iter", type=options.positive_int, default=100, metavar="N", help="iterations a search")
-    options.add_shared(parser, "generator", "encoder", "classifier", "judge", "precision", judge=options.JUDGES)
-    options.add_shared(parser, "batch_size", "seed", batch_size=32)
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
-    args = parser.parse_args()
-    networks = Networks(
-        args.generator, encoder=args.encoder, classifier=args.classifier, judges=args.judge, precision=args.precision
-    )
+    args, networks = parse_networks(parser)
     clips = pairs(load_dataset(args.input, *networks.generator.clip_shape, "report", cache_dir=args.cache), args)
     objective = str(networks.objective(None, own=False))
     weights = [options.non_negative_float(text) for text in args.weights.split()]
     runs = [("z", 0.0), *(("projected", weight) for weight in weights)]
 
-    shared = {"benchmark": "projected", "n": len(clips), "split": "report", "seed": args.seed}
-    shared |= {name: getattr(args, name) for name in ("max_iter", "precision", "batch_size")}
-    shared |= {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
+    shared = {"benchmark": "projected", "split": "report", "max_iter": args.max_iter}
+    shared |= protocol(args, networks, clips)
     for space, weight in runs:
         minimised = losses.parse_objective(objective + (f",latent_prior={weight}" if weight else ""))
         recovery = networks.recovery(
@@ -70,10 +59,8 @@ def main() -> int:
         generator = networks.projected if space == "projected" else networks.generator
         first, second = found.z[::2], found.z[1::2]
         between = np.concatenate([first + share * (second - first) for share in BETWEEN]).astype(np.float32)
-        answers = networks.classify(in_batches(generator, between, args.batch_size), args.batch_size)
-        digits = np.tile(clips.labels[::2], len(BETWEEN))
-        for name, predictions in answers.items():
-            facts[f"between/{name}"] = float(np.mean(predictions.probabilities.argmax(axis=1) == digits))
+        audio, digits = in_batches(generator, between, args.batch_size), np.tile(clips.labels[::2], len(BETWEEN))
+        facts |= heard_right("between", networks, audio, digits, args.batch_size)
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()), flush=True)
         append_jsonl(args.results / "projected.jsonl", shared | facts | describe_environment())
     return options.EXIT_OK

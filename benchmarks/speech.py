@@ -10,6 +10,7 @@ Examples:
     python -m benchmarks.speech ../shared/data/speech_commands_digits --projected
 """
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -50,14 +51,7 @@ def main() -> int:
         "--moved", action="store_true", help="also of clips moved by up to a sixth and up to 18 dB quieter"
     )
     parser.add_argument("--max_iter", type=options.positive_int, default=40, metavar="N", help="iterations over z")
-    options.add_shared(parser, "generator", "encoder", "classifier", "judge", "precision", judge=options.JUDGES)
-    options.add_shared(parser, "batch_size", "seed", batch_size=32)
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
-    args = parser.parse_args()
-    networks = Networks(
-        args.generator, encoder=args.encoder, classifier=args.classifier, judges=args.judge, precision=args.precision
-    )
+    args, networks = parse_networks(parser)
     dataset = load_dataset(args.input, *networks.generator.clip_shape, args.split, cache_dir=args.cache)
     clips, _ = real_clips(dataset, args.n, args.seed)
     objectives = [losses.parse_objective(text) for text in args.objectives.split()]
@@ -65,9 +59,7 @@ def main() -> int:
     if args.projected:
         runs += [("hybrid", "projected", objectives[-1])]
 
-    shared = {"benchmark": "speech", "split": args.split, "n": len(clips), "seed": args.seed}
-    shared |= {"precision": args.precision, "batch_size": args.batch_size}
-    shared |= {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
+    shared = {"benchmark": "speech", "split": args.split} | protocol(args, networks, clips)
     record(args.results, shared | {"method": "clips"} | heard(networks, clips, clips.audio))
     for method, space, objective in runs:
         max_iter = 100 if space == "projected" else args.max_iter
@@ -89,6 +81,24 @@ def main() -> int:
     return options.EXIT_OK
 
 
+def parse_networks(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Networks]:
+    """The command line, with the options of networks, batches and files added, and the networks that it names."""
+    options.add_shared(parser, "generator", "encoder", "classifier", "judge", "precision", judge=options.JUDGES)
+    options.add_shared(parser, "batch_size", "seed", batch_size=32)
+    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
+    args = parser.parse_args()
+    return args, Networks(
+        args.generator, encoder=args.encoder, classifier=args.classifier, judges=args.judge, precision=args.precision
+    )
+
+
+def protocol(args: argparse.Namespace, networks: Networks, clips: Clips) -> dict[str, Any]:
+    """What every line of a run says of how it was made."""
+    facts = {"n": len(clips)} | {name: getattr(args, name) for name in ("seed", "precision", "batch_size")}
+    return facts | {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
+
+
 def encode_moved(networks: Networks, clips: Clips, seed: int) -> dict[str, np.ndarray]:
     """The encoder's reconstructions of clips that are cut otherwise, as they are and by --align, moved back."""
     rng = np.random.default_rng(seed)
@@ -105,14 +115,20 @@ def encode_moved(networks: Networks, clips: Clips, seed: int) -> dict[str, np.nd
 
 def heard(networks: Networks, clips: Clips, audio: np.ndarray) -> dict[str, float]:
     """Accuracy by each classifier and distances from the clips, of what was made of them, float32 `[N, T, C]`."""
-    answers = networks.classify(audio, batch_size=32)
-    facts = {
-        f"accuracy/{name}": float(np.mean(predictions.probabilities.argmax(axis=1) == clips.labels))
-        for name, predictions in answers.items()
-    }
+    facts = heard_right("accuracy", networks, audio, clips.labels, 32)
     facts["log_mel"] = float(log_mel_distance(clips.audio, audio, networks.generator.sample_rate).mean())
     facts["stft_distance"] = float(np.mean(list(map(stft_distance, clips.audio, audio))))
     return facts
+
+
+def heard_right(
+    measure: str, networks: Networks, audio: np.ndarray, labels: np.ndarray, batch_size: int
+) -> dict[str, float]:
+    """Share of audio float32 `[N, T, C]` heard as its labels `[N]`, by `measure`/classifier."""
+    return {
+        f"{measure}/{name}": float(np.mean(predictions.probabilities.argmax(axis=1) == labels))
+        for name, predictions in networks.classify(audio, batch_size).items()
+    }
 
 
 def log_mel_distance(clips: np.ndarray, audio: np.ndarray, sample_rate: int) -> np.ndarray:

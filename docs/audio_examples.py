@@ -13,6 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
 import numpy as np
 import soundfile
 

@@ -286,4 +286,4 @@ class EncoderTrainer(keras.Model):
 
 def _logged(terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """The same terms by the names of `LossWeights`."""
-    return {name.replace("features", "feature").removesuffix("_squared"): value for name, value in terms.items()}
+    return {"feature" if name in FEATURE_TERMS.values() else name: value for name, value in terms.items()}
