@@ -43,6 +43,7 @@ from utils.runs.files import append_jsonl, read_jsonl
 OBJECTIVE = "stft_real=1,waveform=1"
 RATE = 0.03  # of Adam
 CMA = {"generations": 10, "steps": 20}  # of BasinCMA: populations, and Adam's steps before a start is scored
+PROTOCOL = ("n", "seed", "max_iter", "precision")
 CURVE_POINTS = 40  # that are kept of the best values by evaluation
 OFFSET = 10_000_000  # of the latents that searches start from, which no target is made of
 
@@ -179,8 +180,8 @@ def main() -> None:
                     curve = found["curve"][i]
                     places = np.unique(np.geomspace(1, len(curve), CURVE_POINTS).astype(int))
                     line["curve"] = {int(place): float(curve[place - 1]) for place in places}
-                protocol = {"objective": OBJECTIVE, "max_iter": args.max_iter, "precision": args.precision}
-                append_jsonl(args.output, line | {"seed": args.seed, "protocol": protocol, **environment})
+                protocol = {"minimised": OBJECTIVE} | {name: vars(args)[name] for name in PROTOCOL}
+                append_jsonl(args.output, line | protocol | environment)
             print(f"{method} {clips[-1] + 1}/{args.n}: {seconds / len(clips):.1f} s a clip", flush=True)
 
 

@@ -219,7 +219,7 @@ def test_lines_that_were_published_before_stay_on_the_page(folder, run_main):
     page, lines = folder / "RESULTS.md", folder / "published"
     found = {"method": "search", "clip": 0, "batch_size": 8, "z_mse": 1e-9, "snr_db": 120.0, "match": "exact"}
     found |= {"objective": 1e-9, "evaluations": 900, "starts": 1, "seconds": 4.0, "seed": 0}
-    found |= {"protocol": {"objective": "waveform=1", "max_iter": 200, "precision": "float32"}}
+    found |= {"minimised": "waveform=1", "max_iter": 200, "precision": "float32"}
     append_jsonl(lines / "recovery.jsonl", found | row(CLIPS, "paper")["environment"])
     done = run_main("utils/report/results_md.py", folder, "--output", page, "--publish", lines)
     assert done.returncode == EXIT_OK, done.stderr

@@ -4,14 +4,14 @@ import pytest
 
 from utils.report.search import search_figure, search_markdown
 
-PROTOCOL = {"objective": "waveform=1", "max_iter": 200, "precision": "float32"}
+PROTOCOL = {"minimised": "waveform=1", "max_iter": 200, "precision": "float32"}
 
 
 def line(method, clip, batch_size=8, *, z_mse=0.3, seconds=2.0, objective=0.5, curve=None, starts=1):
     match = "exact" if z_mse <= 1e-6 else "approximate"
     facts = {"method": method, "clip": clip, "batch_size": batch_size, "z_mse": z_mse, "snr_db": 20.0, "match": match}
-    facts |= {"objective": objective, "evaluations": 100, "starts": starts, "seconds": seconds, "protocol": PROTOCOL}
-    return facts | ({"curve": curve} if curve else {})
+    facts |= {"objective": objective, "evaluations": 100, "starts": starts, "seconds": seconds}
+    return facts | PROTOCOL | ({"curve": curve} if curve else {})
 
 
 def rows(text, start):

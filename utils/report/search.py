@@ -24,8 +24,8 @@ METHODS = {
 
 TEXT = """\
 Targets: {n} samples of the bundled generator in float32; found: z-MSE at most {found:g} (always answering z = 0 scores
-0.333); brackets are Wilson's 95 % intervals. All but the last minimise `{objective}` in float32, with at most
-{max_iter} iterations or steps a start; the last computes in {precision}, its audio in float32. Batches of {batch}.
+0.333); brackets are Wilson's 95 % intervals. All but the last minimise `{minimised}` in float32, with at most
+{max_iter} iterations or steps a start; the last computes in {precision}, its audio in float32. Batches of {batch_size}.
 
 {table}
 
@@ -47,8 +47,8 @@ def search_markdown(records: Sequence[Record]) -> str:
     """A table of how often each method finds the latent; another of speeds, where several batch sizes were measured."""
     main = _main(records)
     searched = next(lines for lines in main.values())
-    protocol = next((lines[0] for name, lines in main.items() if name == SEARCH), searched[0])["protocol"]
-    facts = {"n": len(searched), "found": FOUND, "batch": searched[0]["batch_size"], "precision": protocol["precision"]}
+    first = main.get(SEARCH, searched)[0]
+    facts = {name: first[name] for name in ("minimised", "max_iter", "precision", "batch_size")}
     head = ["method", "found", "exact", "z-MSE, median", "SNR, median", "evaluations", "s a clip"]
     rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, lines in main.items():
@@ -60,9 +60,7 @@ def search_markdown(records: Sequence[Record]) -> str:
         cells = [METHODS[name], "{:.0f} % ({:.0f} to {:.0f})".format(*(100 * x for x in found)), exact, f"{z_mse:.2g}"]
         cells += [f"{snr:.1f} dB", f"{evaluations:,.0f}", f"{np.mean([line['seconds'] for line in lines]):.1f}"]
         rows.append("| " + " | ".join(cells) + " |")
-    facts |= {"max_iter": protocol["max_iter"], "objective": protocol["objective"]}
-    text = TEXT.format(table="\n".join(rows), **facts)
-    return text + _speed(records)
+    return TEXT.format(table="\n".join(rows), n=len(searched), found=FOUND, **facts) + _speed(records)
 
 
 def search_figure(records: Sequence[Record]) -> Figure:
