@@ -12,13 +12,15 @@ The first six minimise OBJECTIVE, in float32; `search` computes as --precision s
 Each clip and method is a JSON line, appended as it is found; what a file has already is not computed again.
 
 Examples:
-  python -m benchmarks.recovery --n 64 --output results/published/search.jsonl --precision mixed_bfloat16
-  python -m benchmarks.recovery --n 8 --batch_size 1 --methods published,hybrid,search --output /tmp/speed.jsonl
+  python -m benchmarks.recovery --n 64 --output results/published/recovery.jsonl --precision mixed_bfloat16
+  python -m benchmarks.recovery --n 8 --batch_size 1 --methods published,search --output results/tables/recovery.jsonl
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -41,6 +43,8 @@ from utils.runs.files import append_jsonl, read_jsonl
 OBJECTIVE = "stft_real=1,waveform=1"
 RATE = 0.03  # of Adam
 CMA = {"generations": 10, "steps": 20}  # of BasinCMA: populations, and Adam's steps before a start is scored
+PROTOCOL = ("n", "seed", "max_iter", "precision")
+CURVE_POINTS = 40  # that are kept of the best values by evaluation
 OFFSET = 10_000_000  # of the latents that searches start from, which no target is made of
 
 
@@ -61,8 +65,8 @@ class Problem:
         return value, tape.gradient(value, z)
 
 
-def minimise(solver: Callable, function: Callable, targets, z, max_iter: int, bound: float):
-    """Latents and evaluations a clip, by one of the L-BFGS solvers."""
+def minimise(solver: Callable, function: Callable, targets, z, max_iter: int, bound: float) -> dict[str, Any]:
+    """By one of the L-BFGS solvers: latents, evaluations a clip, and the best value after each of them."""
     result = solver(
         lambda x, index: function(tf.constant(x), tf.constant(targets[index])),
         z,
@@ -72,7 +76,7 @@ def minimise(solver: Callable, function: Callable, targets, z, max_iter: int, bo
         tol_grad=TOLERANCE,
         tol_change=TOLERANCE,
     )
-    return result.x, result.evaluations
+    return {"z": result.x, "evaluations": result.evaluations, "curve": result.curve}
 
 
 def adam(problem: Problem, targets, z, steps: int, stochastic_seed: int | None = None):
@@ -127,28 +131,27 @@ def main() -> None:
     environment = describe_environment()
     done = {(line["method"], line["batch_size"], line["clip"]) for line in read_jsonl(args.output)}
 
-    def find(method: str, clips: np.ndarray) -> dict[str, np.ndarray]:
+    def find(method: str, clips: np.ndarray) -> dict[str, Any]:
         batch, prior = targets[clips], generator.sample_prior(args.seed, args.n, OFFSET)[clips]
-        if method in ("published", "lbfgs"):
-            scipys = method == "published"
-            solver = scipy_lbfgs.minimize if scipys else lbfgs.minimize
-            function = problem.eager if scipys else problem.compiled
-            z, evaluations = minimise(solver, function, batch, prior, args.max_iter, np.inf if scipys else 1.0)
-        elif method in ("adam", "adam_stochastic"):
+        if method == "published":
+            return minimise(scipy_lbfgs.minimize, problem.eager, batch, prior, args.max_iter, np.inf)
+        if method == "lbfgs":
+            return minimise(lbfgs.minimize, problem.compiled, batch, prior, args.max_iter, 1.0)
+        if method in ("adam", "adam_stochastic"):
             z, _ = adam(problem, batch, prior, args.max_iter, args.seed if method == "adam_stochastic" else None)
-            evaluations = [args.max_iter + 1] * len(clips)
-        elif method == "basin_cma":
+            return {"z": z, "evaluations": [args.max_iter + 1] * len(clips)}
+        if method == "basin_cma":
             parts = [basin_cma(problem, batch[[i]], args.max_iter, args.seed) for i in range(len(clips))]
             z, evaluations = (np.concatenate(part) for part in zip(*parts, strict=True))
-        else:
-            encoded = from_encoder(generator, lambda audio: networks.encode(audio, "synthetic"), batch)
-            if method == "hybrid":
-                z, evaluations = minimise(lbfgs.minimize, problem.compiled, batch, encoded[:, 0], args.max_iter, 1.0)
-            else:
-                found = search(batch, encoded)
-                return {"z": found.z, "evaluations": found.evaluations, "starts": found.starts}
-        return {"z": z, "evaluations": np.asarray(evaluations)}
+            return {"z": z, "evaluations": evaluations}
+        encoded = from_encoder(generator, lambda audio: networks.encode(audio, "synthetic"), batch)
+        if method == "hybrid":
+            return minimise(lbfgs.minimize, problem.compiled, batch, encoded[:, 0], args.max_iter, 1.0)
+        return asdict(search(batch, encoded))
 
+    problem.compiled(tf.constant(z_true[:1]), tf.constant(targets[:1]))  # traced before anything is timed
+    if "search" in args.methods:
+        search(targets[:1], z_true[None, :1])  # the same, and its bank is made
     for method in args.methods.split(","):
         for first in range(0, args.n, args.batch_size):
             clips = np.arange(first, min(first + args.batch_size, args.n))
@@ -173,8 +176,12 @@ def main() -> None:
                     "seconds": round(seconds / len(clips), 3),
                     "cpu_seconds": round(cpu / len(clips), 3),
                 }
-                protocol = {"seed": args.seed, "max_iter": args.max_iter, "precision": args.precision}
-                append_jsonl(args.output, line | {"protocol": protocol, **environment})
+                if "curve" in found:
+                    curve = found["curve"][i]
+                    places = np.unique(np.geomspace(1, len(curve), CURVE_POINTS).astype(int))
+                    line["curve"] = {int(place): float(curve[place - 1]) for place in places}
+                protocol = {"minimised": OBJECTIVE} | {name: vars(args)[name] for name in PROTOCOL}
+                append_jsonl(args.output, line | protocol | environment)
             print(f"{method} {clips[-1] + 1}/{args.n}: {seconds / len(clips):.1f} s a clip", flush=True)
 
 

@@ -29,6 +29,7 @@ SMALL = {
     "benchmarks.generator": "--rounds 1",
     "benchmarks.samples": "--n 50",
     "benchmarks.attribution": "--n 3 --starts 1 --robust_n 0",
+    "benchmarks.recovery": "--n 2 --max_iter 2 --methods published,hybrid,search",
     "benchmarks.speech": "--n 2 --max_iter 1",
     "benchmarks.projected": "--pairs 2 --max_iter 1 --weights 1",
     "benchmarks.training": "--dim 1 --width 2 --batch_size 2 --rounds 1",

@@ -215,6 +215,18 @@ def test_published_lines_make_the_same_page_and_readme(folder, run_main):
     assert done.returncode == EXIT_USAGE and "holds no Table 3" in done.stderr
 
 
+def test_lines_that_were_published_before_stay_on_the_page(folder, run_main):
+    page, lines = folder / "RESULTS.md", folder / "published"
+    found = {"method": "search", "clip": 0, "batch_size": 8, "z_mse": 1e-9, "snr_db": 120.0, "match": "exact"}
+    found |= {"objective": 1e-9, "evaluations": 900, "starts": 1, "seconds": 4.0, "seed": 0}
+    found |= {"minimised": "waveform=1", "max_iter": 200, "precision": "float32"}
+    append_jsonl(lines / "recovery.jsonl", found | row(CLIPS, "paper")["environment"])
+    done = run_main("utils/report/results_md.py", folder, "--output", page, "--publish", lines)
+    assert done.returncode == EXIT_OK, done.stderr
+    assert "## Own samples: the latent itself" in page.read_text() and "| 1 of 1 |" in page.read_text()
+    assert (folder / "figures" / "recovery.png").exists() and len(read_jsonl(lines / "recovery.jsonl")) == 1
+
+
 def test_a_page_of_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="--all makes them"):
         results_md.write_results(tmp_path / "RESULTS.md", tmp_path)

@@ -25,9 +25,10 @@ from utils.inversion.least_squares import LeastSquares
 from utils.losses import parse_objective
 
 COARSE = "log_mel_squared=1"
-STAGES = (("stft_whitened_squared=1", 25), ("waveform_squared=1", 20))  # and Jacobians at most
+STAGES = (("stft_whitened_squared=1", 100), ("waveform_squared=1", 40))  # and Jacobians at most
+STALLED = 1e-6  # relative decrease by a Jacobian that ends a stage: some go slowly for dozens before they arrive
 COARSE_ITERATIONS = 150
-NEIGHBOURS, BANK_SIZE = 3, 4096
+NEIGHBOURS, BANK_SIZE = 7, 4096
 OUT_OF_RANGE = 0.5  # mean square of log-mel differences, in squared nepers
 
 
@@ -116,6 +117,7 @@ class LatentSearch:
                     z[:, None],
                     clip_to_prior=self._clip_to_prior,
                     max_iter=max_iter,
+                    tol_change=STALLED,
                     tol_value=floor[pending] if last else 0.0,
                 )
                 z = result.x

@@ -10,6 +10,7 @@ from utils.runs.files import read_jsonl
 BENCHMARKS = {
     "samples": ("set", "n"),
     "judges": ("set",),
+    "recovery": ("method", "batch_size", "clip"),
     "speech": ("split", "method", "space", "objective"),
     "projected": ("space", "weight"),
     "attribution": ("set", "transformation"),

@@ -25,6 +25,7 @@ from utils.report.findings import findings
 from utils.report.projected import projected_figure, projected_markdown, speech_markdown
 from utils.report.readme import write_readme
 from utils.report.records import BENCHMARKS, judges_markdown, read_records, samples_markdown
+from utils.report.search import search_figure, search_markdown
 from utils.report.tables import (
     TITLES,
     describe_origin,
@@ -118,41 +119,44 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
     readme = "also put the numbers between <!-- results --> and <!-- /results --> of this file (default: none)"
     parser.add_argument("--readme", type=Path, metavar="FILE", help=readme)
-    target = "also copy the lines that the page is made of into this folder (default: none)"
+    target = "first copy the folder's lines into this one, of which the page is made then (default: none)"
     parser.add_argument("--publish", type=Path, metavar="DIR", help=target)
     args = parser.parse_args()
-    write_results(args.output, args.input)
-    if args.readme:
-        write_readme(args.readme, args.input)
     if args.publish:
         publish(args.input, args.publish)
+    lines = args.publish or args.input
+    write_results(args.output, lines, args.input)
+    if args.readme:
+        write_readme(args.readme, lines)
     print(args.output)
 
 
-def write_results(path: Path, folder: Path) -> None:
+def write_results(path: Path, folder: Path, pictures: Path | None = None) -> None:
     """Writes the page from the JSON lines in a folder; its figures are copied beside the page, into `figures/`.
 
     Args:
         path: RESULTS.md.
-        folder: of the lines and of `figureN.png`, where the page has not got that yet; what is missing is left out and
-            the page says so.
+        folder: of the lines.
+        pictures: of `figureN.png`, where the page has not got that yet; what is missing is left out and the page says
+            so. None for the lines' folder.
 
     Raises:
         UserError: when there is neither Table 1 nor Table 2.
     """
     for number in FIGURES:
-        if (picture := folder / f"figure{number}.png").exists():
+        if (picture := (pictures or folder) / f"figure{number}.png").exists():
             with atomic_path(_figure(path, number)) as temporary:
                 shutil.copyfile(picture, temporary)
-    if swept := read_records(folder, "projected"):
-        save_figure(projected_figure(swept), path.parent / "figures" / "projected.png", (".png",))
+    for name, draw in (("projected", projected_figure), ("recovery", search_figure)):
+        if records := read_records(folder, name):
+            save_figure(draw(records), path.parent / "figures" / f"{name}.png", (".png",))
     write_text(path, results_markdown(folder, [number for number in FIGURES if _figure(path, number).exists()]))
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Copies the lines that the page is made of."""
+    """Copies the lines that the page is made of; what the folder has none of stays as it was published."""
     lines = {f"table{number}": lines_of(table) for number in TITLES if (table := read_table(folder, number))}
-    lines |= {name: read_records(folder, name) for name in BENCHMARKS}
+    lines |= {name: records for name in BENCHMARKS if (records := read_records(folder, name))}
     for name, records in lines.items():
         write_text(target / f"{name}.jsonl", "".join(f"{to_json(record)}\n" for record in records))
 
@@ -186,6 +190,7 @@ def results_markdown(folder: Path, figures: Iterable[int]) -> str:
     for name, title, table in (
         ("samples", "The generator's samples beside real clips", samples_markdown),
         ("judges", "The judges", judges_markdown),
+        ("recovery", "Own samples: the latent itself", search_markdown),
         ("speech", "Real clips: what is heard", speech_markdown),
         ("projected", "Nearer than any latent: the space `projected`", projected_markdown),
         ("attribution", "Was this clip made by this generator?", attribution_markdown),
