@@ -1,5 +1,6 @@
 """RESULTS.md and the numbers of README.md, from JSON lines."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -238,3 +239,23 @@ def test_the_projects_readme_has_a_place_for_the_numbers(folder, tmp_path):
     readme.write_text((ROOT / "README.md").read_text())
     write_readme(readme, folder)
     assert readme.read_text() != (ROOT / "README.md").read_text()
+
+
+def test_the_committed_page_and_readme_are_those_of_the_published_lines(tmp_path):
+    """No number of RESULTS.md, and of the README's results, without a line in results/published."""
+    page, readme = tmp_path / "RESULTS.md", tmp_path / "README.md"
+    shutil.copytree(ROOT / "figures", tmp_path / "figures")
+    shutil.copyfile(ROOT / "README.md", readme)
+    results_md.write_results(page, ROOT / results_md.PUBLISHED)
+    assert page.read_text() == (ROOT / "RESULTS.md").read_text()
+    write_readme(readme, ROOT / results_md.PUBLISHED)
+    assert readme.read_text() == (ROOT / "README.md").read_text()
+
+
+def test_a_published_line_carries_how_it_was_made():
+    for path in sorted((ROOT / results_md.PUBLISHED).glob("*.jsonl")):
+        for line in read_jsonl(path):
+            facts = line.get("protocol", line)
+            assert facts["n"] > 0 and facts["seed"] >= 0, path
+            environment = line.get("environment", line)
+            assert environment["commit"] and environment["versions"] and environment["hardware"]["cpu"], path
