@@ -28,7 +28,7 @@ COARSE = "log_mel_squared=1"
 STAGES = (("stft_whitened_squared=1", 100), ("waveform_squared=1", 40))  # and Jacobians at most
 STALLED = 1e-6  # relative decrease by a Jacobian that ends a stage: some go slowly for dozens before they arrive
 COARSE_ITERATIONS = 150
-NEIGHBOURS, BANK_SIZE = 7, 4096
+NEIGHBOURS, BANK_SIZE = 3, 4096
 OUT_OF_RANGE = 0.5  # mean square of log-mel differences, in squared nepers
 
 
