@@ -30,7 +30,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.loading import Networks
+from models.loading import CACHE, Networks
 from utils import metrics, options
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import match
@@ -125,7 +125,7 @@ def main() -> None:
     networks = Networks(args.generator, precision=args.precision, encoder=args.encoder)
     generator, fast = networks.generator, networks.fast_generator
     problem = Problem(generator)
-    search = LatentSearch(fast, exact=None if fast is generator else generator)
+    search = LatentSearch(fast, exact=None if fast is generator else generator, cache=CACHE)
     z_true = generator.sample_prior(args.seed, args.n)
     targets = np.concatenate([generator(z_true[i : i + 16]).numpy() for i in range(0, args.n, 16)])
     environment = describe_environment()
@@ -151,7 +151,7 @@ def main() -> None:
 
     problem.compiled(tf.constant(z_true[:1]), tf.constant(targets[:1]))  # traced before anything is timed
     if "search" in args.methods:
-        search(targets[:1], z_true[None, :1])  # the same, and its bank is made
+        search(targets[:1], z_true[None, :1])  # the same, and its bank is read or made
     for method in args.methods.split(","):
         for first in range(0, args.n, args.batch_size):
             clips = np.arange(first, min(first + args.batch_size, args.n))

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from utils.report.markdown import table_lines
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
@@ -116,13 +117,14 @@ def write_examples(recovered: Path, output: Path, sources: dict[str, str], *, se
         raise UserError(f"{output}: takes {size:,} bytes, at most {LARGEST:,} may be in the repository")
     first = ["original", "encoder", "gradient", "hybrid"]
     columns = first + sorted({wav.stem for wav in files.values()} - {*first})
-    table = ["| clip | source | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
+    rows = []
     for name in folders:
         origin = f"`{sources[name]}`" if name in sources else f"sample of seed {seed}"
         cells = [f"[listen]({name}-{c}.flac)" if f"{name}-{c}" in files else "–" for c in columns]
-        table.append(f"| {name} | {origin} | " + " | ".join(cells) + " |")
+        rows.append([name, origin, *cells])
     more = "".join(f", `{column}`" for column in columns[len(first) :])
-    facts = {"count": COUNT, "more": more, "seed": seed, "table": "\n".join(table), "given": given}
+    table = "\n".join(table_lines(["clip", "source", *columns], rows))
+    facts = {"count": COUNT, "more": more, "seed": seed, "table": table, "given": given}
     write_text(output / "README.md", README.format(**facts, commit=str(describe_environment()["commit"])[:12]))
 
 

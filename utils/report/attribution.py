@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from utils.evaluation.attribution import ABSTAINS, MADE, MEASURES, NOT
+from utils.report.markdown import table_lines
 
 TITLES = {"auroc": "AUROC", "tpr_at_1_fpr": "found at 1 % false alarms", "eer": "equal error rate"}
 METHODS = ("inversion", "fingerprint")
@@ -20,9 +21,7 @@ def attribution_markdown(records: Iterable[Mapping[str, Any]]) -> str:
         f"Own samples against clips of other origin, n = {own['n']} of each unless a row says otherwise, all of "
         "16 bits. Inversion: what is left of a clip after the search for its latent (`attribute.py`). Fingerprint: the "
         "cheap baseline, correlation with the mean residual of own samples (arXiv 2411.14013).\n",
-        _row("told from", *titles),
-        "|---" * (1 + len(titles)) + "|",
-        *[_row(_name(record, own), *_separation(record)) for record in others],
+        *table_lines(["told from", *titles], [[_name(record, own), *_separation(record)] for record in others]),
         "",
         _verdicts(plain, "clips"),
         f"\nMedian score of own samples {own['median_score']:.2f}, {own['exact']} of {own['n']} met to the rounding of "
@@ -34,9 +33,9 @@ def attribution_markdown(records: Iterable[Mapping[str, Any]]) -> str:
         lines += [
             "Both classes after a transformation, own samples against real clips; then the verdicts by the thresholds "
             "of untouched clips:\n",
-            _row("transformation", *titles),
-            "|---" * (1 + len(titles)) + "|",
-            *[_row(record["transformation"], *_separation(record)) for record in pairs],
+            *table_lines(
+                ["transformation", *titles], [[record["transformation"], *_separation(record)] for record in pairs]
+            ),
             "",
             _verdicts([record for record in changed if record["set"] == "own samples"], "own samples after"),
         ]
@@ -59,13 +58,9 @@ def _interval(value: tuple[float, float, float], measure: str) -> str:
 
 def _verdicts(records: list[Mapping[str, Any]], title: str) -> str:
     """A table of the verdicts' shares."""
-    lines = [_row(title, MADE, ABSTAINS, NOT, "median score"), "|---" * 5 + "|"]
+    rows = []
     for record in records:
         name = record["set"] if record["transformation"] == "none" else record["transformation"]
         shares = [f"{100 * record['verdicts'][verdict] / record['n']:.1f} %" for verdict in (MADE, ABSTAINS, NOT)]
-        lines.append(_row(name, *shares, f"{record['median_score']:.2f}"))
-    return "\n".join(lines)
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
+        rows.append([name, *shares, f"{record['median_score']:.2f}"])
+    return "\n".join(table_lines([title, MADE, ABSTAINS, NOT, "median score"], rows))

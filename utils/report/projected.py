@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from utils.report.figures import COLOURS
+from utils.report.markdown import table_lines
 
 HEARD = """\
 By objective and space, {n} clips of each half, {precision}, seed {seed}. The default objective was chosen on the
@@ -38,7 +39,7 @@ def speech_markdown(records: Sequence[Record]) -> str:
     judges = ["classifier", *_judges(first)]
     head = ["half", "made by", "objective", "iterations", *(f"right, {judge}" for judge in judges)]
     head += ["log-mel distance", "STFT distance", "s a clip"]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for line in records:
         made_by = "the clips themselves" if line["method"] == "clips" else line["method"]
         made_by += ", projected" if line.get("space") == "projected" else ""
@@ -46,9 +47,9 @@ def speech_markdown(records: Sequence[Record]) -> str:
         cells += [str(line.get("max_iter", "–")), *(f"{100 * line[f'accuracy/{judge}']:.0f} %" for judge in judges)]
         cells += [f"{line['log_mel']:.2f}", f"{line['stft_distance']:.2f}"]
         cells += [f"{line['seconds_a_clip']:.1f}" if "seconds_a_clip" in line else "–"]
-        rows.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     facts = {name: first[name] for name in ("n", "precision", "seed")}
-    return HEARD.format(table="\n".join(rows), **facts)
+    return HEARD.format(table="\n".join(table_lines(head, rows)), **facts)
 
 
 def projected_markdown(records: Sequence[Record]) -> str:
@@ -102,11 +103,11 @@ def _table(lines: Sequence[Record]) -> list[str]:
     judges = _judges(lines[0])
     head = ["space", "weight", "off the prior", "log-mel distance", "STFT distance"]
     head += [f"heard right, {judge}" for judge in judges] + [f"in between, {judge}" for judge in judges] + ["s a clip"]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for line in lines:
         numbers = [line["prior_distance"], line["log_mel"], line["stft_distance"]]
         cells = ["z", "–"] if line["space"] == "z" else ["projected", f"{line['weight']:g}"]
         cells += [f"{number:.2f}" for number in numbers]
         cells += [f"{100 * line[f'{what}/{judge}']:.0f} %" for what in ("accuracy", "between") for judge in judges]
-        rows.append("| " + " | ".join([*cells, f"{line['seconds_a_clip']:.1f}"]) + " |")
-    return rows
+        rows.append([*cells, f"{line['seconds_a_clip']:.1f}"])
+    return table_lines(head, rows)

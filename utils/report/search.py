@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from utils.inversion.exactness import EXACT
 from utils.report.figures import COLOURS
+from utils.report.markdown import table_lines
 
 FOUND = 1e-6  # z-MSE of a latent that counts as found
 PUBLISHED, SEARCH = "published", "search"
@@ -50,7 +51,7 @@ def search_markdown(records: Sequence[Record]) -> str:
     first = main.get(SEARCH, searched)[0]
     facts = {name: first[name] for name in ("minimised", "max_iter", "precision", "batch_size")}
     head = ["method", "found", "exact", "z-MSE, median", "SNR, median", "evaluations", "s a clip"]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for name, lines in main.items():
         found = _share([line["z_mse"] <= FOUND for line in lines])
         exact = f"{sum(line['match'] == EXACT for line in lines)} of {len(lines)}"
@@ -59,8 +60,10 @@ def search_markdown(records: Sequence[Record]) -> str:
         )
         cells = [METHODS[name], "{:.0f} % ({:.0f} to {:.0f})".format(*(100 * x for x in found)), exact, f"{z_mse:.2g}"]
         cells += [f"{snr:.1f} dB", f"{evaluations:,.0f}", f"{np.mean([line['seconds'] for line in lines]):.1f}"]
-        rows.append("| " + " | ".join(cells) + " |")
-    return TEXT.format(table="\n".join(rows), n=len(searched), found=FOUND, **facts) + _speed(records)
+        rows.append(cells)
+    return TEXT.format(table="\n".join(table_lines(head, rows)), n=len(searched), found=FOUND, **facts) + _speed(
+        records
+    )
 
 
 def search_figure(records: Sequence[Record]) -> Figure:
@@ -113,7 +116,7 @@ def _speed(records: Sequence[Record]) -> str:
     timed = sorted(clip for clip in reference if _has_all(records, clip, sizes))
     own = np.median([reference[clip]["seconds"] for clip in timed])
     head = ["method", "batch", "s a clip, to its end", "objective at its end", "s to the published loop's", "rate"]
-    rows = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for name in METHODS:
         for size in sizes:
             lines = [r for r in records if (r["method"], r["batch_size"]) == (name, size) and r["clip"] in timed]
@@ -126,8 +129,8 @@ def _speed(records: Sequence[Record]) -> str:
             cells = [METHODS[name], str(size), f"{np.median([line['seconds'] for line in lines]):.2f}"]
             cells += [f"{np.median([line['objective'] for line in lines]):.2g}"]
             cells += [f"{median:.2f}{share}", f"{own / median:.1f}"] if reached else ["never", "–"]
-            rows.append("| " + " | ".join(cells) + " |")
-    return SPEED.format(n=len(timed), table="\n".join(rows))
+            rows.append(cells)
+    return SPEED.format(n=len(timed), table="\n".join(table_lines(head, rows)))
 
 
 def _has_all(records: Sequence[Record], clip: int, sizes: Sequence[int]) -> bool:

@@ -28,6 +28,7 @@ from utils.evaluation.names import (
 )
 from utils.options import PRESETS, UserError
 from utils.report import published
+from utils.report.markdown import table_lines
 from utils.runs.files import read_jsonl, to_json, write_text
 
 TITLES = {1: "Table 1. Synthetic clips", 2: "Table 2. Real clips", 3: "Table 3. Detection"}
@@ -284,12 +285,12 @@ def _grid(
 ) -> list[str]:
     """Lines of a Markdown table: for each row the paper, then the presets with a number in it; equal ones once."""
     titles = [title for title, _, _ in columns] + (["evaluations a clip", "seconds a clip"] if costs else [])
-    lines = ["| row | source | " + " | ".join(titles) + " |", "|---" * (2 + len(titles)) + "|"]
+    found = []
     for name in dict.fromkeys(row["row"] for rows in presets.values() for row in rows):
         for source, cells in _sources(name, presets, columns, paper or {}, costs):
             if any(cell != NONE for cell in cells):
-                lines.append(f"| {ROW_TITLES.get(name, name)} | {source} | " + " | ".join(cells) + " |")
-    return lines
+                found.append([ROW_TITLES.get(name, name), source, *cells])
+    return table_lines(["row", "source", *titles], found)
 
 
 def _sources(name, presets, columns, paper, costs) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -362,7 +363,7 @@ def _detection_grids(part: Mapping[str, Any]) -> list[str]:
         header = ["feature"]
         for name in (LOGISTIC_REGRESSION, SVM):
             header += [f"{name}: paper", "ours", "AUC", "EER"]
-        lines += ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+        rows = []
         for feature in dict.fromkeys(key[2] for key in cells if key[:2] == (condition, tested_on)):
             row = [feature.replace("|", r"\|")]
             for name in (LOGISTIC_REGRESSION, SVM):
@@ -374,7 +375,8 @@ def _detection_grids(part: Mapping[str, Any]) -> list[str]:
                     f"{cell['auc']:.3f}",
                     f"{100 * cell['eer']:.1f} %",
                 ]
-            lines.append("| " + " | ".join(row) + " |")
+            rows.append(row)
+        lines += table_lines(header, rows)
     return lines
 
 
