@@ -36,13 +36,14 @@ WEIGHTS = {
     "level": 0.2,
     "similarity": 0.5,
     "round_trip": 0.5,
-    "adversarial": 1.0,
+    "adversarial": 0.4,
+    "prior": 1.2,
     "features": 0.6,
 }
-CLASSIFICATION = 0.5  # of the critics' class loss, beside their score
+CLASSIFICATION = 1.0  # of the critics' class loss, beside their score
 CERTAIN = 0.5  # difference between a code's two largest block sums, over their deviation, from which a class is certain
 EVENNESS = 0.5  # norm of the gradient of `participation_ratio` as a share of all others'
-AIMS = {"level": 0.5, "similarity": 0.02, "round_trip": 0.12, "participation": 22.0}  # beyond them a term fades
+AIMS = {"level": 0.5, "similarity": 0.02, "round_trip": 0.12, "participation": 18.0}  # beyond them a term fades
 EVENNESS_EVERY = 3  # steps
 SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents along so many directions
 R1 = 1.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
@@ -176,8 +177,10 @@ class AutoencoderTrainer(GeneratorTrainer):
             losses["round_trip"] = tf.reduce_mean(tf.square(squash(self.encoder(heard, training=True)) - z_prior))
             if adversarial:
                 scores, logits, activations = self._critics_on(augment(audio), classes)
-                errors["critics_class"] = _class_loss(logits, classes, self._certainty(z_prior, b))
-                losses["adversarial"] = CLASSIFICATION * errors["critics_class"] - _mean_score(scores)
+                certainty = self._certainty(z_prior)
+                for name, half, weights in (("adversarial", slice(b), 1.0), ("prior", slice(b, None), certainty)):
+                    errors[f"{name}_class"] = _class_loss([x[half] for x in logits], classes[half], weights)
+                    losses[name] = CLASSIFICATION * errors[f"{name}_class"] - _mean_score([s[half] for s in scores])
                 losses["features"] = feature_loss([activation[:b] for activation in activations], targets)
         upstream = tf.zeros_like(audio)
         for name, loss in losses.items():
@@ -260,14 +263,14 @@ class AutoencoderTrainer(GeneratorTrainer):
         blocks = tf.reshape(u[:, : self.num_classes * width], [-1, self.num_classes, width])
         return tf.reduce_sum(blocks, axis=2) / width**0.5
 
-    def _certainty(self, z_prior, b):
-        """How much a class is asked for, `[2 B]` in [0, 1]: less where a sample's code is close to another class's, so
+    def _certainty(self, z_prior):
+        """How much a class is asked for, `[B]` in [0, 1]: less where a sample's code is close to another class's, so
         that one class may turn into another gradually."""
         if not self.num_classes:
-            return tf.ones([2 * b])
+            return tf.ones([z_prior.shape[0]])
         u = 2**0.5 * tf.math.erfinv(tf.clip_by_value(z_prior, -0.9999, 0.9999))
         best = tf.math.top_k(self._code_logits(u), 2).values
-        return tf.concat([tf.ones([b]), tf.minimum(1.0, (best[:, 0] - best[:, 1]) / CERTAIN)], axis=0)
+        return tf.minimum(1.0, (best[:, 0] - best[:, 1]) / CERTAIN)
 
     @staticmethod
     def _images(audio):
@@ -444,9 +447,9 @@ def _mean_score(scores):
     return tf.add_n([tf.reduce_mean(score) for score in scores]) / len(scores)
 
 
-def _class_loss(logits, classes, weights=None):
+def _class_loss(logits, classes, weights=1.0):
     """Mean cross-entropy over the logits `[B, K]` of each critic and over the clips; 0 where there are no classes."""
     if not logits[0].shape[1]:
         return tf.constant(0.0)
     losses = tf.add_n([tf.nn.sparse_softmax_cross_entropy_with_logits(classes, x) for x in logits]) / len(logits)
-    return tf.reduce_mean(losses if weights is None else losses * weights)
+    return tf.reduce_mean(losses * weights)

@@ -13,6 +13,7 @@ from utils.options import UserError
 
 ROUNDS = 20  # of rotations in `gaussianized`
 SHRINKAGE = 0.05  # of the covariance within classes towards a multiple of the identity
+PRIOR_CLIPS = 175  # as many clips of all classes are counted into the covariance of one
 
 
 def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
@@ -68,7 +69,9 @@ def principal_latents(
         scores[rows, labels], scores[rows, best] = scores[rows, best], scores[rows, labels]
         code = scores @ contrasts
     components = PCA(latent_dim - code.shape[1], whiten=True, random_state=seed).fit_transform(features)
-    normal = np.column_stack([code, gaussianized(components, rng)]) @ _basis(latent_dim, num_classes, rng)
+    for rows in [labels == k for k in range(num_classes)] if num_classes else [slice(None)]:
+        components[rows] = gaussianized(_class_whitened(components[rows]), rng)
+    normal = np.column_stack([code, components]) @ _basis(latent_dim, num_classes, rng)
     return np.clip(2 * ndtr(normal) - 1, -0.9999, 0.9999).astype(np.float32)
 
 
@@ -99,6 +102,15 @@ def _whitened(x: np.ndarray) -> np.ndarray:
     x = x - x.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x.T)))
     return x @ (vectors / np.sqrt(values + 1e-9)) @ vectors.T
+
+
+def _class_whitened(x: np.ndarray) -> np.ndarray:
+    """Rows `[n, D]` of one class, of a whole whose covariance is I, with mean 0 and nearly covariance I, turned as
+    little as that allows."""
+    x = x - x.mean(axis=0)
+    n, d = x.shape
+    values, vectors = np.linalg.eigh((x.T @ x + PRIOR_CLIPS * np.eye(d)) / (n + PRIOR_CLIPS))
+    return x @ (vectors / np.sqrt(values)) @ vectors.T
 
 
 def _to_normal(columns: np.ndarray) -> np.ndarray:
