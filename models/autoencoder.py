@@ -49,7 +49,7 @@ SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents alon
 R1 = 1.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
 LATENT_ERRORS = {"fixed_latents": 8.0, "round_trip": 20.0}  # mean squared errors of z in the encoder's loss
 ENCODER_RECONSTRUCTION = 0.3  # norm of the reconstruction's gradient at z
-ENCODER_CLASS = 0.3
+ENCODER_CLASS = 1.0
 POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
 AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
@@ -154,7 +154,8 @@ class AutoencoderTrainer(GeneratorTrainer):
         with tf.GradientTape() as posterior:
             u = self.encoder(clips + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, clip_seed), training=True)
             noise = POSTERIOR_NOISE * tf.random.stateless_normal(u.shape, posterior_seed)
-            z_clips = squash(u + noise)
+            taught = tf.range(b)[:, tf.newaxis] % 2 == 0
+            z_clips = squash(tf.where(taught, unsquash(fixed), u) + noise)
             errors = {"fixed_latents": tf.reduce_mean(tf.square(squash(u) - fixed))}
             encoder_loss = LATENT_ERRORS["fixed_latents"] * errors["fixed_latents"]
             if self.num_classes:
@@ -268,8 +269,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         that one class may turn into another gradually."""
         if not self.num_classes:
             return tf.ones([z_prior.shape[0]])
-        u = 2**0.5 * tf.math.erfinv(tf.clip_by_value(z_prior, -0.9999, 0.9999))
-        best = tf.math.top_k(self._code_logits(u), 2).values
+        best = tf.math.top_k(self._code_logits(unsquash(z_prior)), 2).values
         return tf.minimum(1.0, (best[:, 0] - best[:, 1]) / CERTAIN)
 
     @staticmethod
@@ -289,6 +289,11 @@ class AutoencoderTrainer(GeneratorTrainer):
 def squash(u: tf.Tensor) -> tf.Tensor:
     """Standard normal to U(-1, 1), same shape."""
     return tf.math.erf(u / 2**0.5)
+
+
+def unsquash(z: tf.Tensor) -> tf.Tensor:
+    """Inverse of `squash`, to +-3.9 at most."""
+    return 2**0.5 * tf.math.erfinv(tf.clip_by_value(z, -0.9999, 0.9999))
 
 
 def make_encoder(

@@ -11,7 +11,8 @@ from sklearn.decomposition import PCA
 
 from utils.options import UserError
 
-ROUNDS = 20  # of rotations in `gaussianized`
+ROUNDS = 40  # of rotations in `gaussianized`
+BY_CLASS = 20  # of the largest components, which each class has in its own way
 SHRINKAGE = 0.05  # of the covariance within classes towards a multiple of the identity
 PRIOR_CLIPS = 175  # as many clips of all classes are counted into the covariance of one
 
@@ -69,8 +70,10 @@ def principal_latents(
         scores[rows, labels], scores[rows, best] = scores[rows, best], scores[rows, labels]
         code = scores @ contrasts
     components = PCA(latent_dim - code.shape[1], whiten=True, random_state=seed).fit_transform(features)
+    large, small = components[:, :BY_CLASS], components[:, BY_CLASS:]
     for rows in [labels == k for k in range(num_classes)] if num_classes else [slice(None)]:
-        components[rows] = gaussianized(_class_whitened(components[rows]), rng)
+        large[rows] = gaussianized(_class_whitened(large[rows]), rng)
+    components = np.column_stack([large, gaussianized(small, rng)])
     normal = np.column_stack([code, components]) @ _basis(latent_dim, num_classes, rng)
     return np.clip(2 * ndtr(normal) - 1, -0.9999, 0.9999).astype(np.float32)
 
