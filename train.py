@@ -14,8 +14,8 @@ Examples:
     # Another generator and other sounds: any folder, no labels, no classifier
     python train.py my_birds --generator package.module:factory --trust --feature_weight 0 --spectral_weight 1
 
-    # The encoder of one generator trained on for another one, which has changed a little: a few epochs do
-    python train.py ... --generator new/ --init_from encoder.keras --epochs 8 --learning_rate 5e-4
+    # The encoder that was trained together with a generator, trained on: a few epochs do
+    python train.py ... --generator logs/digits/export --init_from logs/digits/export --epochs 8 --learning_rate 5e-4
 
     # Go on after an interruption: the same command with the run's folder
     python train.py ... --output logs/00000-encoder
@@ -102,8 +102,9 @@ def parse_options() -> argparse.Namespace:
     add("--front_end", choices=KINDS, default="log_magnitude", help="what the encoder sees of a clip")
     apart = "moving statistics of batch normalisation for real and for synthetic clips each; the paper mixes them"
     add("--domain_statistics", action=options.Switch, default=True, help=apart)
-    first = "begin with the weights of this encoder, a .keras file or its folder, of the same --width and --front_end "
-    add("--init_from", type=Path, metavar="FILE", help=first + "(default: random ones)")
+    first = "begin with this encoder, a .keras file or its folder: train.py's, of the same --width and --front_end, or "
+    first += "what train_wavegan.py's recipe autoencoder left in export/, of an architecture of its own"
+    add("--init_from", type=Path, metavar="FILE", help=first + " (default: random weights)")
 
     add = parser.add_argument_group("losses").add_argument
     weight = dict(type=options.non_negative_float, metavar="X")

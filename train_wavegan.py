@@ -18,7 +18,8 @@ Examples:
   python train_wavegan.py drums/ --sample_rate 44100 --num_channels 2 --num_samples 65536 --dim 32
 
 The run's folder holds options.json, log.txt, steps.jsonl (the losses of every step), statistics.jsonl (measures of
-samples), tensorboard/, waves/ (samples of fixed latents), checkpoints/ (to resume) and export/ (to use).
+samples), tensorboard/, waves/ (samples of fixed latents), checkpoints/ (to resume) and export/ (to use: it is a
+--generator, and after recipe autoencoder an --encoder too).
 """
 
 import argparse
@@ -29,8 +30,11 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from models.autoencoder import MEL_BANDS, AutoencoderTrainer, log_mel
+from models.autoencoder import AutoencoderTrainer
+from models.encoder import FILE_NAME
 from models.gan_training import PRIOR, Batches
+from models.generator import load_generator
+from models.highway import log_mel
 from models.tf1 import write_tf1
 from models.wavegan import LENGTHS, Architecture, WaveGANGenerator
 from models.wgan_gp import WassersteinTrainer
@@ -42,6 +46,7 @@ from utils.evaluation.generator_statistics import jacobian_statistics, level_sta
 from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
 from utils.options import UserError
 from utils.runs.batches import in_batches
+from utils.runs.files import atomic_path
 from utils.runs.training_run import Checkpoints, TrainingRun
 
 RECIPES = {
@@ -123,7 +128,12 @@ def main() -> int:
             run.count(trainer.train_step(batches, step))
             if run.evaluation_due:
                 exported = trainer.averaged_weights()
-                write_tf1(run.folder / "export", exported, architecture, run.done, sample_rate=args.sample_rate)
+                export = run.folder / "export"
+                write_tf1(export, exported, architecture, run.done, sample_rate=args.sample_rate)
+                if args.recipe == "autoencoder":
+                    fingerprint = load_generator(export).fingerprint
+                    with atomic_path(export / FILE_NAME) as temporary:
+                        trainer.encoder_average.with_options(generator=fingerprint).save(temporary)
                 facts, audio = evaluate(exported, architecture, dataset)
                 if held_out is not None:
                     facts |= evaluate_encoder(run, trainer, exported, held_out)
@@ -201,7 +211,7 @@ def some_clips(dataset: Dataset) -> np.ndarray:
 
 def log_mels(audio: np.ndarray, dataset: Dataset) -> np.ndarray:
     """`log_mel` of clips `[N, T, C]`."""
-    function = tf.function(lambda rows: log_mel(rows, dataset.sample_rate, MEL_BANDS), autograph=False)
+    function = tf.function(lambda rows: log_mel(rows, dataset.sample_rate), autograph=False)
     return in_batches(function, audio, 50)
 
 

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
 from scipy.special import ndtri
 from sklearn.linear_model import Ridge
 
 from models.critic import PatchCritic, augmentation, critic_image
+from models.encoder import Encoder
 from models.gan_training import PRIOR, Batches, GeneratorTrainer, all_variables
+from models.highway import log_mel, squash, unsquash
 from models.wavegan import Architecture
 from utils.audio.datasets import Dataset
 from utils.audio.principal_latents import class_code, principal_latents
@@ -53,9 +54,8 @@ ENCODER_CLASS = 1.0
 POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
 AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
-MEL_BANDS = 64  # that the encoder hears
+LEAK = 0.02  # without it three of four channels of the first upsampling fall silent within 1,000 steps
 RIDGE = 200.0  # of the encoder's linear map
-LARGEST_U = 3.0  # that the linear map can answer
 
 
 class AutoencoderTrainer(GeneratorTrainer):
@@ -80,7 +80,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         ema: float = 0.998,
     ):
         keras.utils.set_random_seed(seed)
-        super().__init__(architecture, seed, learning_rate, (0.5, 0.99), precision, ema)
+        super().__init__(architecture, seed, learning_rate, (0.5, 0.99), precision, ema, LEAK)
         for name, value in linear_start(architecture, seed).items():
             self.variables_by_name[name].assign(value)
             self.averages[name].assign(value)
@@ -90,17 +90,24 @@ class AutoencoderTrainer(GeneratorTrainer):
         features = log_mel_features(dataset)
         latents = principal_latents(features, dataset.labels, self.num_classes, self.latent_dim, seed)
         self.fixed_latents = tf.Variable(latents, trainable=False)
-        shape = (architecture.num_samples, architecture.num_channels)
-        self.encoder = make_encoder(*shape, self.latent_dim, dataset.sample_rate, precision)
+        self.encoder = Encoder(
+            latent_dim=self.latent_dim,
+            architecture="highway",
+            num_samples=architecture.num_samples,
+            num_channels=architecture.num_channels,
+            sample_rate=dataset.sample_rate,
+            precision=precision,
+        )
         nearest = Ridge(RIDGE).fit(features, ndtri((np.float64(latents) + 1) / 2))
-        self.encoder.get_layer("linear").set_weights([nearest.coef_.T, nearest.intercept_])
-        self.encoder_average = make_encoder(*shape, self.latent_dim, dataset.sample_rate)
-        self.encoder_average.set_weights(self.encoder.get_weights())
+        self.encoder.network.get_layer("linear").set_weights([nearest.coef_.T, nearest.intercept_])
+        self._encode = keras.Model(self.encoder.network.input, self.encoder.network.get_layer("normal").output)
+        self.encoder_average = self.encoder.with_options(precision="float32")
         self.encoder_variables = all_trainable(self.encoder)
         self.encoder_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="encoder_adam")
         self.encoder_optimizer.build(self.encoder_variables)
         self.critics = [PatchCritic(self.num_classes, CRITIC_LAYERS, precision) for _ in FRONT_ENDS]
-        self._critics_on(tf.zeros([1, *shape]), tf.zeros([1], tf.int32))
+        silence = tf.zeros([1, architecture.num_samples, architecture.num_channels])
+        self._critics_on(silence, tf.zeros([1], tf.int32))
         self.critic_variables = [variable for critic in self.critics for variable in all_trainable(critic)]
         self.critic_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="critic_adam")
         self.critic_optimizer.build(self.critic_variables)
@@ -132,7 +139,7 @@ class AutoencoderTrainer(GeneratorTrainer):
 
     def encode(self, audio: tf.Tensor) -> tf.Tensor:
         """Audio float32 `[B, T, C]` to z float32 `[B, L]` by the moving average of the encoder's weights."""
-        return squash(self.encoder_average(audio, training=False))
+        return self.encoder_average(audio, training=False)
 
     @tf.function(autograph=False)
     def generator_step(self, seed, clips, classes, fixed, z_prior, adversarial: bool):
@@ -152,7 +159,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         posterior_seed, clip_seed, audio_seed, slope_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
         augment, b = augmentation(seed), clips.shape[0]
         with tf.GradientTape() as posterior:
-            u = self.encoder(clips + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, clip_seed), training=True)
+            u = self._encode(clips + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, clip_seed), training=True)
             noise = POSTERIOR_NOISE * tf.random.stateless_normal(u.shape, posterior_seed)
             taught = tf.range(b)[:, tf.newaxis] % 2 == 0
             z_clips = squash(tf.where(taught, unsquash(fixed), u) + noise)
@@ -175,7 +182,7 @@ class AutoencoderTrainer(GeneratorTrainer):
                 "similarity": similarity(audio),
             }
             heard = audio[b:] + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, audio_seed)
-            losses["round_trip"] = tf.reduce_mean(tf.square(squash(self.encoder(heard, training=True)) - z_prior))
+            losses["round_trip"] = tf.reduce_mean(tf.square(self.encoder(heard, training=True) - z_prior))
             if adversarial:
                 scores, logits, activations = self._critics_on(augment(audio), classes)
                 certainty = self._certainty(z_prior)
@@ -286,45 +293,6 @@ class AutoencoderTrainer(GeneratorTrainer):
         return [score for score, _, _ in outputs], [logits for _, logits, _ in outputs], activations
 
 
-def squash(u: tf.Tensor) -> tf.Tensor:
-    """Standard normal to U(-1, 1), same shape."""
-    return tf.math.erf(u / 2**0.5)
-
-
-def unsquash(z: tf.Tensor) -> tf.Tensor:
-    """Inverse of `squash`, to +-3.9 at most."""
-    return 2**0.5 * tf.math.erfinv(tf.clip_by_value(z, -0.9999, 0.9999))
-
-
-def make_encoder(
-    num_samples: int, num_channels: int, latent_dim: int, sample_rate: int, precision: str = "float32"
-) -> keras.Model:
-    """Audio `[B, T, C]` to u `[B, latent_dim]`, of which `squash` makes z.
-
-    A highway (Srivastava et al., 2015) between a fixed linear map of log-mel, right for clips like the dataset's, and
-    what convolutions on log-mel and on the waveform answer. The waveform has phase, which magnitudes do not hold.
-    """
-    audio = keras.Input((num_samples, num_channels))
-    x = layers.Lambda(
-        lambda a: log_mel(a, sample_rate, MEL_BANDS), output_shape=(num_samples // 256, MEL_BANDS, num_channels)
-    )(audio)
-    linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
-    linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U))(linear)
-    for channels, stride in ((32, 2), (64, 2), (96, 1), (128, 2)):
-        x = layers.Conv2D(channels, 3, stride, padding="same", dtype=precision)(x)
-        x = layers.LeakyReLU(0.2)(layers.GroupNormalization(8)(x))
-    spectral = layers.Dense(256)(layers.Flatten()(x))
-    x = audio
-    for channels in (16, 32, 64, 128):
-        x = layers.LeakyReLU(0.2)(layers.Conv1D(channels, 25, 4, padding="same", dtype=precision)(x))
-    phase = layers.Dense(256)(layers.Flatten()(layers.LayerNormalization()(x)))
-    h = layers.LeakyReLU(0.2)(layers.LayerNormalization()(layers.Concatenate()([spectral, phase, linear])))
-    h = layers.LeakyReLU(0.2)(layers.Dense(512)(h))
-    gate = layers.Dense(latent_dim, "sigmoid", bias_initializer=keras.initializers.Constant(2.0))(h)
-    answer = layers.Dense(latent_dim)(h)
-    return keras.Model(audio, gate * linear + (1 - gate) * answer, name="encoder")
-
-
 def linear_start(architecture: Architecture, seed: int, level: float = 0.05) -> dict[str, np.ndarray]:
     """Random weights with which a WaveGAN is a linear map of z ("looks linear", Balduzzi et al., 2017, section 4).
 
@@ -358,19 +326,12 @@ def linear_start(architecture: Architecture, seed: int, level: float = 0.05) -> 
     return weights
 
 
-def log_mel(audio: tf.Tensor, sample_rate: int, bands: int) -> tf.Tensor:
-    """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, bands, C]`, about unit variance."""
-    mel = mel_filters(bands, 512, sample_rate)
-    energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, 256)), mel)
-    return tf.math.log(energies + 3e-2) / 2 + 1
-
-
 def log_mel_features(dataset: Dataset) -> np.ndarray:
-    """Flattened `log_mel` of every clip, float32 `[N, T / 256 * MEL_BANDS * C]`."""
+    """Flattened `log_mel` of every clip, float32 `[N, T / 256 * 64 * C]`."""
 
     @tf.function(autograph=False, reduce_retracing=True)
     def features(audio):
-        return tf.reshape(log_mel(audio, dataset.sample_rate, MEL_BANDS), [tf.shape(audio)[0], -1])
+        return tf.reshape(log_mel(audio, dataset.sample_rate), [tf.shape(audio)[0], -1])
 
     return in_batches(lambda rows: features(dataset.to_float(rows)), np.arange(len(dataset)), 64)
 

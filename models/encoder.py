@@ -1,5 +1,6 @@
 """The encoder (the paper's inverse mapping model): one forward pass from audio to the latent behind it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import existing_file, load_keras
+from models.highway import highway, squash
 from models.resnet import BatchNormalization, Spectrogram, resnet18
 from utils.evaluation.names import REAL, SYNTHETIC
 from utils.options import PAPER_RECOVERY, UserError
@@ -19,14 +21,17 @@ DOMAINS = (REAL, SYNTHETIC)
 class Encoder(keras.Model):
     """Audio float32 `[B, num_samples, num_channels]` in [-1, 1] -> z float32 `[B, latent_dim]`.
 
-    A spectrogram, ResNet-18 and one dense layer. The `.keras` file holds every option. Real clips and samples of a
-    generator are two domains, whose activations differ in mean and variance; who calls says which one the clips are of.
+    A spectrogram, ResNet-18 and one dense layer, or the network of `models.highway`. The `.keras` file holds every
+    option. Real clips and samples of a generator are two domains, whose activations differ in mean and variance; who
+    calls says which one the clips are of.
 
     Args:
         latent_dim: size of z.
+        architecture: "resnet18", or "highway", which takes neither width nor front_end.
         width: channels of the first stage; the paper's ResNet-18 has 64.
         front_end: "log_magnitude", or "stft_real" (the paper's, stacked to three channels).
-        bounded: end in tanh, which keeps z in the box (-1, 1) of a uniform prior. The paper's output is linear.
+        bounded: end in tanh, a highway in erf, which keeps z in the box (-1, 1) of a uniform prior. The paper's output
+            is linear.
         num_samples: T.
         num_channels: C.
         sample_rate: in Hz.
@@ -41,6 +46,7 @@ class Encoder(keras.Model):
         self,
         *,
         latent_dim: int,
+        architecture: str = "resnet18",
         width: int = 64,
         front_end: str = "log_magnitude",
         bounded: bool = True,
@@ -56,6 +62,7 @@ class Encoder(keras.Model):
         super().__init__(**{**kwargs, "dtype": precision})
         self.options = {
             "latent_dim": latent_dim,
+            "architecture": architecture,
             "width": width,
             "front_end": front_end,
             "bounded": bounded,
@@ -70,19 +77,27 @@ class Encoder(keras.Model):
         self.latent_dim = latent_dim
         self.num_samples, self.num_channels, self.sample_rate = num_samples, num_channels, sample_rate
 
+        audio = keras.Input((num_samples, num_channels), name="audio", dtype="float32")
+        if architecture == "highway":
+            normal = highway(audio, latent_dim, sample_rate, precision)
+            z = layers.Activation(squash if bounded else "linear", name="latent")(normal)
+        else:
+            z = self._resnet18(audio)
+        self.network = keras.Model(audio, z, name=architecture)
+        self.network._register_call_context_args("domain")  # and passes it on to its layers
+        self.built = True
+
+    def _resnet18(self, audio: keras.KerasTensor) -> keras.KerasTensor:
+        kind, domains = self.options["front_end"], DOMAINS if self.options["domain_statistics"] else ()
         default_policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(precision)
+        keras.config.set_dtype_policy(self.options["precision"])
         try:
-            audio = keras.Input((num_samples, num_channels), name="audio", dtype="float32")
-            image = Spectrogram(front_end, stack=front_end == "stft_real", name="spectrogram")(audio)
-            pooled = resnet18(image, width, DOMAINS if domain_statistics else ())["pooled"]
-            activation = "tanh" if bounded else "linear"
-            z = layers.Dense(latent_dim, activation, name="latent", dtype="float32")(pooled)
-            self.network = keras.Model(audio, z, name="resnet18")
-            self.network._register_call_context_args("domain")  # and passes it on to its layers
+            image = Spectrogram(kind, stack=kind == "stft_real", name="spectrogram")(audio)
+            pooled = resnet18(image, self.options["width"], domains)["pooled"]
         finally:
             keras.config.set_dtype_policy(default_policy)
-        self.built = True
+        activation = "tanh" if self.options["bounded"] else "linear"
+        return layers.Dense(self.latent_dim, activation, name="latent", dtype="float32")(pooled)
 
     def call(self, audio: tf.Tensor, training: bool | None = None, domain: str = REAL) -> tf.Tensor:
         return self.network(audio, training=training, domain=domain)
@@ -147,18 +162,25 @@ def load_encoder(path: str | Path, *, trust: bool = False) -> keras.Model:
     return load_keras(find_encoder(path), trust=trust)
 
 
-def load_initial_weights(encoder: Encoder, path: str | Path, *, flag: str) -> None:
-    """Gives an encoder the weights of another one, built alike, from its file.
+def encoder_from(path: str | Path, options: Mapping[str, object], *, flag: str) -> Encoder:
+    """An encoder with the weights and the architecture of another one, from its file.
+
+    Args:
+        path: as for `load_encoder`.
+        options: of `Encoder`; architecture is the file's, and where that is "highway" width and front_end have no
+            meaning.
+        flag: the option that named the file, for messages.
 
     Raises:
-        UserError: no such file, or one of another network; `flag` is the option that named it.
+        UserError: no such file, or one of another network.
     """
     given = load_encoder(path)
     if not isinstance(given, Encoder):
         raise UserError(f"{flag} {path}: must be an encoder of train.py. Received: a {type(given).__name__}")
-    for option in ("latent_dim", "width", "front_end", "bounded", "num_samples", "num_channels", "sample_rate"):
-        theirs, ours = given.options[option], encoder.options[option]
-        if theirs != ours:
-            raise UserError(f"{flag} {path}: must have {option} {ours}. Received: {theirs}")
-    given = given.with_options(domain_statistics=encoder.options["domain_statistics"])
-    encoder.set_weights(given.get_weights())
+    alike = ("latent_dim", "bounded", "num_samples", "num_channels", "sample_rate")
+    if given.options["architecture"] == "resnet18":
+        alike += ("width", "front_end")
+    for option in alike:
+        if given.options[option] != options[option]:
+            raise UserError(f"{flag} {path}: must have {option} {options[option]}. Received: {given.options[option]}")
+    return given.with_options(**options)

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from models.classifier import Classifier, block_features
-from models.encoder import Encoder, load_initial_weights
+from models.encoder import Encoder, encoder_from
 from models.generator import Generator
 from utils.audio.augment import augment
 from utils.audio.datasets import Dataset, training_batches
@@ -161,22 +161,20 @@ def new_encoder(
         seed: of its random weights.
         learning_rate: of Adam, at the start.
         decay_updates: updates after which the rate is 0, on a cosine; None: it is constant.
-        init_from: begin with the weights of this encoder (`load_initial_weights`).
+        init_from: begin with the weights of this encoder and its architecture (`encoder_from`).
         bounded: keep its answers in the prior's box, where there is one.
         options: the others of `Encoder`.
     """
     keras.utils.set_random_seed(seed)
-    encoder = Encoder(
-        latent_dim=generator.latent_dim,
-        num_samples=generator.num_samples,
-        num_channels=generator.num_channels,
-        sample_rate=generator.sample_rate,
-        generator=generator.fingerprint,
-        bounded=bounded and PRIORS[generator.prior].bounded,
-        **options,
-    )
-    if init_from:
-        load_initial_weights(encoder, init_from, flag="--init_from")
+    options |= {
+        "latent_dim": generator.latent_dim,
+        "num_samples": generator.num_samples,
+        "num_channels": generator.num_channels,
+        "sample_rate": generator.sample_rate,
+        "generator": generator.fingerprint,
+        "bounded": bounded and PRIORS[generator.prior].bounded,
+    }
+    encoder = encoder_from(init_from, options, flag="--init_from") if init_from else Encoder(**options)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_updates) if decay_updates else learning_rate
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(encoder.trainable_variables)

@@ -21,6 +21,7 @@ class GeneratorTrainer(tf.Module):
         betas: of Adam.
         precision: of the generator's convolutions, as in `WaveGANGenerator`.
         ema: decay of the moving average of the weights.
+        leak: of the generator's ReLUs, as in `WaveGANGenerator`.
     """
 
     def __init__(
@@ -31,12 +32,13 @@ class GeneratorTrainer(tf.Module):
         betas: tuple[float, float],
         precision: str = "float32",
         ema: float = 0.999,
+        leak: float = 0.0,
     ):
         super().__init__()
         start = initial_weights(architecture, seed)
         self.variables_by_name = {name: tf.Variable(value, name=name) for name, value in start.items()}
         self.averages = {name: tf.Variable(value, name=f"{name}/ema") for name, value in start.items()}
-        self.generator = WaveGANGenerator(architecture, self.variables_by_name, precision, trainable=True)
+        self.generator = WaveGANGenerator(architecture, self.variables_by_name, precision, trainable=True, leak=leak)
         self.generator_variables = list(self.variables_by_name.values())
         self.generator_optimizer = keras.optimizers.Adam(learning_rate, *betas, name="generator_adam")
         self.generator_optimizer.build(self.generator_variables)

@@ -11,7 +11,7 @@ array file and this network are three views of one dictionary.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -202,6 +202,8 @@ class WaveGANGenerator:
             float32.
         trainable: recompute the polyphase kernels from `weights` at every call, so that gradients reach them.
             Otherwise they are computed once and kept as constants, which is what recovery wants.
+        leak: slope of the ReLUs below 0 in the backward pass alone. In training it wakes channels that have fallen
+            silent; 0 is the true derivative.
 
     Raises:
         ValueError: where a weight is missing or has another shape.
@@ -213,6 +215,7 @@ class WaveGANGenerator:
         weights: Mapping[str, np.ndarray | tf.Tensor | tf.Variable],
         precision: str = "float32",
         trainable: bool = False,
+        leak: float = 0.0,
     ):
         if precision not in ("float32", "mixed_bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'mixed_bfloat16'. Received: {precision!r}")
@@ -224,6 +227,7 @@ class WaveGANGenerator:
         self.architecture = architecture
         self.weights = dict(weights)
         self.compute_dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
+        self._relu = leaky_backward(leak) if leak else tf.nn.relu
         self._constant_kernels = None
         if not trainable:
             # Transposing them at every call would cost more than the rest of the backward pass at batch 1.
@@ -292,7 +296,7 @@ class WaveGANGenerator:
             tangent = tf.matmul(tf.reshape(directions, [-1, arch.latent_dim]), dense)
             tangent = tf.reshape(tangent, [-1, FIRST_FRAMES, arch.first_channels])
             tangent = tangent * _per_direction(tf.cast(h > 0, tf.float32), k)
-        h = tf.nn.relu(h)
+        h = self._relu(h)
         last = len(kernels) - 1
         for i, (layer, (w, w_back)) in enumerate(zip(arch.upsamplings, kernels, strict=True)):
             h = layer(tf.cast(h, self.compute_dtype), w, w_back) + self._bias(i)
@@ -301,7 +305,7 @@ class WaveGANGenerator:
             if i < last:
                 if k:
                     tangent = tangent * _per_direction(tf.cast(h > 0, self.compute_dtype), k)
-                h = tf.nn.relu(h)
+                h = self._relu(h)
         audio = tf.tanh(tf.cast(h, tf.float32))
         if k:
             tangent = tf.cast(tangent, tf.float32) * _per_direction(1 - tf.square(audio), k)
@@ -317,6 +321,16 @@ class WaveGANGenerator:
 def _per_direction(x: tf.Tensor, k: int) -> tf.Tensor:
     """Repeat each row k times, to stand beside k tangents a row."""
     return tf.repeat(x, k, axis=0)
+
+
+def leaky_backward(leak: float) -> Callable[[tf.Tensor], tf.Tensor]:
+    """ReLU whose derivative below 0 is `leak` in place of 0."""
+
+    @tf.custom_gradient
+    def relu(x):
+        return tf.nn.relu(x), lambda upstream: tf.where(x > 0, upstream, leak * upstream)
+
+    return relu
 
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:

@@ -61,7 +61,7 @@ def trained(early, tmp_path_factory):
 def test_every_loss_is_reported_and_finite(trained):
     _, _, losses, _, _ = trained
     always = {"spectral", "level", "similarity", "participation", "class_code"} | LATENT_MEASURES
-    assert set(losses[1]) == always | {"adversarial", "features", "critics_class"}
+    assert set(losses[1]) == always | {"adversarial", "prior", "features", "adversarial_class", "prior_class"}
     assert set(losses[2]) == set(losses[1]) | {"hinge", "critics_class_real"}
     assert all(np.isfinite(list(row.values())).all() for row in losses)
 
@@ -73,7 +73,7 @@ def test_it_computes_in_bfloat16_with_losses_in_float32(early):
     assert all(value.dtype == tf.float32 and np.isfinite(value) for row in losses for value in row.values())
     assert {variable.dtype for variable in trainer.critic_variables + trainer.encoder_variables} == {tf.float32}
     assert trainer.critics[0].convolutions[0].compute_dtype == "bfloat16"
-    assert trainer.encoder_average.get_layer(index=2).compute_dtype == "float32"
+    assert trainer.encoder_average.options["precision"] == "float32"
 
 
 def test_resumes_exactly(trained):

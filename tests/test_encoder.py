@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
-from models.encoder import DOMAINS, Encoder, load_encoder
+from models.encoder import DOMAINS, Encoder, encoder_from, load_encoder
+from models.highway import squash, unsquash
 from models.recalibration import recalibrate
 from utils.evaluation.names import REAL, SYNTHETIC
 from utils.options import UserError
@@ -64,6 +66,27 @@ def test_other_precision_same_weights(clips):
     assert found.dtype == "float32" and not np.array_equal(found, expected)
     np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
     np.testing.assert_array_equal(half.with_options(precision="float32")(clips, training=False), expected)
+
+
+def test_a_highway_is_kept_with_its_architecture(clips, tmp_path):
+    facts = {name: TINY[name] for name in ("latent_dim", "num_samples", "num_channels", "sample_rate")}
+    highway = Encoder(**facts, architecture="highway", generator="abc")
+    highway.save(tmp_path / "encoder.keras")
+    z = load_encoder(tmp_path)(clips, training=False).numpy()
+    np.testing.assert_array_equal(z, highway(clips, training=False))
+    assert 0 < np.abs(z).max() < 1
+    options = {**TINY, "bounded": True, "generator": "def", "precision": "mixed_bfloat16"}
+    taken = encoder_from(tmp_path, options, flag="--init_from")
+    assert {"architecture": "highway", **options}.items() <= taken.options.items()
+    np.testing.assert_allclose(taken(clips, training=False), z, atol=0.05 * np.abs(z).max())
+    with pytest.raises(UserError, match="--init_from .*latent_dim 9. Received: 5"):
+        encoder_from(tmp_path, {**options, "latent_dim": 9}, flag="--init_from")
+
+
+def test_squash_makes_the_uniform_prior_of_a_standard_normal():
+    u = np.linspace(-3.8, 3.8, 50, dtype=np.float32)
+    np.testing.assert_allclose(squash(u), 2 * scipy.stats.norm.cdf(u) - 1, atol=1e-6)
+    np.testing.assert_allclose(unsquash(squash(u)), u, atol=1e-2)
 
 
 @pytest.mark.parametrize("synchronized", [False, True])

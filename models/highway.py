@@ -1,0 +1,60 @@
+"""The encoder that recipe `autoencoder` trains together with a generator."""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from utils.spectrograms import magnitude, mel_filters, stft
+
+MEL_BANDS, HOP = 64, 256
+LARGEST_U = 3.0  # that the linear map can answer
+
+
+def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precision: str) -> keras.KerasTensor:
+    """Audio float32 `[B, T, C]` to u float32 `[B, latent_dim]`, of which `squash` makes z.
+
+    A highway (Srivastava et al., 2015) between a fixed linear map of log-mel, the layer "linear", and what convolutions
+    on log-mel and on the waveform answer. The waveform has phase, which magnitudes do not hold.
+
+    Args:
+        audio: the input.
+        latent_dim: size of z.
+        sample_rate: Hz.
+        precision: of the convolutions, "float32" or "mixed_bfloat16".
+    """
+    _, num_samples, num_channels = audio.shape
+    x = layers.Lambda(
+        lambda a: log_mel(a, sample_rate), output_shape=(-(-num_samples // HOP), MEL_BANDS, num_channels)
+    )(audio)
+    linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
+    linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U))(linear)
+    for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
+        x = layers.Conv2D(channels, 3, stride, padding="same", dtype=precision)(x)
+        x = layers.LeakyReLU(0.2)(layers.GroupNormalization(8)(x))
+    spectral = layers.Dense(256)(layers.Flatten()(x))
+    x = audio
+    for channels in (16, 32, 64, 128, 128):
+        x = layers.LeakyReLU(0.2)(layers.Conv1D(channels, 25, 4, padding="same", dtype=precision)(x))
+    phase = layers.Dense(256)(layers.Flatten()(layers.LayerNormalization()(x)))
+    h = layers.LeakyReLU(0.2)(layers.LayerNormalization()(layers.Concatenate()([spectral, phase, linear])))
+    h = layers.LeakyReLU(0.2)(layers.Dense(512)(h))
+    gate = layers.Dense(latent_dim, "sigmoid", bias_initializer=keras.initializers.Constant(2.0))(h)
+    answer = layers.Dense(latent_dim)(h)
+    return layers.Identity(name="normal")(gate * linear + (1 - gate) * answer)
+
+
+def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
+    """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
+    mel = mel_filters(MEL_BANDS, 512, sample_rate)
+    energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, HOP)), mel)
+    return tf.math.log(energies + 3e-2) / 2 + 1
+
+
+def squash(u: tf.Tensor) -> tf.Tensor:
+    """Standard normal to U(-1, 1), same shape."""
+    return tf.math.erf(u / 2**0.5)
+
+
+def unsquash(z: tf.Tensor) -> tf.Tensor:
+    """Inverse of `squash`, to +-3.9 at most."""
+    return 2**0.5 * tf.math.erfinv(tf.clip_by_value(z, -0.9999, 0.9999))
