@@ -205,7 +205,7 @@ class AutoencoderTrainer(GeneratorTrainer):
             lambda: self._with_evenness(gradients, slope_seed, z_prior),
             lambda: gradients,
         )
-        self.apply_to_generator(gradients)
+        self.apply_to_generator([centralized(g) if g.shape.rank > 2 else g for g in gradients])
 
         at_z = ENCODER_RECONSTRUCTION * self._unit("reconstruction", at_z[:b])
         gradients = posterior.gradient(
@@ -407,6 +407,16 @@ def participation_ratio(tangents: tf.Tensor) -> tf.Tensor:
 def all_trainable(network: keras.Model) -> list[tf.Variable]:
     """What an optimizer moves, as TensorFlow's variables."""
     return [variable.value for variable in network.trainable_variables]
+
+
+def centralized(gradient: tf.Tensor) -> tf.Tensor:
+    """The gradient of an upsampling's kernel less its mean over what goes into each output channel.
+
+    Gradient centralization (Yong et al., 2020). What goes in has passed a ReLU and is positive, thousands of numbers
+    an output; Adam's first steps, alike for all of them, would silence nine of ten channels for good.
+    """
+    axes = [0, 1, 3] if gradient.shape.rank == 4 else [0, 1]
+    return gradient - tf.reduce_mean(gradient, axes, keepdims=True)
 
 
 def _mean_score(scores):
