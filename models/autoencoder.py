@@ -54,6 +54,7 @@ ENCODER_CLASS = 1.0
 POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
 AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
+CENTRALIZED = 0.9  # share of the mean over what goes into a channel that is taken off an upsampling's gradient
 LEAK = 0.02  # without it three of four channels of the first upsampling fall silent within 1,000 steps
 RIDGE = 200.0  # of the encoder's linear map
 
@@ -416,7 +417,7 @@ def centralized(gradient: tf.Tensor) -> tf.Tensor:
     an output; Adam's first steps, alike for all of them, would silence nine of ten channels for good.
     """
     axes = [0, 1, 3] if gradient.shape.rank == 4 else [0, 1]
-    return gradient - tf.reduce_mean(gradient, axes, keepdims=True)
+    return gradient - CENTRALIZED * tf.reduce_mean(gradient, axes, keepdims=True)
 
 
 def _mean_score(scores):
