@@ -54,8 +54,7 @@ ENCODER_CLASS = 1.0
 POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
 AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
-CENTRALIZED = 0.9  # share of the mean over what goes into a channel that is taken off an upsampling's gradient
-LEAK = 0.02  # without it three of four channels of the first upsampling fall silent within 1,000 steps
+LEAK = 0.02  # Adam's first steps silence most channels of the first upsampling, and all for good without it
 RIDGE = 200.0  # of the encoder's linear map
 
 
@@ -206,7 +205,7 @@ class AutoencoderTrainer(GeneratorTrainer):
             lambda: self._with_evenness(gradients, slope_seed, z_prior),
             lambda: gradients,
         )
-        self.apply_to_generator([centralized(g) if g.shape.rank > 2 else g for g in gradients])
+        self.apply_to_generator(gradients)
 
         at_z = ENCODER_RECONSTRUCTION * self._unit("reconstruction", at_z[:b])
         gradients = posterior.gradient(
@@ -408,16 +407,6 @@ def participation_ratio(tangents: tf.Tensor) -> tf.Tensor:
 def all_trainable(network: keras.Model) -> list[tf.Variable]:
     """What an optimizer moves, as TensorFlow's variables."""
     return [variable.value for variable in network.trainable_variables]
-
-
-def centralized(gradient: tf.Tensor) -> tf.Tensor:
-    """The gradient of an upsampling's kernel less its mean over what goes into each output channel.
-
-    Gradient centralization (Yong et al., 2020). What goes in has passed a ReLU and is positive, thousands of numbers
-    an output; Adam's first steps, alike for all of them, would silence nine of ten channels for good.
-    """
-    axes = [0, 1, 3] if gradient.shape.rank == 4 else [0, 1]
-    return gradient - CENTRALIZED * tf.reduce_mean(gradient, axes, keepdims=True)
 
 
 def _mean_score(scores):

@@ -11,8 +11,8 @@ from sklearn.decomposition import PCA
 
 from utils.options import UserError
 
-ROUNDS = 40  # of rotations in `gaussianized`
-BY_CLASS = 20  # of the largest components, which each class has in its own way
+ROUNDS, CLASS_ROUNDS = 20, 4  # of rotations, for components of all clips and of the clips of one class
+BY_CLASS = 35  # largest components, which each class has in its own way
 SHRINKAGE = 0.05  # of the covariance within classes towards a multiple of the identity
 PRIOR_CLIPS = 175  # as many clips of all classes are counted into the covariance of one
 
@@ -70,22 +70,25 @@ def principal_latents(
         scores[rows, labels], scores[rows, best] = scores[rows, best], scores[rows, labels]
         code = scores @ contrasts
     components = PCA(latent_dim - code.shape[1], whiten=True, random_state=seed).fit_transform(features)
-    large, small = components[:, :BY_CLASS], components[:, BY_CLASS:]
-    for rows in [labels == k for k in range(num_classes)] if num_classes else [slice(None)]:
-        large[rows] = gaussianized(_class_whitened(large[rows]), rng)
-    components = np.column_stack([large, gaussianized(small, rng)])
+    if num_classes:
+        large = components[:, :BY_CLASS]
+        for rows in [labels == k for k in range(num_classes)]:
+            large[rows] = gaussianized(_class_whitened(large[rows]), rng, CLASS_ROUNDS)
+        components = np.column_stack([large, gaussianized(components[:, BY_CLASS:], rng)])
+    else:
+        components = gaussianized(components, rng)
     normal = np.column_stack([code, components]) @ _basis(latent_dim, num_classes, rng)
-    return np.clip(2 * ndtr(normal) - 1, -0.9999, 0.9999).astype(np.float32)
+    return np.clip(2 * ndtr(normal) - 1, -0.999999, 0.999999).astype(np.float32)
 
 
-def gaussianized(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def gaussianized(x: np.ndarray, rng: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray:
     """Rows moved so that they look like draws from a standard normal: `[N, D]`, near rows staying near.
 
     Rotation-based iterative Gaussianization (Laparra et al., 2011): in one random orthonormal basis after another each
     coordinate's ranks become normal quantiles; here the basis is turned back every time, so that axes keep their
     meaning.
     """
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         rotation = _orthonormal(rng.standard_normal((x.shape[1], x.shape[1])))
         x = _to_normal(x @ rotation) @ rotation.T
     return _to_normal(x)
