@@ -18,11 +18,12 @@ Examples:
   python train_wavegan.py drums/ --sample_rate 44100 --num_channels 2 --num_samples 65536 --dim 32
 
 The run's folder holds options.json, log.txt, steps.jsonl (the losses of every step), statistics.jsonl (measures of
-samples), tensorboard/, waves/ (samples of fixed latents), checkpoints/ (to resume) and export/ (to use: it is a
---generator, and after recipe autoencoder an --encoder too).
+samples), tensorboard/, waves/ (samples of fixed latents), checkpoints/ (to resume) and export/ (to use, in float16: it
+is a --generator, and after recipe autoencoder an --encoder too).
 """
 
 import argparse
+from pathlib import Path
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -31,8 +32,9 @@ import numpy as np
 import tensorflow as tf
 
 from models.autoencoder import AutoencoderTrainer
+from models.checkpoints import write_in_half_precision
 from models.encoder import FILE_NAME
-from models.gan_training import PRIOR, Batches
+from models.gan_training import PRIOR, Batches, GeneratorTrainer
 from models.generator import load_generator
 from models.highway import log_mel
 from models.tf1 import write_tf1
@@ -46,7 +48,6 @@ from utils.evaluation.generator_statistics import jacobian_statistics, level_sta
 from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
 from utils.options import UserError
 from utils.runs.batches import in_batches
-from utils.runs.files import atomic_path
 from utils.runs.training_run import Checkpoints, TrainingRun
 
 RECIPES = {
@@ -127,13 +128,7 @@ def main() -> int:
         ):
             run.count(trainer.train_step(batches, step))
             if run.evaluation_due:
-                exported = trainer.averaged_weights()
-                export = run.folder / "export"
-                write_tf1(export, exported, architecture, run.done, sample_rate=args.sample_rate)
-                if args.recipe == "autoencoder":
-                    fingerprint = load_generator(export).fingerprint
-                    with atomic_path(export / FILE_NAME) as temporary:
-                        trainer.encoder_average.with_options(generator=fingerprint).save(temporary)
+                exported = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
                 facts, audio = evaluate(exported, architecture, dataset)
                 if held_out is not None:
                     facts |= evaluate_encoder(run, trainer, exported, held_out)
@@ -141,6 +136,18 @@ def main() -> int:
         if run.finished:
             print(f"done; samples: python generate.py --generator {run.folder / 'export'} --n 10")
     return options.EXIT_OK
+
+
+def export(
+    folder: Path, trainer: GeneratorTrainer, architecture: Architecture, step: int, sample_rate: int
+) -> dict[str, np.ndarray]:
+    """Writes the generator, and the encoder that was trained with it, in float16; the generator's weights as read."""
+    halves = {name: value.astype(np.float16) for name, value in trainer.averaged_weights().items()}
+    write_tf1(folder, halves, architecture, step, sample_rate=sample_rate)
+    if isinstance(trainer, AutoencoderTrainer):
+        encoder = trainer.encoder_average.with_options(generator=load_generator(folder).fingerprint)
+        write_in_half_precision(encoder, folder / FILE_NAME)
+    return {name: value.astype(np.float32) for name, value in halves.items()}
 
 
 def load_held_out(args: argparse.Namespace) -> Dataset | None:

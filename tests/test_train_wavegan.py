@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import train_wavegan
+from models.encoder import load_encoder
 from models.gan_training import GeneratorTrainer
 from models.generator import load_generator
 from utils.audio.files import write_wav
@@ -75,6 +76,20 @@ def test_published_recipe(run_script, sounds, tmp_path):
     assert "resumed at step 1" in done.stdout
     assert load_generator(out / "export").latent_dim == 6
     assert all({"wasserstein", "adversarial"} <= set(losses) for losses in losses_by_step(out).values())
+
+
+@pytest.mark.slow
+def test_recipe_autoencoder_leaves_a_generator_and_its_encoder(run_script, sounds, tmp_path):
+    tiny = ("--recipe", "autoencoder", "--dim", 2, "--latent_dim", 6, "--batch_size", 4, "--steps", 1)
+    done = run_script("train_wavegan.py", sounds, *tiny, "--output", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    export = tmp_path / "run" / "export"
+    assert load_encoder(export).options["generator"] == load_generator(export).fingerprint
+    write_wav(tmp_path / "clip.wav", 0.1 * np.sin(np.arange(16384))[:, None], 16000)
+    networks = ("--generator", export, "--encoder", export)
+    method = ("--method", "encoder", "--output", tmp_path / "found")
+    found = run_script("latent_vector_recovery.py", tmp_path / "clip.wav", *networks, *method)
+    assert found.returncode == 0, found.stderr
 
 
 def test_the_published_recipes_options(run_main, sounds):

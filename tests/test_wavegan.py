@@ -112,6 +112,22 @@ def test_trainable_network_gives_gradients_of_every_weight_and_follows_them():
     np.testing.assert_allclose(constant(z), before, atol=1e-6)
 
 
+def test_a_leak_leaves_the_audio_and_wakes_a_silent_channel():
+    architecture = Architecture(latent_dim=4, dim=2)
+    weights = {name: tf.Variable(value) for name, value in loud_weights(architecture).items()}
+    weights["G/upconv_0/conv2d_transpose/bias"].assign(np.eye(16, dtype=np.float32)[0] * -1e4)
+    z = tf.constant(np.random.default_rng(0).uniform(-1, 1, (2, 4)), tf.float32)
+    audio, slopes = [], []
+    for leak in (0.0, 0.02):
+        network = WaveGANGenerator(architecture, weights, trainable=True, leak=leak)
+        with tf.GradientTape() as tape:
+            audio.append(network(z))
+            loss = tf.reduce_sum(audio[-1])
+        slopes.append(tape.gradient(loss, weights["G/upconv_0/conv2d_transpose/bias"]).numpy())
+    np.testing.assert_array_equal(*audio)
+    assert slopes[0][0] == 0 != slopes[1][0] and np.all(slopes[0][1:])
+
+
 def test_mixed_bfloat16_is_near_float32_and_returns_float32():
     architecture = Architecture(latent_dim=4, dim=2)
     weights = loud_weights(architecture)
