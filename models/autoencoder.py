@@ -1,10 +1,10 @@
 """Recipe `autoencoder`: an encoder and a WaveGAN generator trained together, from random weights.
 
-Generator: real clips reconstructed (log-spectra, critics' activations); critics of reconstructions and of samples of
-the prior; the latent round trip E(G(z)) = z on those samples; samples unlike each other; dG/dz even. Encoder:
-reconstruction, the round trip, and a fixed latent for each real clip (`principal_latents`), which together look like
-the prior; a part of the encoder is a linear map that comes near them. No trained classifier takes part; labels, where
-there are any, go into the fixed latents and to the critics.
+Generator: real clips reconstructed (log-spectra, critics' activations), half of them from what the encoder answers and
+half from a fixed latent that each clip has (`principal_latents`), which together look like the prior; critics of
+reconstructions and of samples of the prior; the latent round trip E(G(z)) = z on those samples; samples unlike each
+other; dG/dz even. Encoder: reconstruction, the round trip, the fixed latents; a part of it is a linear map that comes
+near them. No trained classifier takes part; labels, where there are any, go into the fixed latents and to the critics.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ WEIGHTS = {
     "prior": 1.2,
     "features": 0.6,
 }
-CLASSIFICATION = 1.0  # of the critics' class loss, beside their score
+CLASSIFICATION = 1.0  # of the critics' class loss in "adversarial" and "prior", beside their score
 CERTAIN = 0.5  # difference between a code's two largest block sums, over their deviation, from which a class is certain
 EVENNESS = 0.5  # norm of the gradient of `participation_ratio` as a share of all others'
 AIMS = {"level": 0.5, "similarity": 0.02, "round_trip": 0.12, "participation": 18.0}  # beyond them a term fades
