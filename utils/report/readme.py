@@ -8,6 +8,7 @@ from typing import Any
 from utils.evaluation.names import CLASS_SAMPLE, RECOVERY_METHODS, SILENCE, TEMPLATE
 from utils.options import UserError
 from utils.report import published
+from utils.report.markdown import table_lines
 from utils.report.tables import ROW_TITLES, TITLES, describe_origin, judges_of, parts_of, read_table, wall_minutes
 from utils.runs.files import write_text
 
@@ -55,16 +56,14 @@ def readme_markdown(tables: Mapping[int, Mapping[str, Any]]) -> str:
     minutes = wall_minutes(list(rows.values())) + sum(part["seconds"] for part in parts) / 60
     environment = next(iter(rows.values()))["environment"]
     limits = " and ".join(f"{protocol[option]:,} ({row})" for row, (option, _) in published.LIMITS.items())
-    lines = [
+    opening = (
         f"{protocol['n']:,} clips a row, seed {protocol['seed']}, at most {limits} iterations a search, "
-        f"{minutes:.0f} minutes for all tables ({describe_origin(environment)}); heard right by {' / '.join(judges)}:",
-        "",
-        "| | own samples, MSE: paper | preset `paper` | their z, MSE: preset `paper` | real clips heard right: paper | "
-        "preset `paper` | preset `aligned` | log-mel correlation | F0 error |",
-        "|---" * 9 + "|",
-    ]
-    for row in (*RECOVERY_METHODS, TEMPLATE, CLASS_SAMPLE, SILENCE):
-        cells = [
+        f"{minutes:.0f} minutes for all tables ({describe_origin(environment)}); heard right by {' / '.join(judges)}:"
+    )
+    head = ("", "own samples, MSE: paper", "preset `paper`", "their z, MSE: preset `paper`")
+    head += ("real clips heard right: paper", "preset `paper`", "preset `aligned`", "log-mel correlation", "F0 error")
+    body = [
+        [
             ROW_TITLES[row],
             papers(1, row, "waveform_mse", ".5f"),
             ours(1, "paper", row, ".5f", "waveform_mse"),
@@ -75,5 +74,6 @@ def readme_markdown(tables: Mapping[int, Mapping[str, Any]]) -> str:
             ours(2, "aligned", row, ".2f", "log_mel_correlation"),
             ours(2, "aligned", row, ".1f", "f0_error"),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        for row in (*RECOVERY_METHODS, TEMPLATE, CLASS_SAMPLE, SILENCE)
+    ]
+    return "\n".join([opening, "", *table_lines(head, body)]) + "\n"

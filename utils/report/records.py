@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from utils.report.markdown import table_lines
 from utils.runs.files import read_jsonl
 
 # What tells two records of one file apart: of equal ones the last counts.
@@ -28,11 +29,11 @@ def read_records(folder: Path, name: str) -> list[dict[str, Any]]:
 def samples_markdown(records: Iterable[Mapping[str, Any]]) -> str:
     """What benchmarks/samples.py measured: a row a measure, a column a set of clips."""
     columns = {f"{record['set']}, n = {record['n']:,}": numbers_of(record) for record in records}
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    rows = []
     for measure in dict.fromkeys(name for numbers in columns.values() for name in numbers):
         cells = [format(numbers[measure], ".4g") if measure in numbers else "–" for numbers in columns.values()]
-        lines.append(f"| {measure.replace('_', ' ').replace('/', ', ')} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([measure.replace("_", " ").replace("/", ", "), *cells])
+    return "\n".join(table_lines(["", *columns], rows)) + "\n"
 
 
 def judges_markdown(records: Iterable[Mapping[str, Any]]) -> str:
@@ -42,7 +43,7 @@ def judges_markdown(records: Iterable[Mapping[str, Any]]) -> str:
     subjects = dict.fromkeys(
         who for record in sets.values() for who, facts in record.items() if isinstance(facts, dict)
     )
-    lines = ["| | " + " | ".join(sets) + " |", "|---" * (1 + len(sets)) + "|"]
+    rows = []
     for who in subjects:
         measures = {
             f"{who}: right (95 % interval)": ("accuracy", "from", "to"),
@@ -53,8 +54,8 @@ def judges_markdown(records: Iterable[Mapping[str, Any]]) -> str:
         for title, names in measures.items():
             cells = [_judged(record.get(who, {}), names) for record in sets.values()]
             if any(cell != "–" for cell in cells):
-                lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+                rows.append([title, *cells])
+    return "\n".join(table_lines(["", *sets], rows)) + "\n"
 
 
 def _judged(facts: Mapping[str, float], names: tuple[str, ...]) -> str:

@@ -17,6 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
 from utils import options
 from utils.options import UserError
 from utils.report.attribution import attribution_markdown
