@@ -55,7 +55,7 @@ RECIPES = {
     "autoencoder": {"batch_size": 16, "learning_rate": 2e-4, "steps": 40_000, "dim": 32},
 }
 TRAINERS = {
-    "wgan_gp": lambda architecture, dataset, *options: WassersteinTrainer(architecture, *options),
+    "wgan_gp": lambda architecture, dataset, *options, steps: WassersteinTrainer(architecture, *options),
     "autoencoder": AutoencoderTrainer,
 }
 CHANGEABLE = ("input", "steps", "minutes", "output", "dry_run", "quiet", "evaluate_every", "save_minutes")
@@ -112,7 +112,8 @@ def main() -> int:
     name = f"wavegan-{args.recipe}-{args.input.resolve().name}"
     with TrainingRun(args.output, name, vars(args), changeable=CHANGEABLE, quiet=args.quiet) as run:
         batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed)
-        trainer = TRAINERS[args.recipe](architecture, dataset, args.seed, args.learning_rate, args.precision)
+        numbers = args.seed, args.learning_rate, args.precision
+        trainer = TRAINERS[args.recipe](architecture, dataset, *numbers, steps=args.steps)
         checkpoints = Checkpoints(run.folder, trainer)
         weights = sum(int(np.prod(shape)) for shape in architecture.weight_shapes.values())
         resumed = f"; resumed at step {checkpoints.step}" if checkpoints.step else ""

@@ -26,6 +26,7 @@ from utils.runs.batches import in_batches
 from utils.spectrograms import magnitude, mel_filters, stft
 
 CRITICS_FROM, ADVERSARIAL_FROM = 300, 400  # steps at which critics begin to learn, and the generator from them
+COOLING = 0.25  # share of all steps in which the learning rates fall
 CRITIC_EVERY, PENALTY_EVERY = 2, 8  # generator steps a critic update, critic updates a gradient penalty
 FRONT_ENDS = ((256, 128, (4, 4)), (1024, 256, (4, 8)))  # of the critics, see `critic_image`
 CRITIC_LAYERS = ((64, 1), (96, 2), (128, 2), (128, 1))
@@ -68,6 +69,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         learning_rate: of the generator; encoder and critics have one and a half of it.
         precision: of the convolutions of generator, encoder and critics.
         ema: decay of the moving averages of the weights of generator and encoder.
+        steps: in all; over the last quarter the learning rates fall to 0. None: they stay.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         learning_rate: float = 2e-4,
         precision: str = "float32",
         ema: float = 0.998,
+        steps: int | None = None,
     ):
         keras.utils.set_random_seed(seed)
         super().__init__(architecture, seed, learning_rate, (0.5, 0.99), precision, ema, LEAK)
@@ -103,13 +106,14 @@ class AutoencoderTrainer(GeneratorTrainer):
         self._encode = keras.Model(self.encoder.network.input, self.encoder.network.get_layer("normal").output)
         self.encoder_average = self.encoder.with_options(precision="float32")
         self.encoder_variables = all_trainable(self.encoder)
-        self.encoder_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="encoder_adam")
+        self.steps, self.learning_rates = steps, (learning_rate, 1.5 * learning_rate, 1.5 * learning_rate)
+        self.encoder_optimizer = keras.optimizers.Adam(self.learning_rates[1], 0.5, 0.99, name="encoder_adam")
         self.encoder_optimizer.build(self.encoder_variables)
         self.critics = [PatchCritic(self.num_classes, CRITIC_LAYERS, precision) for _ in FRONT_ENDS]
         silence = tf.zeros([1, architecture.num_samples, architecture.num_channels])
         self._critics_on(silence, tf.zeros([1], tf.int32))
         self.critic_variables = [variable for critic in self.critics for variable in all_trainable(critic)]
-        self.critic_optimizer = keras.optimizers.Adam(1.5 * learning_rate, 0.5, 0.99, name="critic_adam")
+        self.critic_optimizer = keras.optimizers.Adam(self.learning_rates[2], 0.5, 0.99, name="critic_adam")
         self.critic_optimizer.build(self.critic_variables)
         networks = (self.encoder, self.encoder_average, *self.critics)
         self.network_state = [variable for network in networks for variable in all_variables(network)]
@@ -125,6 +129,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         labels = batches.dataset.labels[indices] if self.num_classes else np.zeros(len(indices), np.int32)
         classes = tf.constant(np.concatenate([labels, codes]).astype(np.int32))
         adversarial = step >= ADVERSARIAL_FROM
+        self._set_rates(step)
         seed, fixed = tf.constant([batches.seed, step]), tf.gather(self.fixed_latents, indices)
         losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), adversarial)
         if step >= CRITICS_FROM and step % CRITIC_EVERY == 0:
@@ -257,6 +262,12 @@ class AutoencoderTrainer(GeneratorTrainer):
         norm, running = tf.norm(gradient), self.norms[name]
         running.assign(tf.where(running > 0, NORM_DECAY * running + (1 - NORM_DECAY) * norm, norm))
         return gradient / (running + 1e-12)
+
+    def _set_rates(self, step):
+        share = min(1.0, (self.steps - step) / (COOLING * self.steps)) if self.steps else 1.0
+        optimizers = (self.generator_optimizer, self.encoder_optimizer, self.critic_optimizer)
+        for optimizer, rate in zip(optimizers, self.learning_rates, strict=True):
+            optimizer.learning_rate.assign(share * rate)
 
     def _average_encoder(self):
         steps = tf.cast(self.encoder_optimizer.iterations, tf.float32)

@@ -88,6 +88,21 @@ def test_resumes_exactly(trained):
         np.testing.assert_array_equal(variable, value)
 
 
+def test_learning_rates_fall_in_the_last_quarter(trained, monkeypatch):
+    trainer, batches, *_ = trained
+    before = [variable.numpy() for variable in (*trainer.variables, *trainer.network_state)]
+    monkeypatch.setattr(trainer, "steps", 8)
+    rates = []
+    for step in (0, 6, 7):
+        trainer.train_step(batches, step)
+        rates.append(
+            [float(optimizer.learning_rate) for optimizer in (trainer.generator_optimizer, trainer.critic_optimizer)]
+        )
+    np.testing.assert_allclose(rates, np.outer([1, 1, 0.5], [2e-4, 3e-4]), rtol=1e-6)
+    for variable, value in zip((*trainer.variables, *trainer.network_state), before, strict=True):
+        variable.assign(value)
+
+
 @pytest.mark.slow
 def test_trains_without_labels(early):
     sounds = dataset(())
