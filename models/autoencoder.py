@@ -38,8 +38,8 @@ WEIGHTS = {
     "level": 0.2,
     "similarity": 0.5,
     "round_trip": 0.5,
-    "adversarial": 0.4,
-    "prior": 1.2,
+    "adversarial": 0.7,
+    "prior": 0.7,
     "features": 0.6,
 }
 CLASSIFICATION = 1.0  # of the critics' class loss in "adversarial" and "prior", beside their score
@@ -48,7 +48,7 @@ EVENNESS = 0.5  # norm of the gradient of `participation_ratio` as a share of al
 AIMS = {"level": 0.5, "similarity": 0.02, "round_trip": 0.12, "participation": 22.0}  # beyond them a term fades
 EVENNESS_EVERY = 3  # steps
 SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents along so many directions
-R1 = 1.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
+R1 = 4.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
 LATENT_ERRORS = {"fixed_latents": 8.0, "round_trip": 20.0}  # mean squared errors of z in the encoder's loss
 ENCODER_RECONSTRUCTION = 0.3  # norm of the reconstruction's gradient at z
 ENCODER_CLASS = 1.0
