@@ -11,10 +11,8 @@ from sklearn.decomposition import PCA
 
 from utils.options import UserError
 
-ROUNDS, CLASS_ROUNDS = 20, 4  # of rotations, for components of all clips and of the clips of one class
-BY_CLASS = 35  # largest components, which each class has in its own way
+ROUNDS = 20  # of rotations in `gaussianized`
 SHRINKAGE = 0.05  # of the covariance within classes towards a multiple of the identity
-PRIOR_CLIPS = 175  # as many clips of all classes are counted into the covariance of one
 
 
 def class_code(z: np.ndarray, num_classes: int) -> np.ndarray:
@@ -70,25 +68,18 @@ def principal_latents(
         scores[rows, labels], scores[rows, best] = scores[rows, best], scores[rows, labels]
         code = scores @ contrasts
     components = PCA(latent_dim - code.shape[1], whiten=True, random_state=seed).fit_transform(features)
-    if num_classes:
-        large = components[:, :BY_CLASS]
-        for rows in [labels == k for k in range(num_classes)]:
-            large[rows] = gaussianized(_class_whitened(large[rows]), rng, CLASS_ROUNDS)
-        components = np.column_stack([large, gaussianized(components[:, BY_CLASS:], rng)])
-    else:
-        components = gaussianized(components, rng)
-    normal = np.column_stack([code, components]) @ _basis(latent_dim, num_classes, rng)
+    normal = np.column_stack([code, gaussianized(components, rng)]) @ _basis(latent_dim, num_classes, rng)
     return np.clip(2 * ndtr(normal) - 1, -0.999999, 0.999999).astype(np.float32)
 
 
-def gaussianized(x: np.ndarray, rng: np.random.Generator, rounds: int = ROUNDS) -> np.ndarray:
+def gaussianized(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rows moved so that they look like draws from a standard normal: `[N, D]`, near rows staying near.
 
     Rotation-based iterative Gaussianization (Laparra et al., 2011): in one random orthonormal basis after another each
     coordinate's ranks become normal quantiles; here the basis is turned back every time, so that axes keep their
     meaning.
     """
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         rotation = _orthonormal(rng.standard_normal((x.shape[1], x.shape[1])))
         x = _to_normal(x @ rotation) @ rotation.T
     return _to_normal(x)
@@ -108,15 +99,6 @@ def _whitened(x: np.ndarray) -> np.ndarray:
     x = x - x.mean(axis=0)
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(x.T)))
     return x @ (vectors / np.sqrt(values + 1e-9)) @ vectors.T
-
-
-def _class_whitened(x: np.ndarray) -> np.ndarray:
-    """Rows `[n, D]` of one class, of a whole whose covariance is I, with mean 0 and nearly covariance I, turned as
-    little as that allows."""
-    x = x - x.mean(axis=0)
-    n, d = x.shape
-    values, vectors = np.linalg.eigh((x.T @ x + PRIOR_CLIPS * np.eye(d)) / (n + PRIOR_CLIPS))
-    return x @ (vectors / np.sqrt(values)) @ vectors.T
 
 
 def _to_normal(columns: np.ndarray) -> np.ndarray:
