@@ -52,6 +52,7 @@ R1 = 4.0  # gradient penalty on real spectrograms (Mescheder et al., 2018)
 LATENT_ERRORS = {"fixed_latents": 8.0, "round_trip": 20.0}  # mean squared errors of z in the encoder's loss
 ENCODER_RECONSTRUCTION = 0.3  # norm of the reconstruction's gradient at z
 ENCODER_CLASS = 1.0
+TAUGHT_EVERY = 4  # every so many clips one is decoded from its fixed latent in place of the encoder's answer
 POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encoder answers for a real clip
 AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
@@ -166,7 +167,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         with tf.GradientTape() as posterior:
             u = self._encode(clips + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, clip_seed), training=True)
             noise = POSTERIOR_NOISE * tf.random.stateless_normal(u.shape, posterior_seed)
-            taught = tf.range(b)[:, tf.newaxis] % 4 == 0
+            taught = tf.range(b)[:, tf.newaxis] % TAUGHT_EVERY == 0
             z_clips = squash(tf.where(taught, unsquash(fixed), u) + noise)
             errors = {"fixed_latents": tf.reduce_mean(tf.square(squash(u) - fixed))}
             encoder_loss = LATENT_ERRORS["fixed_latents"] * errors["fixed_latents"]

@@ -40,6 +40,9 @@ class Encoder(keras.Model):
         domain_statistics: batch normalisation keeps the moving statistics of the two domains apart. If not, as in the
             paper and in files written before there was a choice, both domains are normalised by the mixed ones.
         precision: "float32" or "mixed_bfloat16"; z is float32 in either.
+
+    Raises:
+        ValueError: for another architecture.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class Encoder(keras.Model):
         precision: str = "float32",
         **kwargs,
     ):
+        if architecture not in ("resnet18", "highway"):
+            raise ValueError(f"architecture must be 'resnet18' or 'highway'. Received: {architecture!r}")
         super().__init__(**{**kwargs, "dtype": precision})
         self.options = {
             "latent_dim": latent_dim,

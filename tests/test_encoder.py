@@ -83,6 +83,11 @@ def test_a_highway_is_kept_with_its_architecture(clips, tmp_path):
         encoder_from(tmp_path, {**options, "latent_dim": 9}, flag="--init_from")
 
 
+def test_another_architecture_is_refused():
+    with pytest.raises(ValueError, match="architecture must be .* Received: 'unet'"):
+        Encoder(**TINY, architecture="unet")
+
+
 def test_squash_makes_the_uniform_prior_of_a_standard_normal():
     u = np.linspace(-3.8, 3.8, 50, dtype=np.float32)
     np.testing.assert_allclose(squash(u), 2 * scipy.stats.norm.cdf(u) - 1, atol=1e-6)

@@ -44,7 +44,9 @@ class Cheap(GeneratorTrainer):
 
 
 def test_trains_exports_and_resumes(run_main, sounds, tmp_path, monkeypatch):
-    cheap = lambda architecture, dataset, *options, steps: Cheap(architecture, *options)  # noqa: E731
+    def cheap(architecture, dataset, *options, steps):
+        return Cheap(architecture, *options)
+
     monkeypatch.setitem(train_wavegan.TRAINERS, "wgan_gp", cheap)
     monkeypatch.setattr(train_wavegan, "EVALUATED", 30)
     out = tmp_path / "run"
