@@ -4,8 +4,8 @@ Recipes:
   autoencoder
             an encoder and the generator together: real clips reconstructed, critics of log-spectrograms, latents found
             again from samples, dG/dz even; batch 16, dim 32; labels help where there are any. For a CPU and hours:
-            with --precision mixed_bfloat16 two steps a second on two cores that compute in bfloat16. Needs more clips
-            than --latent_dim.
+            a step a second on two cores, two with --precision mixed_bfloat16 where they compute in it. Needs more
+            clips than --latent_dim.
   wgan_gp   the published one: waveform critic with phase shuffle, gradient penalty, five critic updates for each of the
             generator, batch 64. For a GPU and days.
 
@@ -35,10 +35,10 @@ from models.autoencoder import AutoencoderTrainer
 from models.checkpoints import write_in_half_precision
 from models.encoder import FILE_NAME
 from models.gan_training import PRIOR, Batches, GeneratorTrainer
-from models.generator import load_generator
+from models.generator import Generator, load_generator
 from models.highway import log_mel
 from models.tf1 import write_tf1
-from models.wavegan import LENGTHS, Architecture, WaveGANGenerator
+from models.wavegan import LENGTHS, Architecture
 from models.wgan_gp import WassersteinTrainer
 from utils import options
 from utils.audio.datasets import Dataset, load_dataset
@@ -129,10 +129,10 @@ def main() -> int:
         ):
             run.count(trainer.train_step(batches, step))
             if run.evaluation_due:
-                exported = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
-                facts, audio = evaluate(exported, architecture, dataset)
+                generator = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
+                facts, audio = evaluate(generator, dataset)
                 if held_out is not None:
-                    facts |= evaluate_encoder(run, trainer, exported, held_out)
+                    facts |= evaluate_encoder(run, trainer, generator, held_out)
                 publish(run, facts, audio, args.sample_rate)
         if run.finished:
             print(f"done; samples: python generate.py --generator {run.folder / 'export'} --n 10")
@@ -141,14 +141,15 @@ def main() -> int:
 
 def export(
     folder: Path, trainer: GeneratorTrainer, architecture: Architecture, step: int, sample_rate: int
-) -> dict[str, np.ndarray]:
-    """Writes the generator, and the encoder that was trained with it, in float16; the generator's weights as read."""
+) -> Generator:
+    """Writes the generator, and the encoder that was trained with it, in float16; the generator as its file has it."""
     halves = {name: value.astype(np.float16) for name, value in trainer.averaged_weights().items()}
     write_tf1(folder, halves, architecture, step, sample_rate=sample_rate)
+    generator = load_generator(folder)
     if isinstance(trainer, AutoencoderTrainer):
-        encoder = trainer.encoder_average.with_options(generator=load_generator(folder).fingerprint)
+        encoder = trainer.encoder_average.with_options(generator=generator.fingerprint)
         write_in_half_precision(encoder, folder / FILE_NAME)
-    return {name: value.astype(np.float32) for name, value in halves.items()}
+    return generator
 
 
 def load_held_out(args: argparse.Namespace) -> Dataset | None:
@@ -161,12 +162,9 @@ def load_held_out(args: argparse.Namespace) -> Dataset | None:
         return None
 
 
-def evaluate(
-    weights: dict[str, np.ndarray], architecture: Architecture, dataset: Dataset
-) -> tuple[dict[str, float], np.ndarray]:
+def evaluate(generator: Generator, dataset: Dataset) -> tuple[dict[str, float], np.ndarray]:
     """Statistics of 500 samples from fixed latents, and the samples, float32 `[500, T, C]`."""
-    generator = WaveGANGenerator(architecture, weights)
-    z = PRIOR.draw(np.random.default_rng(1), (EVALUATED, architecture.latent_dim)).astype(np.float32)
+    z = measured_latents(generator)
     audio = in_batches(tf.function(generator, autograph=False), z, 50)
     real = some_clips(dataset)
     facts = level_statistics(audio, real) | {
@@ -179,26 +177,24 @@ def evaluate(
         code = class_code(z, num_classes)
         facts["fixed_share_in_class"] = within_class(fixed_waveform_share, audio, code)
         facts["squared_cosine_in_class"] = within_class(mean_squared_cosine, audio, code)
-    spectra = np.median([generator.singular_values(row) for row in z[:JACOBIANS]], axis=0)
+    spectra = np.median([generator.network.singular_values(row) for row in z[:JACOBIANS]], axis=0)
     facts |= {"singular_1": spectra[0], "singular_10": spectra[min(9, len(spectra) - 1)], "singular_last": spectra[-1]}
     return facts | jacobian_statistics(spectra), audio
 
 
 def evaluate_encoder(
-    run: TrainingRun, trainer: AutoencoderTrainer, weights: dict[str, np.ndarray], held_out: Dataset
+    run: TrainingRun, trainer: AutoencoderTrainer, generator: Generator, held_out: Dataset
 ) -> dict[str, float]:
     """How near one pass of the encoder comes: to z of own samples, and to clips that were not learned from.
 
     z_mse: of own samples (0.333: z = 0). log_mel_l1: of held-out clips and their reconstructions. posterior_...: the
     smallest and the largest eigenvalue of the covariance of their latents (1 / 3 under the prior).
     """
-    generator = tf.function(WaveGANGenerator(trainer.generator.architecture, weights), autograph=False)
-    encode = tf.function(trainer.encode, autograph=False)
-    z = PRIOR.draw(np.random.default_rng(1), (EVALUATED, trainer.latent_dim)).astype(np.float32)
-    clips = some_clips(held_out)
-    found = in_batches(lambda rows: encode(generator(rows)), z, 50)
+    generate, encode = (tf.function(f, autograph=False) for f in (generator, trainer.encode))
+    z, clips = measured_latents(generator), some_clips(held_out)
+    found = in_batches(lambda rows: encode(generate(rows)), z, 50)
     latents = in_batches(encode, clips, 50)
-    reconstructions = in_batches(generator, latents, 50)
+    reconstructions = in_batches(generate, latents, 50)
     with run.board("train"):
         pairs = np.stack([clips, reconstructions], axis=1).reshape(-1, *clips.shape[1:])
         tf.summary.audio("clip, reconstruction", pairs[:8], held_out.sample_rate, max_outputs=8)
@@ -210,6 +206,11 @@ def evaluate_encoder(
         "val_posterior_smallest": eigenvalues[0],
         "val_posterior_largest": eigenvalues[-1],
     }
+
+
+def measured_latents(generator: Generator) -> np.ndarray:
+    """500 draws from the prior, the same every time: float32 `[500, L]`."""
+    return PRIOR.draw(np.random.default_rng(1), (EVALUATED, generator.latent_dim)).astype(np.float32)
 
 
 def some_clips(dataset: Dataset) -> np.ndarray:

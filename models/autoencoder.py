@@ -190,12 +190,12 @@ class AutoencoderTrainer(GeneratorTrainer):
             heard = audio[b:] + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, audio_seed)
             losses["round_trip"] = tf.reduce_mean(tf.square(self.encoder(heard, training=True) - z_prior))
             if adversarial:
-                scores, logits, activations = self._critics_on(augment(audio), classes)
-                certainty = self._certainty(z_prior)
-                for name, half, weights in (("adversarial", slice(b), 1.0), ("prior", slice(b, None), certainty)):
-                    errors[f"{name}_class"] = _class_loss([x[half] for x in logits], classes[half], weights)
-                    losses[name] = CLASSIFICATION * errors[f"{name}_class"] - _mean_score([s[half] for s in scores])
-                losses["features"] = feature_loss([activation[:b] for activation in activations], targets)
+                criticised, certainty = augment(audio), self._certainty(z_prior)
+                for name, half, weights in (("prior", slice(b, None), certainty), ("adversarial", slice(b), 1.0)):
+                    scores, logits, activations = self._critics_on(criticised[half], classes[half])
+                    errors[f"{name}_class"] = _class_loss(logits, classes[half], weights)
+                    losses[name] = CLASSIFICATION * errors[f"{name}_class"] - _mean_score(scores)
+                losses["features"] = feature_loss(activations, targets)
         upstream = tf.zeros_like(audio)
         for name, loss in losses.items():
             fade = tf.minimum(1.0, loss / AIMS[name]) if name in AIMS else 1.0
