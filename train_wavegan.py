@@ -45,7 +45,7 @@ from utils.audio.datasets import Dataset, load_dataset
 from utils.audio.files import write_wav
 from utils.audio.principal_latents import class_code
 from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
-from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
+from utils.evaluation.honesty import fixed_waveform_share, matched_share, mean_squared_cosine, variance, within_class
 from utils.options import UserError
 from utils.runs.batches import in_batches
 from utils.runs.training_run import Checkpoints, TrainingRun
@@ -187,8 +187,9 @@ def evaluate_encoder(
 ) -> dict[str, float]:
     """How near one pass of the encoder comes: to z of own samples, and to clips that were not learned from.
 
-    z_mse: of own samples (0.333: z = 0). log_mel_l1: of held-out clips and their reconstructions. posterior_...: the
-    smallest and the largest eigenvalue of the covariance of their latents (1 / 3 under the prior).
+    z_mse: of own samples (0.333: z = 0). log_mel_l1: of held-out clips and their reconstructions. matched: share of
+    these that are nearest to their own clip. posterior_...: the smallest and the largest eigenvalue of the covariance
+    of the clips' latents (1 / 3 under the prior).
     """
     generate, encode = (tf.function(f, autograph=False) for f in (generator, trainer.encode))
     z, clips = measured_latents(generator), some_clips(held_out)
@@ -199,10 +200,11 @@ def evaluate_encoder(
         pairs = np.stack([clips, reconstructions], axis=1).reshape(-1, *clips.shape[1:])
         tf.summary.audio("clip, reconstruction", pairs[:8], held_out.sample_rate, max_outputs=8)
     eigenvalues = np.linalg.eigvalsh(np.cov(latents.T))
-    differences = log_mels(reconstructions, held_out) - log_mels(clips, held_out)
+    heard, wanted = log_mels(reconstructions, held_out), log_mels(clips, held_out)
     return {
         "z_mse": float(np.mean(np.square(found - z))),
-        "val_log_mel_l1": 2 * float(np.mean(np.abs(differences))),
+        "val_log_mel_l1": 2 * float(np.mean(np.abs(heard - wanted))),
+        "val_matched": matched_share(heard, wanted),
         "val_posterior_smallest": eigenvalues[0],
         "val_posterior_largest": eigenvalues[-1],
     }
