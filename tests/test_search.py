@@ -95,8 +95,9 @@ def test_clips_out_of_range_are_given_up_and_go_to_the_objective(tiny, search):
     encoder = lambda audio, domain: near[: len(audio)]  # noqa: E731
     both = [Recovery(inverter, encoder, {"hybrid": 8}, 1, 0, {}, search=s) for s in (search, None)]
     found, refined = (recovery("hybrid", targets, ["a", "b", "c", "d"], "real") for recovery in both)
-    np.testing.assert_array_equal(found.z[[0, 3]], refined.z[[0, 3]])
-    np.testing.assert_allclose(found.objective[[0, 3]], refined.objective[[0, 3]])
+    # A batch of two and one of four are rounded differently on some processors.
+    np.testing.assert_allclose(found.z[[0, 3]], refined.z[[0, 3]], atol=1e-5)
+    np.testing.assert_allclose(found.objective[[0, 3]], refined.objective[[0, 3]], rtol=1e-5)
     assert [found.status[i] for i in (0, 3)] == [refined.status[i] for i in (0, 3)]
     assert found.status[1:3] == ["converged_value"] * 2
     np.testing.assert_allclose(found.z[1:3], z, atol=1e-3)
