@@ -190,12 +190,13 @@ class AutoencoderTrainer(GeneratorTrainer):
             heard = audio[b:] + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, audio_seed)
             losses["round_trip"] = tf.reduce_mean(tf.square(self.encoder(heard, training=True) - z_prior))
             if adversarial:
-                criticised, certainty = augment(audio), self._certainty(z_prior)
-                for name, half, weights in (("prior", slice(b, None), certainty), ("adversarial", slice(b), 1.0)):
-                    scores, logits, activations = self._critics_on(criticised[half], classes[half])
+                criticised, activations = augment(audio), {}
+                certainty = self._certainty(z_prior)
+                for name, half, weights in (("adversarial", slice(b), 1.0), ("prior", slice(b, None), certainty)):
+                    scores, logits, activations[name] = self._critics_on(criticised[half], classes[half])
                     errors[f"{name}_class"] = _class_loss(logits, classes[half], weights)
                     losses[name] = CLASSIFICATION * errors[f"{name}_class"] - _mean_score(scores)
-                losses["features"] = feature_loss(activations, targets)
+                losses["features"] = feature_loss(activations["adversarial"], targets)
         upstream = tf.zeros_like(audio)
         for name, loss in losses.items():
             fade = tf.minimum(1.0, loss / AIMS[name]) if name in AIMS else 1.0

@@ -1,8 +1,8 @@
 """Whether a generator says many things or one thing many times: measures that a look-up of a few waveforms fails.
 
 Classifier scores reward ten perfect waveforms, one a digit. These do not: how much of the samples' power is one fixed
-waveform, how alike the waveforms of one class are, how much of real clips' variety is there, and how much of the real
-clips' neighbourhood is covered.
+waveform, how alike the waveforms of one class are, how much of real clips' variety is there, how much of the real
+clips' neighbourhood is covered, and how many reconstructions are nearest to their own clip.
 """
 
 import numpy as np
@@ -64,7 +64,7 @@ def matched_share(found: np.ndarray, wanted: np.ndarray) -> float:
     What comes out near its clip, but no nearer to it than to others, has not said what the clip says.
 
     Args:
-        found: float `[N, ...]`, features of reconstructions.
+        found: float `[N, ...]`, features of reconstructions, N of at least 2.
         wanted: float `[N, ...]`, of the clips, in the same order.
     """
     return float(np.mean(cdist(_flat(found), _flat(wanted)).argmin(axis=1) == np.arange(len(found))))
