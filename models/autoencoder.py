@@ -1,10 +1,15 @@
 """Recipe `autoencoder`: an encoder and a WaveGAN generator trained together, from random weights.
 
+Each clip has a fixed latent (`principal_latents`); together they look like the prior. At first the generator learns
+alone to decode them, by spectra and by what a linear map finds of them in its sound. That is where it learns to speak,
+and to say each word in one way; then, with encoder and critics, it gives up the latter within some hundred steps. Begun
+with all losses at once it needs far longer.
+
 Generator: real clips reconstructed (log-spectra, critics' activations), most of them from what the encoder answers, a
-quarter from a fixed latent that each clip has (`principal_latents`), which together look like the prior; critics of
-reconstructions and of samples of the prior; the latent round trip E(G(z)) = z on those samples; samples unlike each
-other; dG/dz even. Encoder: reconstruction, the round trip, the fixed latents; a part of it is a linear map that comes
-near them. No trained classifier takes part; labels, where there are any, go into the fixed latents and to the critics.
+quarter from their fixed latents; critics of reconstructions and of samples of the prior; the latent round trip
+E(G(z)) = z on those samples; samples unlike each other; dG/dz even. Encoder: reconstruction, the round trip, the fixed
+latents; a part of it is a linear map that comes near them. No trained classifier takes part; labels, where there are
+any, go into the fixed latents and to the critics.
 """
 
 from collections.abc import Sequence
@@ -17,7 +22,7 @@ from sklearn.linear_model import Ridge
 
 from models.critic import PatchCritic, augmentation, critic_image
 from models.encoder import Encoder
-from models.gan_training import PRIOR, Batches, GeneratorTrainer, all_variables
+from models.gan_training import Batches, GeneratorTrainer, all_variables
 from models.highway import log_mel, squash, unsquash
 from models.wavegan import Architecture
 from utils.audio.datasets import Dataset
@@ -25,7 +30,9 @@ from utils.audio.principal_latents import class_code, principal_latents
 from utils.runs.batches import in_batches
 from utils.spectrograms import magnitude, mel_filters, stft
 
-CRITICS_FROM, ADVERSARIAL_FROM = 300, 400  # steps at which critics begin to learn, and the generator from them
+DECODER_STEPS = 1000  # at first, in which the generator learns alone
+LINEAR_ROUND_TRIP = 1.5  # weight of the latents that the linear map finds in what it says, beside the spectra's 1
+ADVERSARIAL_FROM = DECODER_STEPS + 200  # step from which it learns from the critics, which begin with the encoder
 COOLING = 0.25  # share of all steps in which the learning rates fall
 CRITIC_EVERY, PENALTY_EVERY = 2, 8  # generator steps a critic update, critic updates a gradient penalty
 FRONT_ENDS = ((256, 128, (4, 4)), (1024, 256, (4, 8)))  # of the critics, see `critic_image`
@@ -37,14 +44,14 @@ WEIGHTS = {
     "spectral": 1.0,
     "level": 0.2,
     "similarity": 0.5,
-    "round_trip": 0.5,
+    "round_trip": 1.0,
     "adversarial": 0.7,
     "prior": 0.7,
     "features": 0.6,
 }
 CLASSIFICATION = 1.0  # of the critics' class loss in "adversarial" and "prior", beside their score
 CERTAIN = 0.5  # difference between a code's two largest block sums, over their deviation, from which a class is certain
-EVENNESS = 0.5  # norm of the gradient of `participation_ratio` as a share of all others'
+EVENNESS = 1.0  # norm of the gradient of `participation_ratio` as a share of all others'
 AIMS = {"level": 0.5, "similarity": 0.02, "round_trip": 0.12, "participation": 22.0}  # beyond them a term fades
 EVENNESS_EVERY = 3  # steps
 SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents along so many directions
@@ -85,9 +92,6 @@ class AutoencoderTrainer(GeneratorTrainer):
     ):
         keras.utils.set_random_seed(seed)
         super().__init__(architecture, seed, learning_rate, (0.5, 0.99), precision, ema, LEAK)
-        for name, value in linear_start(architecture, seed).items():
-            self.variables_by_name[name].assign(value)
-            self.averages[name].assign(value)
         self.num_classes = len(dataset.class_names)
         self.latent_dim = architecture.latent_dim
         self.sample_rate = dataset.sample_rate
@@ -105,6 +109,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         nearest = Ridge(RIDGE).fit(features, ndtri((np.float64(latents) + 1) / 2))
         self.encoder.network.get_layer("linear").set_weights([nearest.coef_.T, nearest.intercept_])
         self._encode = keras.Model(self.encoder.network.input, self.encoder.network.get_layer("normal").output)
+        self._linear_map = keras.Model(self.encoder.network.input, self.encoder.network.get_layer("bounded").output)
         self.encoder_average = self.encoder.with_options(precision="float32")
         self.encoder_variables = all_trainable(self.encoder)
         self.steps, self.learning_rates = steps, (learning_rate, 1.5 * learning_rate, 1.5 * learning_rate)
@@ -119,7 +124,9 @@ class AutoencoderTrainer(GeneratorTrainer):
         networks = (self.encoder, self.encoder_average, *self.critics)
         self.network_state = [variable for network in networks for variable in all_variables(network)]
         self.participation = tf.Variable(0.0, name="participation")  # of the last time that it was taken
-        self.norms = {name: tf.Variable(0.0, name=f"norm_{name}") for name in (*WEIGHTS, "reconstruction")}
+        self.norms = {
+            name: tf.Variable(0.0, name=f"norm_{name}") for name in (*WEIGHTS, "reconstruction", "linear_round_trip")
+        }
 
     def train_step(self, batches: Batches, step: int) -> dict[str, tf.Tensor]:
         """One update of generator and encoder, and every second step of the critics; the losses."""
@@ -132,8 +139,10 @@ class AutoencoderTrainer(GeneratorTrainer):
         adversarial = step >= ADVERSARIAL_FROM
         self._set_rates(step)
         seed, fixed = tf.constant([batches.seed, step]), tf.gather(self.fixed_latents, indices)
+        if step < DECODER_STEPS:
+            return self.decoder_step(clips, fixed)
         losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), adversarial)
-        if step >= CRITICS_FROM and step % CRITIC_EVERY == 0:
+        if step % CRITIC_EVERY == 0:
             penalized = step // CRITIC_EVERY % PENALTY_EVERY == 0
             losses |= self.critic_step(seed, clips, audio, classes, penalized)
         return losses
@@ -224,6 +233,23 @@ class AutoencoderTrainer(GeneratorTrainer):
         return losses | errors | {"participation": tf.identity(self.participation)}, audio
 
     @tf.function(autograph=False)
+    def decoder_step(self, clips, fixed):
+        """One update of the generator alone, as a decoder of the fixed latents `[B, L]` of clips `[B, T, C]`, which the
+        encoder's linear map is to find again."""
+        with tf.GradientTape() as generation:
+            audio = self.generator(fixed)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(audio)
+            losses = {
+                "spectral": spectral_loss(audio, clips, self.sample_rate),
+                "linear_round_trip": tf.reduce_mean(tf.square(squash(self._linear_map(audio)) - fixed)),
+            }
+        spectral, linear = (self._unit(name, tape.gradient(loss, audio)) for name, loss in losses.items())
+        upstream = spectral + LINEAR_ROUND_TRIP * linear
+        self.apply_to_generator(generation.gradient(audio, self.generator_variables, output_gradients=upstream))
+        return losses
+
+    @tf.function(autograph=False)
     def critic_step(self, seed, clips, audio, classes, penalized: bool) -> dict[str, tf.Tensor]:
         """One update of the critics on `generator_step`'s clips, audio and classes; with R1 where `penalized`."""
         augment, b = augmentation(seed), clips.shape[0]
@@ -304,39 +330,6 @@ class AutoencoderTrainer(GeneratorTrainer):
         outputs = [c(i, classes) for c, i in zip(self.critics, images, strict=True)]
         activations = [activation for _, _, layers_of in outputs for activation in layers_of]
         return [score for score, _, _ in outputs], [logits for _, logits, _ in outputs], activations
-
-
-def linear_start(architecture: Architecture, seed: int, level: float = 0.05) -> dict[str, np.ndarray]:
-    """Random weights with which a WaveGAN is a linear map of z ("looks linear", Balduzzi et al., 2017, section 4).
-
-    Channels come in pairs of opposite sign, so that ReLUs cancel: samples are centred at silence and alike in no way,
-    and dG/dz is even, where the usual start is nearly one waveform. Training breaks the pairs.
-
-    Args:
-        level: root mean square of the samples.
-
-    Returns:
-        TF1 name to float32 array.
-    """
-    rng = np.random.default_rng(seed)
-    weights = {name: np.zeros(shape, np.float32) for name, shape in architecture.weight_shapes.items()}
-    half = architecture.first_channels // 2
-    dense = rng.normal(0, (1 / (PRIOR.variance * architecture.latent_dim)) ** 0.5, (architecture.latent_dim, 16, half))
-    dense = np.concatenate([dense, -dense], axis=2).reshape(architecture.latent_dim, -1)
-    weights["G/z_project/dense/kernel"] = dense.astype(np.float32)
-    last = len(architecture.upsamplings) - 1
-    for i, (name, layer) in enumerate(zip(architecture.layer_names, architecture.upsamplings, strict=True)):
-        ins, outs = layer.channels_in // 2, layer.channels_out if i == last else layer.channels_out // 2
-        taps = layer.kernel_len / layer.stride if layer.upsample == "zeros" else layer.kernel_len
-        deviation = (level if i == last else 1.0) / (taps * max(ins, 1)) ** 0.5
-        kernel = rng.normal(0, deviation, (layer.kernel_len, max(outs, 1), max(ins, 1)))
-        kernel = np.concatenate([kernel, -kernel], axis=2)
-        if i < last:
-            kernel = np.concatenate([kernel, -kernel], axis=1)
-        kernel = kernel[None] if layer.upsample == "zeros" else kernel.transpose(0, 2, 1)
-        full = weights[f"{name}/kernel"]
-        full[...] = kernel[tuple(slice(n) for n in full.shape)]
-    return weights
 
 
 def log_mel_features(dataset: Dataset) -> np.ndarray:

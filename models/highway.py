@@ -27,7 +27,7 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
         lambda a: log_mel(a, sample_rate), output_shape=(-(-num_samples // HOP), MEL_BANDS, num_channels)
     )(audio)
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
-    linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U))(linear)
+    linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
         x = layers.Conv2D(channels, 3, stride, padding="same", dtype=precision)(x)
         x = layers.LeakyReLU(0.2)(layers.GroupNormalization(8)(x))

@@ -8,13 +8,12 @@ from models import autoencoder
 from models.autoencoder import (
     AutoencoderTrainer,
     level_loss,
-    linear_start,
     participation_ratio,
     similarity,
     spectral_loss,
 )
 from models.gan_training import Batches
-from models.wavegan import Architecture, WaveGANGenerator
+from models.wavegan import Architecture
 from utils.audio.datasets import Dataset
 from utils.runs.training_run import Checkpoints
 
@@ -37,9 +36,9 @@ def dataset(class_names):
 
 @pytest.fixture(scope="module")
 def early():
-    """Critics and their losses begin within the first steps."""
+    """Encoder, critics and their losses begin within the first steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(autoencoder, "CRITICS_FROM", 0)
+        patch.setattr(autoencoder, "DECODER_STEPS", 1)
         patch.setattr(autoencoder, "ADVERSARIAL_FROM", 1)
         yield
 
@@ -61,6 +60,7 @@ def trained(early, tmp_path_factory):
 def test_every_loss_is_reported_and_finite(trained):
     _, _, losses, _, _ = trained
     always = {"spectral", "level", "similarity", "participation", "class_code"} | LATENT_MEASURES
+    assert set(losses[0]) == {"spectral", "linear_round_trip"}
     assert set(losses[1]) == always | {"adversarial", "prior", "features", "adversarial_class", "prior_class"}
     assert set(losses[2]) == set(losses[1]) | {"hinge", "critics_class_real"}
     assert all(np.isfinite(list(row.values())).all() for row in losses)
@@ -113,7 +113,8 @@ def test_trains_without_labels(early):
 
 
 @pytest.mark.slow
-def test_learns_to_reconstruct_and_to_find_latents():
+def test_learns_to_reconstruct_and_to_find_latents(monkeypatch):
+    monkeypatch.setattr(autoencoder, "DECODER_STEPS", 0)
     sounds = dataset(())
     trainer = AutoencoderTrainer(TINY, sounds, seed=1, learning_rate=2e-3)
     batches = Batches(sounds, 6, 8, seed=3)
@@ -128,19 +129,6 @@ def test_the_encoder_begins_near_the_fixed_latents():
     trainer = AutoencoderTrainer(TINY, sounds, seed=1)
     errors = trainer.encode(tf.constant(sounds.to_float())) - trainer.fixed_latents
     assert float(tf.reduce_mean(tf.square(errors))) < 0.2  # always answering 0: 0.333
-
-
-@pytest.mark.parametrize("upsample", ["zeros", "nn"])
-def test_starts_linear_even_and_at_its_level(upsample):
-    architecture = Architecture(latent_dim=10, dim=8, upsample=upsample)
-    generator = WaveGANGenerator(architecture, linear_start(architecture, 0, level=0.01))
-    z = tf.random.stateless_uniform([20, 10], [0, 1], -1, 1)
-    audio = generator(z)
-    np.testing.assert_allclose(generator(-z), -audio, atol=1e-6)
-    np.testing.assert_allclose(generator((z[:10] + z[10:]) / 2), (audio[:10] + audio[10:]) / 2, atol=2e-4)
-    assert float(tf.sqrt(tf.reduce_mean(tf.square(audio)))) == pytest.approx(0.01, rel=0.65)
-    values = generator.singular_values(z[0].numpy())
-    assert values[-1] > 0.2 * values[0]
 
 
 def test_participation_ratio_of_a_known_jacobian():
