@@ -129,7 +129,8 @@ class AutoencoderTrainer(GeneratorTrainer):
         }
 
     def train_step(self, batches: Batches, step: int) -> dict[str, tf.Tensor]:
-        """One update of generator and encoder, and every second step of the critics; the losses."""
+        """One update: of the generator alone at first, then with the encoder, every second step with the critics; the
+        losses."""
         indices, z = batches.indices(step), batches.latents(step)
         clips, codes = tf.constant(batches.clips(step)), np.zeros(len(z), np.int32)
         if self.num_classes:
