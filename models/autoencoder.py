@@ -131,17 +131,16 @@ class AutoencoderTrainer(GeneratorTrainer):
     def train_step(self, batches: Batches, step: int) -> dict[str, tf.Tensor]:
         """One update: of the generator alone at first, then with the encoder, every second step with the critics; the
         losses."""
-        indices, z = batches.indices(step), batches.latents(step)
-        clips, codes = tf.constant(batches.clips(step)), np.zeros(len(z), np.int32)
-        if self.num_classes:
-            codes = class_code(z, self.num_classes)
-        labels = batches.dataset.labels[indices] if self.num_classes else np.zeros(len(indices), np.int32)
-        classes = tf.constant(np.concatenate([labels, codes]).astype(np.int32))
-        adversarial = step >= ADVERSARIAL_FROM
         self._set_rates(step)
-        seed, fixed = tf.constant([batches.seed, step]), tf.gather(self.fixed_latents, indices)
+        indices, clips = batches.indices(step), tf.constant(batches.clips(step))
+        fixed = tf.gather(self.fixed_latents, indices)
         if step < DECODER_STEPS:
             return self.decoder_step(clips, fixed)
+        z = batches.latents(step)
+        codes = class_code(z, self.num_classes) if self.num_classes else np.zeros(len(z), np.int32)
+        labels = batches.dataset.labels[indices] if self.num_classes else np.zeros(len(indices), np.int32)
+        classes = tf.constant(np.concatenate([labels, codes]).astype(np.int32))
+        seed, adversarial = tf.constant([batches.seed, step]), step >= ADVERSARIAL_FROM
         losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), adversarial)
         if step % CRITIC_EVERY == 0:
             penalized = step // CRITIC_EVERY % PENALTY_EVERY == 0
