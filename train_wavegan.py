@@ -5,8 +5,8 @@ Recipes:
             the generator alone for 1,000 steps, as a decoder of a latent that each clip is given; then an encoder and
             the generator together: real clips reconstructed, critics of log-spectrograms, latents found again from
             samples, dG/dz even; batch 16, dim 32; labels help where there are any. For a CPU and an hour or more: two
-            steps a second alone, then one in 1.2 to 1.6 s on two cores, two to three times as fast with --precision
-            mixed_bfloat16 where they compute in it. Needs more clips than --latent_dim.
+            steps a second alone, then one in 1.2 to 1.6 s on two cores; faster with --precision mixed_bfloat16 where
+            they compute in it. Needs more clips than --latent_dim.
   wgan_gp   the published one: waveform critic with phase shuffle, gradient penalty, five critic updates for each of the
             generator, batch 64. For a GPU and days.
 
@@ -35,7 +35,7 @@ import tensorflow as tf
 from models.autoencoder import AutoencoderTrainer
 from models.checkpoints import write_in_half_precision
 from models.encoder import FILE_NAME
-from models.gan_training import PRIOR, Batches, GeneratorTrainer
+from models.gan_training import Batches, GeneratorTrainer
 from models.generator import Generator, load_generator
 from models.highway import log_mel
 from models.tf1 import write_tf1
@@ -61,6 +61,7 @@ TRAINERS = {
 }
 CHANGEABLE = ("input", "steps", "minutes", "output", "dry_run", "quiet", "evaluate_every", "save_minutes")
 EVALUATED, JACOBIANS, SHOWN = 500, 9, 20  # samples measured, latents at which dG/dz is taken, samples written
+MEASURED_SEED = 1  # of the samples' latents, the same every time
 
 
 def parse_options() -> argparse.Namespace:
@@ -154,18 +155,23 @@ def export(
 
 
 def load_held_out(args: argparse.Namespace) -> Dataset | None:
-    """The clips by which a score may choose; None, and a line that says so, where a small folder has none."""
+    """The clips by which a score may choose; None, and a line that says so, where a small folder has less than two."""
     shape = args.num_samples, args.num_channels, args.sample_rate
     try:
-        return load_dataset(args.input, *shape, "selection", quiet=args.quiet)
+        held_out = load_dataset(args.input, *shape, "selection", quiet=args.quiet)
     except UserError as error:
-        print(f"note: nothing is measured on clips that are not learned from: {error}")
-        return None
+        reason = str(error)
+    else:
+        if len(held_out) > 1:
+            return held_out
+        reason = f"{args.input}: its selection half is one clip, and the measures compare clips"
+    print(f"note: nothing is measured on clips that are not learned from: {reason}")
+    return None
 
 
 def evaluate(generator: Generator, dataset: Dataset) -> tuple[dict[str, float], np.ndarray]:
     """Statistics of 500 samples from fixed latents, and the samples, float32 `[500, T, C]`."""
-    z = measured_latents(generator)
+    z = generator.sample_prior(MEASURED_SEED, EVALUATED)
     audio = in_batches(tf.function(generator, autograph=False), z, 50)
     real = some_clips(dataset)
     facts = level_statistics(audio, real) | {
@@ -193,7 +199,7 @@ def evaluate_encoder(
     of the clips' latents (1 / 3 under the prior).
     """
     generate, encode = (tf.function(f, autograph=False) for f in (generator, trainer.encode))
-    z, clips = measured_latents(generator), some_clips(held_out)
+    z, clips = generator.sample_prior(MEASURED_SEED, EVALUATED), some_clips(held_out)
     found = in_batches(lambda rows: encode(generate(rows)), z, 50)
     latents = in_batches(encode, clips, 50)
     reconstructions = in_batches(generate, latents, 50)
@@ -209,11 +215,6 @@ def evaluate_encoder(
         "val_posterior_smallest": eigenvalues[0],
         "val_posterior_largest": eigenvalues[-1],
     }
-
-
-def measured_latents(generator: Generator) -> np.ndarray:
-    """500 draws from the prior, the same every time: float32 `[500, L]`."""
-    return PRIOR.draw(np.random.default_rng(1), (EVALUATED, generator.latent_dim)).astype(np.float32)
 
 
 def some_clips(dataset: Dataset) -> np.ndarray:

@@ -12,6 +12,7 @@ from models.encoder import load_encoder
 from models.gan_training import GeneratorTrainer
 from models.generator import load_generator
 from utils.audio.files import write_wav
+from utils.audio.splits import half_of
 from utils.runs.training_run import losses_by_step
 
 TINY = ("--recipe", "wgan_gp", "--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--evaluate_every", 3)
@@ -113,6 +114,18 @@ def test_a_folder_without_clips_to_hold_out_is_said_and_learned_from(sounds, cap
     args = argparse.Namespace(input=sounds, num_samples=16384, num_channels=1, sample_rate=16000, quiet=True)
     assert train_wavegan.load_held_out(args) is None
     assert "note: nothing is measured on clips that are not learned from" in capsys.readouterr().out
+
+
+def test_one_clip_to_hold_out_is_too_few(tmp_path, capsys):
+    speaker = next(f"speaker{i}" for i in range(99) if half_of(f"speaker{i}") == "selection")
+    names = [f"zero/{speaker}_nohash_0.wav", "one/other_nohash_0.wav"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_wav(tmp_path / name, 0.1 * np.sin(np.arange(16384, dtype=np.float32))[:, None], 16000)
+    (tmp_path / "validation_list.txt").write_text(names[0])
+    args = argparse.Namespace(input=tmp_path, num_samples=16384, num_channels=1, sample_rate=16000, quiet=True)
+    assert train_wavegan.load_held_out(args) is None
+    assert f"{tmp_path}: its selection half is one clip" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flag", ["--recipe", "--num_samples"])
