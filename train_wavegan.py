@@ -155,18 +155,16 @@ def export(
 
 
 def load_held_out(args: argparse.Namespace) -> Dataset | None:
-    """The clips by which a score may choose; None, and a line that says so, where a small folder has less than two."""
+    """The clips by which a score may choose; None, and a line that says so, where a small folder has fewer than two."""
     shape = args.num_samples, args.num_channels, args.sample_rate
     try:
         held_out = load_dataset(args.input, *shape, "selection", quiet=args.quiet)
+        if len(held_out) < 2:
+            raise UserError(f"{args.input}: its selection half is one clip, and the measures compare clips")
+        return held_out
     except UserError as error:
-        reason = str(error)
-    else:
-        if len(held_out) > 1:
-            return held_out
-        reason = f"{args.input}: its selection half is one clip, and the measures compare clips"
-    print(f"note: nothing is measured on clips that are not learned from: {reason}")
-    return None
+        print(f"note: nothing is measured on clips that are not learned from: {error}")
+        return None
 
 
 def evaluate(generator: Generator, dataset: Dataset) -> tuple[dict[str, float], np.ndarray]:
