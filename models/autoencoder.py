@@ -34,7 +34,7 @@ DECODER_STEPS = 1000  # at first, in which the generator learns alone
 LINEAR_ROUND_TRIP = 1.5  # weight of the latents that the linear map finds in what it says, beside the spectra's 1
 ADVERSARIAL_FROM = DECODER_STEPS + 200  # step from which it learns from the critics, which begin with the encoder
 COOLING = 0.25  # share of all steps in which the learning rates fall
-CRITIC_EVERY, PENALTY_EVERY = 2, 8  # generator steps a critic update, critic updates a gradient penalty
+CRITIC_EVERY, PENALTY_EVERY = 4, 8  # generator steps a critic update, critic updates a gradient penalty
 FRONT_ENDS = ((256, 128, (4, 4)), (1024, 256, (4, 8)))  # of the critics, see `critic_image`
 CRITIC_LAYERS = ((64, 1), (96, 2), (128, 2), (128, 1))
 
@@ -129,7 +129,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         }
 
     def train_step(self, batches: Batches, step: int) -> dict[str, tf.Tensor]:
-        """One update: of the generator alone at first, then with the encoder, every second step with the critics; the
+        """One update: of the generator alone at first, then with the encoder, now and then with the critics; the
         losses."""
         self._set_rates(step)
         indices, clips = batches.indices(step), tf.constant(batches.clips(step))
