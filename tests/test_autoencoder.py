@@ -40,6 +40,7 @@ def early():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autoencoder, "DECODER_STEPS", 1)
         patch.setattr(autoencoder, "ADVERSARIAL_FROM", 1)
+        patch.setattr(autoencoder, "CRITIC_EVERY", 2)
         yield
 
 
