@@ -129,8 +129,8 @@ class AutoencoderTrainer(GeneratorTrainer):
         }
 
     def train_step(self, batches: Batches, step: int) -> dict[str, tf.Tensor]:
-        """One update: of the generator alone at first, then with the encoder, now and then with the critics; the
-        losses."""
+        """One update: of the generator alone at first, then with the encoder, every `CRITIC_EVERY` steps with the
+        critics; the losses."""
         self._set_rates(step)
         indices, clips = batches.indices(step), tf.constant(batches.clips(step))
         fixed = tf.gather(self.fixed_latents, indices)
