@@ -25,6 +25,7 @@ from models.encoder import Encoder
 from models.gan_training import Batches, GeneratorTrainer, all_variables
 from models.highway import log_mel, squash, unsquash
 from models.wavegan import Architecture
+from utils.audio.augment import augment, change_speed
 from utils.audio.datasets import Dataset
 from utils.audio.principal_latents import class_code, principal_latents
 from utils.runs.batches import in_batches
@@ -32,7 +33,8 @@ from utils.spectrograms import magnitude, mel_filters, stft
 
 DECODER_STEPS = 1000  # at first, in which the generator learns alone
 LINEAR_ROUND_TRIP = 1.5  # weight of the latents that the linear map finds in what it says, beside the spectra's 1
-ADVERSARIAL_FROM = DECODER_STEPS + 200  # step from which it learns from the critics, which begin with the encoder
+RISING = 2000  # steps after these in which all losses but the spectral one come in, see `generator_step`
+JOINT_RATES = (0.25, 0.75, 0.375)  # of generator, encoder, critics in these: shares of the generator's rate at first
 COOLING = 0.25  # share of all steps in which the learning rates fall
 CRITIC_EVERY, PENALTY_EVERY = 4, 8  # generator steps a critic update, critic updates a gradient penalty
 FRONT_ENDS = ((256, 128, (4, 4)), (1024, 256, (4, 8)))  # of the critics, see `critic_image`
@@ -42,16 +44,16 @@ CRITIC_LAYERS = ((64, 1), (96, 2), (128, 2), (128, 1))
 # Defossez et al., 2022, section 3.4)
 WEIGHTS = {
     "spectral": 1.0,
-    "level": 0.2,
-    "similarity": 0.5,
-    "round_trip": 1.0,
-    "adversarial": 0.7,
-    "prior": 0.7,
-    "features": 0.6,
+    "level": 0.1,
+    "similarity": 0.25,
+    "round_trip": 0.5,
+    "adversarial": 0.35,
+    "prior": 0.35,
+    "features": 0.3,
 }
 CLASSIFICATION = 1.0  # of the critics' class loss in "adversarial" and "prior", beside their score
 CERTAIN = 0.5  # difference between a code's two largest block sums, over their deviation, from which a class is certain
-EVENNESS = 1.0  # norm of the gradient of `participation_ratio` as a share of all others'
+EVENNESS = 1.2  # norm of the gradient of `participation_ratio` as a share of all others'
 AIMS = {"level": 0.5, "similarity": 0.02, "round_trip": 0.12, "participation": 22.0}  # beyond them a term fades
 EVENNESS_EVERY = 3  # steps
 SLOPE_LATENTS, SLOPE_DIRECTIONS = 4, 6  # dG/dz is taken at so many latents along so many directions
@@ -64,6 +66,7 @@ POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encode
 AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
 LEAK = 0.02  # Adam's first steps silence most channels of the first upsampling, and all for good without it
+SPEEDS, LARGEST_SHIFT, GAIN_DB = (0.95, 1.05), 400, (-2.0, 2.0)  # by which real clips are varied
 RIDGE = 200.0  # of the encoder's linear map
 
 
@@ -74,7 +77,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         architecture: of the generator.
         dataset: real clips, with labels or without.
         seed: of every initial weight.
-        learning_rate: of the generator; encoder and critics have one and a half of it.
+        learning_rate: of the generator alone; together all have `JOINT_RATES` of it.
         precision: of the convolutions of generator, encoder and critics.
         ema: decay of the moving averages of the weights of generator and encoder.
         steps: in all; over the last quarter the learning rates fall to 0. None: they stay.
@@ -112,14 +115,14 @@ class AutoencoderTrainer(GeneratorTrainer):
         self._linear_map = keras.Model(self.encoder.network.input, self.encoder.network.get_layer("bounded").output)
         self.encoder_average = self.encoder.with_options(precision="float32")
         self.encoder_variables = all_trainable(self.encoder)
-        self.steps, self.learning_rates = steps, (learning_rate, 1.5 * learning_rate, 1.5 * learning_rate)
-        self.encoder_optimizer = keras.optimizers.Adam(self.learning_rates[1], 0.5, 0.99, name="encoder_adam")
+        self.steps, self.learning_rate = steps, learning_rate
+        self.encoder_optimizer = keras.optimizers.Adam(learning_rate, 0.5, 0.99, name="encoder_adam")
         self.encoder_optimizer.build(self.encoder_variables)
         self.critics = [PatchCritic(self.num_classes, CRITIC_LAYERS, precision) for _ in FRONT_ENDS]
         silence = tf.zeros([1, architecture.num_samples, architecture.num_channels])
         self._critics_on(silence, tf.zeros([1], tf.int32))
         self.critic_variables = [variable for critic in self.critics for variable in all_trainable(critic)]
-        self.critic_optimizer = keras.optimizers.Adam(self.learning_rates[2], 0.5, 0.99, name="critic_adam")
+        self.critic_optimizer = keras.optimizers.Adam(learning_rate, 0.5, 0.99, name="critic_adam")
         self.critic_optimizer.build(self.critic_variables)
         networks = (self.encoder, self.encoder_average, *self.critics)
         self.network_state = [variable for network in networks for variable in all_variables(network)]
@@ -140,8 +143,10 @@ class AutoencoderTrainer(GeneratorTrainer):
         codes = class_code(z, self.num_classes) if self.num_classes else np.zeros(len(z), np.int32)
         labels = batches.dataset.labels[indices] if self.num_classes else np.zeros(len(indices), np.int32)
         classes = tf.constant(np.concatenate([labels, codes]).astype(np.int32))
-        seed, adversarial = tf.constant([batches.seed, step]), step >= ADVERSARIAL_FROM
-        losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), adversarial)
+        seed = tf.constant([batches.seed, step])
+        clips, fixed = self._varied(clips, fixed, seed)
+        share = tf.constant(min(1.0, (step - DECODER_STEPS) / RISING))
+        losses, audio = self.generator_step(seed, clips, classes, fixed, tf.constant(z), share)
         if step % CRITIC_EVERY == 0:
             penalized = step // CRITIC_EVERY % PENALTY_EVERY == 0
             losses |= self.critic_step(seed, clips, audio, classes, penalized)
@@ -157,7 +162,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         return self.encoder_average(audio, training=False)
 
     @tf.function(autograph=False)
-    def generator_step(self, seed, clips, classes, fixed, z_prior, adversarial: bool):
+    def generator_step(self, seed, clips, classes, fixed, z_prior, share):
         """One update of generator and encoder.
 
         Args:
@@ -166,13 +171,13 @@ class AutoencoderTrainer(GeneratorTrainer):
             classes: int32 `[2 B]`, of the clips and of what `z_prior` stands for.
             fixed: float32 `[B, L]`, the clips' fixed latents.
             z_prior: float32 `[B, L]`, draws from the prior.
-            adversarial: whether the critics take part.
+            share: float32 scalar in [0, 1], of their weights that all losses but the spectral one have.
 
         Returns:
             The losses, and the audio `[2 B, T, C]`: reconstructions, then samples of the prior.
         """
         posterior_seed, clip_seed, audio_seed, slope_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 4))
-        augment, b = augmentation(seed), clips.shape[0]
+        disguise, b = augmentation(seed), clips.shape[0]
         with tf.GradientTape() as posterior:
             u = self._encode(clips + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, clip_seed), training=True)
             noise = POSTERIOR_NOISE * tf.random.stateless_normal(u.shape, posterior_seed)
@@ -187,8 +192,7 @@ class AutoencoderTrainer(GeneratorTrainer):
             z = tf.concat([z_clips, z_prior], 0)
             generation.watch(z)
             audio = self.generator(z)
-        if adversarial:
-            targets = self._critics_on(augment(clips), classes[:b])[2]
+        targets = self._critics_on(disguise(clips), classes[:b])[2]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(audio)
             losses = {
@@ -198,14 +202,13 @@ class AutoencoderTrainer(GeneratorTrainer):
             }
             heard = audio[b:] + AUDIO_NOISE * tf.random.stateless_normal(clips.shape, audio_seed)
             losses["round_trip"] = tf.reduce_mean(tf.square(self.encoder(heard, training=True) - z_prior))
-            if adversarial:
-                criticised, activations = augment(audio), {}
-                certainty = self._certainty(z_prior)
-                for name, half, weights in (("adversarial", slice(b), 1.0), ("prior", slice(b, None), certainty)):
-                    scores, logits, activations[name] = self._critics_on(criticised[half], classes[half])
-                    errors[f"{name}_class"] = _class_loss(logits, classes[half], weights)
-                    losses[name] = CLASSIFICATION * errors[f"{name}_class"] - _mean_score(scores)
-                losses["features"] = feature_loss(activations["adversarial"], targets)
+            criticised, activations = disguise(audio), {}
+            certainty = self._certainty(z_prior)
+            for name, half, weights in (("adversarial", slice(b), 1.0), ("prior", slice(b, None), certainty)):
+                scores, logits, activations[name] = self._critics_on(criticised[half], classes[half])
+                errors[f"{name}_class"] = _class_loss(logits, classes[half], weights)
+                losses[name] = CLASSIFICATION * errors[f"{name}_class"] - _mean_score(scores)
+            losses["features"] = feature_loss(activations["adversarial"], targets)
         upstream = tf.zeros_like(audio)
         for name, loss in losses.items():
             fade = tf.minimum(1.0, loss / AIMS[name]) if name in AIMS else 1.0
@@ -213,12 +216,13 @@ class AutoencoderTrainer(GeneratorTrainer):
                 gradient, *round_trip = tape.gradient(loss, [audio, *self.encoder_variables])
             else:
                 gradient = tape.gradient(loss, audio)
-            upstream += WEIGHTS[name] * fade * self._unit(name, gradient)
+            weight = WEIGHTS[name] * (1.0 if name == "spectral" else share)
+            upstream += weight * fade * self._unit(name, gradient)
         del tape
         *gradients, at_z = generation.gradient(audio, [*self.generator_variables, z], output_gradients=upstream)
         gradients = tf.cond(
             seed[1] % EVENNESS_EVERY == 0,
-            lambda: self._with_evenness(gradients, slope_seed, z_prior),
+            lambda: self._with_evenness(gradients, slope_seed, z_prior, share),
             lambda: gradients,
         )
         self.apply_to_generator(gradients)
@@ -252,8 +256,8 @@ class AutoencoderTrainer(GeneratorTrainer):
     @tf.function(autograph=False)
     def critic_step(self, seed, clips, audio, classes, penalized: bool) -> dict[str, tf.Tensor]:
         """One update of the critics on `generator_step`'s clips, audio and classes; with R1 where `penalized`."""
-        augment, b = augmentation(seed), clips.shape[0]
-        real, fake = (self._images(augment(x)) for x in (clips, audio))
+        disguise, b = augmentation(seed), clips.shape[0]
+        real, fake = (self._images(disguise(x)) for x in (clips, audio))
         with tf.GradientTape() as tape:
             with tf.GradientTape() as inner:
                 inner.watch(real)
@@ -273,7 +277,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         self.critic_optimizer.apply_gradients(zip(gradients, self.critic_variables, strict=True))
         return {"hinge": hinge, "critics_class_real": class_loss}
 
-    def _with_evenness(self, gradients, seed, z):
+    def _with_evenness(self, gradients, seed, z, share):
         """The generator's gradients and that of -log `participation_ratio`, which is brought to its share."""
         directions = tf.random.stateless_normal([SLOPE_LATENTS, SLOPE_DIRECTIONS, self.latent_dim], seed)
         with tf.GradientTape() as tape:
@@ -282,7 +286,7 @@ class AutoencoderTrainer(GeneratorTrainer):
         self.participation.assign(ratio)
         even = tape.gradient(loss, self.generator_variables, unconnected_gradients="zero")
         lacking = tf.clip_by_value(tf.math.log(AIMS["participation"]) + loss, 0.0, 1.0)
-        scale = EVENNESS * lacking * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(even) + 1e-12)
+        scale = share * EVENNESS * lacking * tf.linalg.global_norm(gradients) / (tf.linalg.global_norm(even) + 1e-12)
         return [g + scale * e for g, e in zip(gradients, even, strict=True)]
 
     def _unit(self, name, gradient):
@@ -292,10 +296,29 @@ class AutoencoderTrainer(GeneratorTrainer):
         return gradient / (running + 1e-12)
 
     def _set_rates(self, step):
-        share = min(1.0, (self.steps - step) / (COOLING * self.steps)) if self.steps else 1.0
+        rate = self.learning_rate * (min(1.0, (self.steps - step) / (COOLING * self.steps)) if self.steps else 1.0)
+        shares = (1.0, 1.0, 1.0) if step < DECODER_STEPS else JOINT_RATES
         optimizers = (self.generator_optimizer, self.encoder_optimizer, self.critic_optimizer)
-        for optimizer, rate in zip(optimizers, self.learning_rates, strict=True):
+        for optimizer, share in zip(optimizers, shares, strict=True):
             optimizer.learning_rate.assign(share * rate)
+
+    @tf.function(autograph=False)
+    def _varied(self, clips, fixed, seed):
+        """Clips as they might have been, faster or slower, earlier or later, louder or softer, and their latents, which
+        move as the linear map says."""
+        speed_seed, other_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        varied = augment(
+            change_speed(clips, speed_seed, speed=SPEEDS),
+            other_seed,
+            sample_rate=self.sample_rate,
+            max_shift=LARGEST_SHIFT,
+            gain_db=GAIN_DB,
+            snr_db=(60.0, 60.0),
+            max_time_mask=0.0,
+            max_band_mask=0.0,
+        )
+        moved = self._linear_map(varied) - self._linear_map(clips)
+        return varied, squash(unsquash(fixed) + moved)
 
     def _average_encoder(self):
         steps = tf.cast(self.encoder_optimizer.iterations, tf.float32)
