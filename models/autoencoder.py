@@ -2,8 +2,8 @@
 
 Each clip has a fixed latent (`principal_latents`); together they look like the prior. At first the generator learns
 alone to decode them, by spectra and by what a linear map finds of them in its sound. That is where it learns to speak,
-and to say each word in one way; then, with encoder and critics, it gives up the latter within some hundred steps. Begun
-with all losses at once it needs far longer.
+and to say each word in one way; then, with encoder and critics, it gives up the latter, slowly: losses that come in at
+once, or at the first rate, take it away from the clips for good (benchmarks/README.md).
 
 Generator: real clips reconstructed (log-spectra, critics' activations), most of them from what the encoder answers, a
 quarter from their fixed latents; critics of reconstructions and of samples of the prior; the latent round trip
