@@ -39,6 +39,7 @@ def early():
     """Encoder, critics and their losses begin within the first steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autoencoder, "DECODER_STEPS", 1)
+        patch.setattr(autoencoder, "RISING", 1)
         patch.setattr(autoencoder, "CRITIC_EVERY", 2)
         yield
 
