@@ -25,7 +25,7 @@ from models.encoder import Encoder
 from models.gan_training import Batches, GeneratorTrainer, all_variables
 from models.highway import log_mel, squash, unsquash
 from models.wavegan import Architecture
-from utils.audio.augment import augment, change_speed
+from utils.audio.augment import augment
 from utils.audio.datasets import Dataset
 from utils.audio.principal_latents import class_code, principal_latents
 from utils.runs.batches import in_batches
@@ -66,7 +66,7 @@ POSTERIOR_NOISE = 0.1  # deviation, in standard normal units, of what the encode
 AUDIO_NOISE = 5e-4  # deviation of noise on what the encoder hears
 NORM_DECAY = 0.99
 LEAK = 0.02  # Adam's first steps silence most channels of the first upsampling, and all for good without it
-SPEEDS, LARGEST_SHIFT, GAIN_DB = (0.95, 1.05), 400, (-2.0, 2.0)  # by which real clips are varied
+LARGEST_SHIFT, GAIN_DB = 400, (-2.0, 2.0)  # by which real clips are varied
 RIDGE = 200.0  # of the encoder's linear map
 
 
@@ -304,12 +304,11 @@ class AutoencoderTrainer(GeneratorTrainer):
 
     @tf.function(autograph=False)
     def _varied(self, clips, fixed, seed):
-        """Clips as they might have been, faster or slower, earlier or later, louder or softer, and their latents, which
-        move as the linear map says."""
-        speed_seed, other_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        """Clips as they might have been, earlier or later, louder or softer, and their latents, which move as the
+        linear map says."""
         varied = augment(
-            change_speed(clips, speed_seed, speed=SPEEDS),
-            other_seed,
+            clips,
+            seed,
             sample_rate=self.sample_rate,
             max_shift=LARGEST_SHIFT,
             gain_db=GAIN_DB,
