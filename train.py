@@ -14,8 +14,10 @@ Examples:
     # Another generator and other sounds: any folder, no labels, no classifier
     python train.py my_birds --generator package.module:factory --trust --feature_weight 0 --spectral_weight 1
 
-    # The encoder that was trained together with a generator, trained on: a few epochs do
-    python train.py ... --generator logs/digits/export --init_from logs/digits/export --epochs 8 --learning_rate 5e-4
+    # The encoder that was trained together with a generator, trained on: minutes make it much better
+    python train.py ... --generator logs/digits/export --init_from logs/digits/export --latent_weight 8 \\
+        --spectral_weight 0.5 --synthetic_audio_weight 0 --synthetic_steps 1 --batch_size 32 --learning_rate 3e-4 \\
+        --epochs 4 --steps_per_epoch 200
 
     # Go on after an interruption: the same command with the run's folder
     python train.py ... --output logs/00000-encoder

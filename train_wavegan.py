@@ -5,7 +5,7 @@ Recipes:
             the generator alone for 1,000 steps, as a decoder of a latent that each clip is given; then, at a quarter of
             the rate, an encoder and the generator together: real clips, varied, reconstructed, critics of
             log-spectrograms, latents found again from samples, dG/dz even; batch 16, dim 32; labels help where there
-            are any. For a CPU: 7,000 steps take an hour and a half on two cores with --precision mixed_bfloat16 where
+            are any. For a CPU: 6,000 steps take an hour on two cores with --precision mixed_bfloat16 where
             they compute in it, else about twice that. Needs more clips than --latent_dim.
   wgan_gp   the published one: waveform critic with phase shuffle, gradient penalty, five critic updates for each of the
             generator, batch 64. For a GPU and days.
@@ -53,7 +53,7 @@ from utils.runs.training_run import Checkpoints, TrainingRun
 
 RECIPES = {
     "wgan_gp": {"batch_size": 64, "learning_rate": 1e-4, "steps": 200_000, "dim": 64},
-    "autoencoder": {"batch_size": 16, "learning_rate": 2e-4, "steps": 7_000, "dim": 32},
+    "autoencoder": {"batch_size": 16, "learning_rate": 2e-4, "steps": 6_000, "dim": 32},
 }
 TRAINERS = {
     "wgan_gp": lambda architecture, dataset, *options, steps: WassersteinTrainer(architecture, *options),

@@ -26,6 +26,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 
+import cma
 import keras
 import numpy as np
 import tensorflow as tf
@@ -98,8 +99,6 @@ def adam(problem: Problem, targets, z, steps: int, stochastic_seed: int | None =
 
 def basin_cma(problem: Problem, target, steps: int, seed: int):
     """One clip; a population's starts are one batch."""
-    import cma  # of requirements-benchmarks.txt
-
     n = problem.generator.latent_dim
     strategy = cma.CMAEvolutionStrategy(np.zeros(n), 0.5, {"bounds": [-1, 1], "seed": seed + 1, "verbose": -9})
     lowest, best = np.inf, np.zeros((1, n), np.float32)

@@ -110,13 +110,6 @@ class Encoder(keras.Model):
     def get_config(self) -> dict:
         return {"name": self.name, **self.options}
 
-    @classmethod
-    def from_config(cls, config: dict) -> "Encoder":
-        config = dict(config)
-        if "box" in config:  # what `bounded` was called in files written before it had that name
-            config["bounded"] = config.pop("box")
-        return cls(**config)
-
     @property
     def normalizations(self) -> list[BatchNormalization]:
         """Its layers of batch normalisation."""

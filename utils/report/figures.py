@@ -25,7 +25,7 @@ LARGEST_PERPLEXITY = 30.0  # scikit-learn's default
 
 
 def save_figure(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", ".svg")) -> None:
-    """Writes `path` with the suffixes .png (200 dots an inch, 256 colours) and .svg, atomically.
+    """Writes `path` with the suffixes .png (150 dots an inch, 256 colours) and .svg, atomically.
 
     Equal figures give equal bytes. With a palette spectrograms take half the space.
     """
@@ -33,7 +33,7 @@ def save_figure(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", "
         for suffix in suffixes:
             metadata = {".png": {"Software": None}, ".svg": {"Date": None}}[suffix]
             with atomic_path(path.with_suffix(suffix)) as temporary:
-                figure.savefig(temporary, dpi=200, metadata=metadata)
+                figure.savefig(temporary, dpi=150, metadata=metadata)
                 if suffix == ".png":
                     Image.open(temporary).convert("RGB").quantize(256).save(temporary, optimize=True)
 
