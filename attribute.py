@@ -68,11 +68,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("input", type=Path, nargs="*", metavar="CLIP", help=clips)
     group = parser.add_argument_group("model")
     options.add_shared(group, "generator", "trust", "precision")
-    start = "audio to latent, where the search begins; `none`: from the prior alone"
+    start = "audio to latent, where the search begins; `none`: near samples alone"
     group.add_argument("--encoder", default=str(bundled("inverse_mapping_checkpoint/")), metavar="PATH", help=start)
-
-    starts = "starts from the prior, beside the encoder's answer"
-    group.add_argument("--starts", type=options.positive_int, default=3, metavar="K", help=starts)
 
     group = parser.add_argument_group("clips")
     which = "which part of a clip longer than the generator's output"
@@ -85,7 +82,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--calibrate", type=Path, metavar="DATA", help=data)
     add("--n", type=options.positive_int, default=100, metavar="N", help="clips of either kind to calibrate on")
     add("--calibration", type=Path, default=CALIBRATION, metavar="FILE", help="the thresholds, read or written")
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add(
+        "--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips and near samples are kept"
+    )
 
     options.add_shared(parser.add_argument_group("run"), "output", "batch_size", "seed", "dry_run", "quiet")
     args = parser.parse_args()
@@ -105,11 +104,11 @@ def main() -> int:
         args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
-    settings = score_settings(precision=args.precision, starts=args.starts, **hashes)
+    settings = score_settings(precision=args.precision, **hashes)
     thresholds = None if args.calibrate else load_thresholds(args.calibration, settings)
     encode = encoder and networks.encode
     generators = networks.generator, networks.fast_generator
-    attributor = Attributor(*generators, encode, starts=args.starts, settings=settings)
+    attributor = Attributor(*generators, encode, settings=settings, cache=args.cache)
     output = output_folder(args.output, Path("results"), "attribution")
     keep_options(output, vars(args) | hashes, changeable=CHANGEABLE, positional=["input"])
     store = ResultStore(output)

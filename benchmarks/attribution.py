@@ -7,7 +7,7 @@ from their magnitudes. All are rounded to 16 bits, as files would be. Beside exa
 residual fingerprint, made of the own samples of the calibration's seed. Then own samples and real clips again, both
 after each transformation of utils/audio/transformations.py.
 
-The thresholds are those of `attribute.py --calibrate`, with the same networks, starts and precision; the clips here are
+The thresholds are those of `attribute.py --calibrate`, with the same networks and precision; the clips here are
 others. Scores are kept in --output: an interrupted run goes on where it was.
 
 Examples:
@@ -72,7 +72,6 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(parser, "generator", "trust", "precision", "batch_size", "quiet")
     add = parser.add_argument
     add("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help="as of attribute.py; or `none`")
-    add("--starts", type=options.positive_int, default=3, metavar="K", help="as of attribute.py")
     add("--calibration", type=Path, default=CALIBRATION, metavar="FILE", help="thresholds, of attribute.py --calibrate")
     another = "a generator of the same architecture and data, trained from another seed (default: left out)"
     add("--other_seed", metavar="PATH", help=another)
@@ -81,7 +80,9 @@ def parse_arguments() -> argparse.Namespace:
     robust = "own samples and real clips of each transformation, 0 for none (default: as --n)"
     add("--robust_n", type=options.non_negative_int, metavar="N", help=robust)
     options.add_shared(parser, "seed", seed=1)
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add(
+        "--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips and near samples are kept"
+    )
     add("--output", type=Path, default=Path("results/attribution"), metavar="DIR", help="where scores are kept")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where attribution.jsonl goes")
     args = parser.parse_args()
@@ -98,7 +99,7 @@ def main() -> None:
         args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
-    settings = score_settings(precision=args.precision, starts=args.starts, **hashes)
+    settings = score_settings(precision=args.precision, **hashes)
     calibration = read_json(args.calibration)
     thresholds = read_thresholds(calibration, args.calibration, settings)
     if calibration["seed"] == args.seed:
@@ -108,7 +109,7 @@ def main() -> None:
     negatives = make_negatives(args, generator, own)
     fingerprint = Fingerprint(samples(generator, args.n, calibration["seed"]), generator.sample_rate)
     generators = generator, networks.fast_generator
-    attributor = Attributor(*generators, encoder and networks.encode, starts=args.starts, settings=settings)
+    attributor = Attributor(*generators, encoder and networks.encode, settings=settings, cache=args.cache)
     scorer = Scorer(attributor, fingerprint, thresholds, ResultStore(output_folder(args.output, Path(), "")), args)
 
     own_scores = scorer(OWN, own)

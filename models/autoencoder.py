@@ -429,7 +429,7 @@ def participation_ratio(tangents: tf.Tensor) -> tf.Tensor:
     diagonal = tf.linalg.diag_part(products)
     squares = tf.reduce_sum(tf.square(products), axis=[1, 2]) - tf.reduce_sum(tf.square(diagonal), axis=1)
     ratios = tf.square(tf.reduce_mean(diagonal, axis=1)) / (squares / (k * (k - 1)) + 1e-12)
-    return tf.exp(tf.reduce_mean(tf.math.log(ratios)))
+    return tf.exp(tf.reduce_mean(tf.math.log(tf.maximum(ratios, 1e-6))))  # of a silent generator it is 0
 
 
 def all_trainable(network: keras.Model) -> list[tf.Variable]:

@@ -110,11 +110,6 @@ class Encoder(keras.Model):
     def get_config(self) -> dict:
         return {"name": self.name, **self.options}
 
-    @property
-    def normalizations(self) -> list[BatchNormalization]:
-        """Its layers of batch normalisation."""
-        return [layer for layer in self.network.layers if isinstance(layer, BatchNormalization)]
-
     def with_options(self, **options) -> "Encoder":
         """The same weights, uncompiled, with another `precision` or `domain_statistics`; statistics that were mixed
         become those of either domain, and of two domains the first one's remain."""

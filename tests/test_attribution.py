@@ -38,7 +38,7 @@ def noise(n: int, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def attributor():
     tiny = load_generator("tests.tiny:generator", trust=True)
-    return Attributor(tiny, tiny, None, starts=4, settings={"generator_sha256": tiny.fingerprint})
+    return Attributor(tiny, tiny, None, settings={"generator_sha256": tiny.fingerprint})
 
 
 # ---- scores and verdicts --------------------------------------------------------------

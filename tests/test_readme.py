@@ -18,7 +18,7 @@ PYTHON = ".venv/bin/python"
 SMALL = {
     "latent_vector_recovery.py": "--limit 2 --max_iter 2 --own_samples 1",
     "generate.py": "--n 2",
-    "attribute.py": "--n 3 --starts 1 --limit 1",
+    "attribute.py": "--n 3 --limit 1",
     "train_wavegan.py": "--dim 1 --latent_dim 6 --batch_size 4 --steps 1",
     "train_sc09_classifier.py": "--width 2 --epochs 1 --batch_size 8 --results results",
     "train.py": "--width 2 --epochs 1 --steps_per_epoch 1 --batch_size 4 --validation_clips 4",
@@ -28,7 +28,7 @@ SMALL = {
     "examples.drums": "--n 20 --warm_steps 1 --steps 1",
     "benchmarks.generator": "--rounds 1",
     "benchmarks.samples": "--n 50",
-    "benchmarks.attribution": "--n 3 --starts 1 --robust_n 0",
+    "benchmarks.attribution": "--n 3 --robust_n 0",
     "benchmarks.recovery": "--n 2 --max_iter 2 --methods published,hybrid,search",
     "benchmarks.speech": "--n 2 --max_iter 1",
     "benchmarks.projected": "--pairs 2 --max_iter 1 --weights 1",

@@ -49,15 +49,16 @@ def augment(
     inside = tf.cast((source >= 0) & (source < length), tf.float32)[..., tf.newaxis]
     audio = tf.gather(audio, tf.clip_by_value(source, 0, length - 1), axis=1, batch_dims=1) * inside
 
-    # From 0 Hz (0) to the Nyquist frequency (1), on the HTK mel scale.
-    bins, nyquist = length // 2 + 1, sample_rate / 2 / 700.0
-    mel = tf.math.log1p(tf.linspace(0.0, 1.0, bins) * nyquist) / np.log1p(nyquist)
-    width = uniform(1, 0.0, max_band_mask)
-    start = uniform(2) * (1.0 - width)
-    mel = mel[tf.newaxis, tf.newaxis]
-    keep = tf.cast((mel < start) | (mel >= start + width), tf.complex64)  # [B, 1, bins]
-    spectrum = tf.signal.rfft(tf.transpose(audio, [0, 2, 1])) * keep
-    audio = tf.transpose(tf.signal.irfft(spectrum, [length]), [0, 2, 1])
+    if max_band_mask:
+        # From 0 Hz (0) to the Nyquist frequency (1), on the HTK mel scale.
+        bins, nyquist = length // 2 + 1, sample_rate / 2 / 700.0
+        mel = tf.math.log1p(tf.linspace(0.0, 1.0, bins) * nyquist) / np.log1p(nyquist)
+        width = uniform(1, 0.0, max_band_mask)
+        start = uniform(2) * (1.0 - width)
+        mel = mel[tf.newaxis, tf.newaxis]
+        keep = tf.cast((mel < start) | (mel >= start + width), tf.complex64)  # [B, 1, bins]
+        spectrum = tf.signal.rfft(tf.transpose(audio, [0, 2, 1])) * keep
+        audio = tf.transpose(tf.signal.irfft(spectrum, [length]), [0, 2, 1])
 
     level = tf.sqrt(tf.reduce_mean(tf.square(audio), axis=[1, 2], keepdims=True))
     noise = tf.random.stateless_uniform(tf.shape(audio), seeds[3], -(3.0**0.5), 3.0**0.5)

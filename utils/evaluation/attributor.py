@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,44 +10,53 @@ from tqdm import tqdm
 
 from utils.evaluation.attribution import residual_score
 from utils.evaluation.names import SYNTHETIC
-from utils.inversion.exactness import rounding_noise
-from utils.inversion.invert import Inverter, from_encoder, from_prior
+from utils.inversion.exactness import EXACT, match, noise_floor
+from utils.inversion.invert import Inverter, from_encoder
 from utils.inversion.least_squares import LeastSquares
+from utils.inversion.search import LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 from utils.losses import parse_objective
 from utils.options import OWN_OBJECTIVE, UserError, one_line
 
-PROTOCOL = "attribution 1"  # counts up whenever the same clip begins to get another score
-ITERATIONS, JACOBIANS = 100, 30
-ROUNDING = rounding_noise(16)
-SEED = 0  # of the starts from the prior
+PROTOCOL = "attribution 2"  # counts up whenever the same clip begins to get another score
+ITERATIONS, JACOBIANS = 100, 30  # for what sounds like nothing that the generator makes
 
 
 class Attributor:
     """Scores clips by what is left of them when their best reconstruction is taken away.
 
-    From the encoder's answer, where there is an encoder, and from `starts` draws of the prior L-BFGS minimises the
-    default objective of recovery; the lowest goes on by Levenberg-Marquardt on the waveform, until nothing but the
-    rounding of 16-bit samples is left or no step is lower.
+    The search for the latent itself (`utils.inversion.search`) begins at the encoder's answer, where there is an
+    encoder, and at the nearest of a bank of samples. What it gives up, since its spectrogram is out of the generator's
+    range, may still be an own sample under noise: there L-BFGS minimises the default objective of own samples, and the
+    lowest end goes on by Levenberg-Marquardt on the waveform.
 
     Args:
         generator: in float32, as in `utils.inversion.invert`, with `name`.
         fast: the same generator in the run's precision.
         encode: audio `[B, T, C]` and its domain to z; None: without.
-        starts: from the prior, at least 1 where there is no encoder.
         settings: see `score_settings`.
+        cache: folder in which the bank is kept between processes.
 
     Raises:
         UserError: for a generator without forward-mode derivatives.
     """
 
-    def __init__(self, generator: Any, fast: Any, encode: Callable | None, *, starts: int, settings: dict[str, Any]):
-        self._generator, self._encode, self._starts, self.settings = generator, encode, starts, settings
+    def __init__(
+        self,
+        generator: Any,
+        fast: Any,
+        encode: Callable | None,
+        *,
+        settings: dict[str, Any],
+        cache: Path | None = None,
+    ):
+        self._generator, self._encode, self.settings = generator, encode, settings
         exact = None if fast is generator else generator
+        self._search = LatentSearch(fast, exact=exact, cache=cache)
         self._inverter = Inverter(fast, parse_objective(OWN_OBJECTIVE), polish=exact)
         self._waveform = LeastSquares(fast, parse_objective("waveform_squared=1"), exact=exact)
         try:
-            self._waveform.trace()
+            self._search.check()
         except Exception as error:  # whatever a foreign network may raise
             raise UserError(
                 f"--generator: {generator.name} has no forward-mode derivatives, which exact inversion needs: "
@@ -60,7 +70,7 @@ class Attributor:
 
         Returns:
             Per clip `score` (None for silence, or where the generator was not finite), `exact` (whether no more is left
-            than the rounding of 16-bit samples), `evaluations` of the generator, `seconds`.
+            than the rounding of the clip's samples), `evaluations` of the generator, `seconds`.
         """
         keys = [{"audio_sha256": array_sha256(clip), **self.settings} for clip in audio]
         names = [f"scores/{key['audio_sha256']}" for key in keys]
@@ -79,23 +89,28 @@ class Attributor:
 
     def _records(self, audio: np.ndarray) -> list[Record]:
         started_at = time.monotonic()
-        starts = from_prior(self._generator, SEED, [array_sha256(clip) for clip in audio], self._starts)
+        starts = np.empty((len(audio), 0, self._generator.latent_dim), np.float32)
         if self._encode is not None:
-            answers = from_encoder(self._generator, lambda clips: self._encode(clips, SYNTHETIC), audio)
-            starts = np.concatenate([answers, starts], axis=1)
-        near = self._inverter.refine(audio, starts, max_iter=ITERATIONS)
-        found = self._waveform.minimize(audio, near.z[:, None], max_iter=JACOBIANS, tol_value=ROUNDING)
-        reconstructions = np.asarray(self._generator(found.x))
+            starts = from_encoder(self._generator, lambda clips: self._encode(clips, SYNTHETIC), audio)
+        found = self._search(audio, starts)
+        far = ~found.in_range
+        if far.any():
+            clips, starts = audio[far], np.concatenate([starts, found.z[:, None]], axis=1)[far]
+            near = self._inverter.refine(clips, starts, max_iter=ITERATIONS)
+            last = self._waveform.minimize(clips, near.z[:, None], max_iter=JACOBIANS, tol_value=noise_floor(clips))
+            found.z[far] = last.x
+            found.evaluations[far] += near.evaluations + last.evaluations
+        reconstructions = np.asarray(self._generator(found.z))
         seconds = (time.monotonic() - started_at) / len(audio)
         records = []
         for i, clip in enumerate(audio):
             facts = {
                 "score": residual_score(clip, reconstructions[i]),
-                "exact": bool(found.fun[i] <= ROUNDING and clip.any()),
-                "evaluations": int(near.evaluations[i] + found.evaluations[i]),
+                "exact": match(clip, reconstructions[i]) == EXACT,
+                "evaluations": int(found.evaluations[i]),
                 "seconds": seconds,
             }
-            records.append(Record(facts, {"z": found.x[i]}))
+            records.append(Record(facts, {"z": found.z[i]}))
         return records
 
 
