@@ -280,19 +280,23 @@ class Recovery:
         return inverter.refine(targets, starts, max_iter=self.max_iter[method], progress=progress)
 
     def _search(self, targets: np.ndarray, starts: np.ndarray, progress: Progress | None) -> Recovered:
-        """What the search for the latent finds of clips in the generator's range; of others what `refine` gives."""
+        """What the search for the latent finds; of clips whose latent it does not find what `refine` does, if that is
+        lower."""
         found = self.search(targets, starts)
-        outside = np.flatnonzero(~found.in_range)
         recovered = self.inverter.evaluate(targets, found.z)
         recovered.evaluations = recovered.evaluations + found.evaluations
         recovered.status = [(Status.converged_value if exact else Status.max_iter).name for exact in found.exact]
-        if outside.size:
+        rest = np.flatnonzero(~found.exact)
+        if rest.size:
             refined = self.inverter.refine(
-                targets[outside], starts[outside], max_iter=self.max_iter["hybrid"], progress=progress
+                targets[rest], starts[rest], max_iter=self.max_iter["hybrid"], progress=progress
             )
-            for name, value in vars(refined).items():
-                for i, one in zip(outside, value, strict=True):
-                    vars(recovered)[name][i] = one
+            recovered.evaluations[rest] += refined.evaluations
+            refined.evaluations = recovered.evaluations[rest]
+            before = recovered.objective[rest]
+            for i in np.flatnonzero((refined.objective < before) | ~np.isfinite(before)):
+                for name, value in vars(refined).items():
+                    vars(recovered)[name][rest[i]] = value[i]
         return recovered
 
     def in_batches(

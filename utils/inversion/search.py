@@ -1,15 +1,15 @@
 """The search for the latent itself, of clips that the generator can make: coarse to fine, from several starts.
 
-1. L-BFGS on log-mel spectrograms from every start, the caller's (an encoder's answer) and the nearest of a bank of
-   samples (`utils.inversion.bank`): such spectrograms know no phase, so their basins are wide, and a gradient is cheap
-   beside a Jacobian.
+1. L-BFGS on log-mel spectrograms from every start: such spectrograms know no phase, so their basins are wide, and a
+   gradient is cheap beside a Jacobian.
 2. From the lowest, Levenberg-Marquardt on whitened STFTs (`utils.losses.stft_whitened_residual`): in the waveform
    alone the loud parts hide the directions of z that the sound hardly depends on.
 3. Levenberg-Marquardt on the waveform, until the residual is the rounding of the clip's samples
    (`utils.inversion.exactness`): the latent is found.
 
-A clip that is not there goes on from its next lowest start. One that no start has brought near after the first stage is
-out of the generator's range and is given up at once.
+The starts are the caller's (an encoder's answer) at first, and for a clip that is not there then the nearest of a bank
+of samples (`utils.inversion.bank`). Those that the first stage has not brought near go no further; a clip without any
+that it has is out of the generator's range.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,12 @@ from utils.inversion.least_squares import LeastSquares
 from utils.losses import parse_objective
 
 COARSE = "log_mel_squared=1"
-STAGES = (("stft_whitened_squared=1", 100), ("waveform_squared=1", 40))  # and Jacobians at most
+STAGES = ("stft_whitened_squared=1", "waveform_squared=1")
+JACOBIANS = (100, 40)  # of the stages, at most
 STALLED = 1e-6  # relative decrease by a Jacobian that ends a stage: some go slowly for dozens before they arrive
 COARSE_ITERATIONS = 150
 NEIGHBOURS, BANK_SIZE = 3, 4096
-OUT_OF_RANGE = 0.5  # mean square of log-mel differences, in squared nepers
+NEAR = 0.2  # mean square of log-mel differences, in squared nepers: own samples end below 0.01, speech from 0.25
 
 
 @dataclass
@@ -38,9 +39,11 @@ class Found:
 
     z: float32 `[B, latent_dim]`.
     exact: `[B]` bool, whether the generator's audio is the clip up to the rounding of its samples.
-    in_range: `[B]` bool; where not, z is where the coarse stage ended.
+    in_range: `[B]` bool; where not, z is where the first stage ended.
     evaluations: `[B]` int, of the generator; a Jacobian counts as latent_dim.
     starts: `[B]` int, how many the finer stages went on from.
+    coarse: `[B]` the lowest value of the first stage.
+    residual: `[B]` the lowest of the last stage; infinite where not in range.
     """
 
     z: np.ndarray
@@ -48,6 +51,8 @@ class Found:
     in_range: np.ndarray
     evaluations: np.ndarray
     starts: np.ndarray
+    coarse: np.ndarray
+    residual: np.ndarray
 
 
 class LatentSearch:
@@ -59,6 +64,8 @@ class LatentSearch:
         clip_to_prior: keep z in the box of a bounded prior.
         neighbours: starts from the bank.
         bank_size: of the bank.
+        near: value of the first stage from which a start goes further.
+        jacobians: that each of the other two may take.
         cache: folder in which the bank is kept between processes.
     """
 
@@ -70,13 +77,16 @@ class LatentSearch:
         clip_to_prior: bool = True,
         neighbours: int = NEIGHBOURS,
         bank_size: int = BANK_SIZE,
+        near: float = NEAR,
+        jacobians: tuple[int, int] = JACOBIANS,
         cache: Path | None = None,
     ):
-        self._clip_to_prior, self._neighbours = clip_to_prior, neighbours
+        self._clip_to_prior, self._neighbours, self._near = clip_to_prior, neighbours, near
         self._bank = LatentBank(generator, bank_size, cache)
         self._coarse = LeastSquares(generator, parse_objective(COARSE))
         self._stages = [
-            (LeastSquares(generator, parse_objective(text), exact=exact), max_iter) for text, max_iter in STAGES
+            (LeastSquares(generator, parse_objective(text), exact=exact), max_iter)
+            for text, max_iter in zip(STAGES, jacobians, strict=True)
         ]
 
     def check(self) -> None:
@@ -84,31 +94,48 @@ class LatentSearch:
         self._stages[-1][0].trace()
 
     def __call__(self, targets: np.ndarray, starts: np.ndarray) -> Found:
-        """Searches from K starts of each clip, and from the bank's.
+        """Searches from K starts of each clip, and from the bank's where those do not end at the latent.
 
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
             starts: float32 `[B, K, latent_dim]`.
         """
-        starts = np.concatenate([starts, self._bank.nearest(targets, self._neighbours)], axis=1)
+        if not starts.shape[1]:
+            return self._from(targets, self._bank.nearest(targets, self._neighbours))
+        found = self._from(targets, starts)
+        rest = np.flatnonzero(~found.exact)
+        if rest.size and self._neighbours:
+            again = self._from(targets[rest], self._bank.nearest(targets[rest], self._neighbours))
+            neither = np.isinf(again.residual) & np.isinf(found.residual[rest])
+            better = np.where(neither, again.coarse < found.coarse[rest], again.residual < found.residual[rest])
+            found.evaluations[rest] += again.evaluations
+            found.starts[rest] += again.starts
+            for name in ("z", "exact", "in_range", "coarse", "residual"):
+                vars(found)[name][rest[better]] = vars(again)[name][better]
+        return found
+
+    def _from(self, targets: np.ndarray, starts: np.ndarray) -> Found:
+        """The three stages from K starts of each clip."""
         clips, restarts, _ = starts.shape
-        floor, every = noise_floor(targets), np.arange(clips)
+        floor = noise_floor(targets)
         coarse = self._coarse.descend(targets, starts, clip_to_prior=self._clip_to_prior, max_iter=COARSE_ITERATIONS)
-        order = coarse.fun.reshape(clips, restarts).argsort(axis=1)
-        ends = coarse.x.reshape(clips, restarts, -1)
+        values, ends = coarse.fun.reshape(clips, restarts), coarse.x.reshape(clips, restarts, -1)
+        order = values.argsort(axis=1)
+        values, ends = np.take_along_axis(values, order, 1), np.take_along_axis(ends, order[..., None], 1)
         found = Found(
-            z=ends[every, order[:, 0]],
+            z=ends[:, 0].copy(),
             exact=np.zeros(clips, bool),
-            in_range=coarse.fun.reshape(clips, restarts).min(axis=1) <= OUT_OF_RANGE,
+            in_range=values[:, 0] <= self._near,
             evaluations=coarse.evaluations.reshape(clips, restarts).sum(axis=1),
             starts=np.zeros(clips, int),
+            coarse=values[:, 0],
+            residual=np.full(clips, np.inf),
         )
-        lowest = np.full(clips, np.inf)
         for attempt in range(restarts):
-            pending = np.flatnonzero(found.in_range & ~found.exact)
+            pending = np.flatnonzero((values[:, attempt] <= self._near) & ~found.exact)
             if not pending.size:
                 break
-            z = ends[pending, order[pending, attempt]]
+            z = ends[pending, attempt]
             found.starts[pending] += 1
             for problem, max_iter in self._stages:
                 last = problem is self._stages[-1][0]
@@ -122,7 +149,7 @@ class LatentSearch:
                 )
                 z = result.x
                 found.evaluations[pending] += result.evaluations
-            lower = result.fun < lowest[pending]
-            found.z[pending[lower]], lowest[pending[lower]] = z[lower], result.fun[lower]
-            found.exact = lowest <= floor
+            lower = result.fun < found.residual[pending]
+            found.z[pending[lower]], found.residual[pending[lower]] = z[lower], result.fun[lower]
+            found.exact = found.residual <= floor
         return found
