@@ -6,7 +6,7 @@
   adam            Adam from the prior, clipped to the box after each step
   adam_stochastic the same; a coordinate outside the box is drawn anew from the prior (Lipton & Tripathi, 2017)
   basin_cma       CMA-ES over starts, each scored after a few steps of Adam, then Adam (BasinCMA of pix2latent)
-  search          `utils.inversion.search` from the encoder's answer and the nearest of a bank of samples
+  search          `utils.inversion.search` from the encoder's answer, and from a bank of samples where that fails
 
 The first six minimise OBJECTIVE, in float32; `search` computes as --precision says, and its audio is float32's.
 Each clip and method is a JSON line, appended as it is found; what a file has already is not computed again.
