@@ -45,7 +45,7 @@ from utils.audio.datasets import load_dataset
 from utils.audio.files import Clip, find_audio, load_clip
 from utils.audio.transformations import round_to_bits
 from utils.bundled import bundled
-from utils.evaluation.attribution import CALIBRATION, Thresholds, calibration_record, read_thresholds
+from utils.evaluation.attribution import CALIBRATION, MADE, Thresholds, calibration_record, read_thresholds
 from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
 from utils.options import UserError
@@ -207,8 +207,10 @@ def attribute(
             for (path, clip), facts in zip(clips.items(), scored, strict=True):
                 verdict = thresholds.verdict(facts["score"])
                 score = "no score" if facts["score"] is None else f"score {facts['score']:.2f}"
+                if verdict == MADE:
+                    score += ", exact" if facts["exact"] else ", not exact: altered since, or by a near kin"
                 if not args.quiet:
-                    bar.write(f"{path}: {verdict} ({score}{', exact' * facts['exact']})")
+                    bar.write(f"{path}: {verdict} ({score})")
                 limits = {"made_below": thresholds.made_below, "not_above": thresholds.not_above}
                 origin = {"source": str(path), "sha256": clip.provenance["sha256"]}
                 yield (

@@ -17,7 +17,7 @@ from utils.options import UserError, one_line
 
 PROTOCOL = "attribution 2"  # counts up whenever the same clip begins to get another score
 # Own samples are found by at most a dozen Jacobians; under noise of 10 dB they begin at 0.35, where speech does.
-NEAR, JACOBIANS = 0.5, (30, 20)
+NEAR, JACOBIANS = 0.5, (20, 10)
 
 
 class Attributor:
