@@ -84,6 +84,33 @@ def test_own_samples_are_found_exactly_also_from_rounded_samples(tiny, search, b
     assert match(targets[0], audio[1]) == match(targets[0], 1.001 * audio[0]) == "approximate"
 
 
+def test_the_bank_is_asked_only_for_what_the_given_starts_do_not_end_at(tiny, monkeypatch):
+    search, asked = LatentSearch(tiny, bank_size=100), []
+    nearest = search._bank.nearest
+    monkeypatch.setattr(search._bank, "nearest", lambda targets, k: asked.append(len(targets)) or nearest(targets, k))
+    z = tiny.sample_prior(0, 3)
+    targets = tiny(z).numpy()
+    near = np.clip(z + 0.02, -1, 1)[:, None].astype(np.float32)
+    assert search(targets, near).exact.all() and not asked
+    targets[1] = np.random.default_rng(1).normal(0, 0.2, (1024, 1))
+    assert search(targets, near).exact.tolist() == [True, False, True] and asked == [1]
+    assert search(targets, near[:, :0]).exact.any() and asked == [1, 3]  # without any
+
+
+def test_a_clip_without_a_latent_keeps_the_lower_of_both_answers(tiny, search):
+    z = tiny.sample_prior(0, 2)
+    noise = np.random.default_rng(2).normal(0, 0.005, (2, 1024, 1))
+    targets = (tiny(z).numpy() + noise).astype(np.float32)
+    near = np.clip(z + 0.3, -1, 1)
+    inverter = Inverter(tiny, OBJECTIVE)
+    both = Recovery(inverter, lambda audio, domain: near, {"hybrid": 3}, 1, 0, {}, search=search)
+    found = both("hybrid", targets, ["a", "b"], "real")
+    alone = inverter.evaluate(targets, search(targets, near[:, None]).z)
+    refined = inverter.refine(targets, near[:, None], max_iter=3)
+    np.testing.assert_allclose(found.objective, np.minimum(alone.objective, refined.objective), rtol=1e-5)
+    assert (alone.objective < refined.objective).any() and (found.evaluations > refined.evaluations).all()
+
+
 def test_clips_out_of_range_are_given_up_and_go_to_the_objective(tiny, search):
     noise = np.random.default_rng(1).normal(0, 0.2, (2, 1024, 1)).astype(np.float32)
     z = tiny.sample_prior(0, 2)
