@@ -40,7 +40,7 @@ PROBLEMS = {"rosenbrock": (rosenbrock, 2), "decay": (decay, 4), "powell": (powel
 BOXES = {"free": (-np.inf, np.inf), "box": (-0.7, 0.8), "wide": (-0.5, 3.2)}
 
 
-def ours(problem, x0, **options):
+def ours(problem, x0, *, chords=False, **options):
     """`minimize` on a problem of one point, whichever the row."""
 
     def value(x, index):
@@ -50,16 +50,19 @@ def ours(problem, x0, **options):
         parts = [(j.T @ r, j.T @ j) for r, j in map(problem, x.astype(np.float64))]
         return tuple(np.stack(part) for part in zip(*parts, strict=True))
 
+    if chords:
+        options["gradient"] = lambda x, index: linearise(x, index)[0]
     return minimize(value, linearise, x0, **options)
 
 
+@pytest.mark.parametrize("chords", [False, True])
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("box", BOXES)
-def test_ends_as_low_as_scipys(name, box):
+def test_ends_as_low_as_scipys(name, box, chords):
     problem, n = PROBLEMS[name]
     lower, upper = BOXES[box]
     x0 = np.random.default_rng(0).uniform(max(lower, 0.1), min(upper, 2.0), (5, n))
-    found = ours(problem, x0, lower=lower, upper=upper, max_iter=300, tol_change=1e-12)
+    found = ours(problem, x0, chords=chords, lower=lower, upper=upper, max_iter=300, tol_change=1e-12)
     for start, x, fun in zip(x0, found.x, found.fun, strict=True):
         expected = scipy.optimize.least_squares(
             lambda x: problem(x)[0], start, lambda x: problem(x)[1], (lower, upper), xtol=1e-15, ftol=1e-15, gtol=1e-12
@@ -69,7 +72,8 @@ def test_ends_as_low_as_scipys(name, box):
         assert lower <= x.min() and x.max() <= upper
 
 
-def test_batch_equals_one_at_a_time_and_counts_are_honest():
+@pytest.mark.parametrize("chords", [False, True])
+def test_batch_equals_one_at_a_time_and_counts_are_honest(chords):
     x0 = np.random.default_rng(1).uniform(-2, 2, (4, 2))
     calls = np.zeros(4, int)
 
@@ -81,13 +85,27 @@ def test_batch_equals_one_at_a_time_and_counts_are_honest():
         calls[index] += 2
         return tuple(np.stack(p) for p in zip(*[(j.T @ r, j.T @ j) for r, j in map(rosenbrock, x)], strict=True))
 
-    found = minimize(value, linearise, x0, max_iter=60)
+    def gradient(x, index):
+        calls[index] += 1
+        return np.stack([j.T @ r for r, j in map(rosenbrock, x)])
+
+    found = minimize(value, linearise, x0, max_iter=60, gradient=gradient if chords else None)
     assert found.evaluations.tolist() == calls.tolist() == [len(curve) for curve in found.curve]
     assert all((np.diff(curve) <= 0).all() and curve[-1] == f for curve, f in zip(found.curve, found.fun, strict=True))
     for i in range(4):
-        alone = ours(rosenbrock, x0[i : i + 1], max_iter=60)
+        alone = ours(rosenbrock, x0[i : i + 1], chords=chords, max_iter=60)
         np.testing.assert_array_equal(alone.x[0], found.x[i])
         assert alone.status[0] == found.status[i]
+
+
+def test_steps_between_jacobians_save_jacobians():
+    def problem(x):
+        return np.expm1(x), np.diag(np.exp(x))
+
+    x0 = np.random.default_rng(2).uniform(0.5, 1.5, (8, 4))
+    each, some = (ours(problem, x0, chords=chords, max_iter=60, tol_value=1e-20) for chords in (False, True))
+    assert each.status_names == some.status_names == ["converged_value"] * 8
+    assert some.iterations.sum() <= 0.6 * each.iterations.sum()
 
 
 def test_what_is_not_finite_never_wins_and_leaves_the_neighbours_alone():
@@ -173,6 +191,7 @@ def test_the_normal_equations_are_those_of_finite_differences(problem):
     jr, jj = problem._linearise(z, target)
     np.testing.assert_allclose(jr, jacobian @ residuals(z)[0], rtol=0.05, atol=0.02 * np.abs(jr).max())
     np.testing.assert_allclose(jj, jacobian @ jacobian.T, rtol=0.05, atol=0.02 * np.abs(jj).max())
+    np.testing.assert_allclose(problem._gradient(z, target)[0], jr, rtol=1e-3, atol=1e-4 * np.abs(jr).max())
 
 
 def test_finds_the_latents_of_random_generators(problem):

@@ -9,6 +9,9 @@ each step tries several dampings in one batch and keeps the best. A box is handl
 bound that the gradient pushes outwards stay there, those that a step would carry across one stop on it, and the others'
 step is solved anew. Every row has its own damping, acceptance and stopping, and a finished row leaves the batch. The
 solver's own state is NumPy and float64, as in `utils.inversion.lbfgs`.
+
+So long as steps lower a value, the next one may take J'J of before and J'r anew, from reverse mode, for a small part of
+a Jacobian's cost (the chord method; Ortega & Rheinboldt 1970, section 7.1).
 """
 
 from collections.abc import Callable
@@ -23,9 +26,11 @@ FACTORS = (1e-3, 1e-1, 1.0, 1e1)  # of the row's damping, tried together
 START, SMALLEST, LARGEST = 1e-2, 1e-12, 1e6  # dampings, relative to the mean diagonal entry of J'J
 RAISE = 1e3  # after a step of which no trial was lower
 ACTIVE_SET_PASSES = 8
+RENEW = 0.05  # relative decrease by a step below which the next one needs a Jacobian of its own
 
 Value = Callable[[np.ndarray, np.ndarray], ArrayLike]
 Linearise = Callable[[np.ndarray, np.ndarray], tuple[ArrayLike, ArrayLike]]
+Gradient = Callable[[np.ndarray, np.ndarray], ArrayLike]
 
 
 @dataclass
@@ -41,6 +46,7 @@ class _Rows:
     jj: np.ndarray  # [b, n, n] J'J
     damping: np.ndarray
     decrease: np.ndarray  # relative, by the last step
+    chord: np.ndarray  # whether jj is of an earlier x
     evaluations: np.ndarray
     iterations: np.ndarray
 
@@ -59,6 +65,7 @@ def minimize(
     tol_grad: float = 0.0,
     tol_change: float = 1e-4,
     tol_value: ArrayLike = 0.0,
+    gradient: Gradient | None = None,
     callback: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> Result:
     """Minimises B independent sums of squares |r(x)|^2 of n variables.
@@ -75,12 +82,13 @@ def minimize(
         tol_grad: a row ends when max |P(x - 2 J'r) - x| <= tol_grad, P the projection into the box.
         tol_change: a row ends when a step lowers its value by no more than this share of it, or none can.
         tol_value: [B] or one number: a row ends when its value is no more.
+        gradient: called as linearise, for J'r alone; with it steps without a Jacobian of their own are taken.
         callback: called after each step as callback(evaluations so far over all rows, index [b] of the rows that run,
             their best values [b]).
 
     Returns:
         As `utils.inversion.lbfgs.minimize`. An iteration is a Jacobian; it counts as n evaluations, what its tangents
-        cost, and each trial as one.
+        cost, and each trial and each J'r alone as one.
 
     Raises:
         ValueError: x0 has the wrong shape or dtype, or lower exceeds upper.
@@ -110,6 +118,7 @@ def minimize(
         jj=np.zeros((size, n, n)),
         damping=np.full(size, START),
         decrease=np.full(size, np.inf),
+        chord=np.zeros(size, bool),
         evaluations=np.ones(size, int),
         iterations=np.zeros(size, int),
     )
@@ -117,24 +126,32 @@ def minimize(
     curves = [[best] for best in f]
     moved = np.ones(size, bool)
     while True:
+        settled, due = ~rows.chord, moved | rows.chord
         status = np.select(
-            [np.isinf(rows.f), rows.f <= tol_value[rows.index], rows.decrease <= tol_change]
-            + [moved & (rows.iterations >= max_iter)],
+            [np.isinf(rows.f), rows.f <= tol_value[rows.index], settled & (rows.decrease <= tol_change)]
+            + [due & (rows.iterations >= max_iter)],
             [Status.nonfinite_start, Status.converged_value, Status.converged_change, Status.max_iter],
             Status.running,
         )
         status = np.where((status == Status.running) & (rows.damping > LARGEST), Status.converged_change, status)
-        due = np.flatnonzero(moved & (status == Status.running))
-        if due.size:
-            jr, jj = linearise(rows.x[due].astype(x0.dtype), rows.index[due].astype(np.int32))
-            rows.jr[due], rows.jj[due] = np.asarray(jr, np.float64), np.asarray(jj, np.float64)
-            rows.iterations[due] += 1
-            rows.evaluations[due] += n
-            for i in rows.index[due]:
-                curves[i] += [curves[i][-1]] * n
+        due &= status == Status.running
+        if due.any():
+            rows.chord = due & moved & (rows.iterations > 0) & (rows.decrease >= RENEW) & (gradient is not None)
+            fresh = due & ~rows.chord
+            if fresh.any():
+                jr, jj = linearise(rows.x[fresh].astype(x0.dtype), rows.index[fresh].astype(np.int32))
+                rows.jr[fresh], rows.jj[fresh] = np.asarray(jr, np.float64), np.asarray(jj, np.float64)
+                rows.iterations[fresh] += 1
+            if rows.chord.any():
+                jr = gradient(rows.x[rows.chord].astype(x0.dtype), rows.index[rows.chord].astype(np.int32))
+                rows.jr[rows.chord] = np.asarray(jr, np.float64)
+            cost = np.where(fresh, n, rows.chord.astype(int))
+            rows.evaluations += cost
+            for i, evaluations in zip(rows.index, cost, strict=True):
+                curves[i] += [curves[i][-1]] * evaluations
             finite = np.isfinite(rows.jr).all(axis=1) & np.isfinite(rows.jj).all(axis=(1, 2))
-            gradient = np.where(finite[:, None], 2 * rows.jr, 0.0)
-            flat = np.abs(np.clip(rows.x - gradient, rows.lower, rows.upper) - rows.x).max(axis=1) <= tol_grad
+            slope = np.where(finite[:, None], 2 * rows.jr, 0.0)
+            flat = np.abs(np.clip(rows.x - slope, rows.lower, rows.upper) - rows.x).max(axis=1) <= tol_grad
             ended = np.where(flat, Status.converged_gradient, Status.running)
             ended = np.where(finite, ended, Status.line_search_failed)
             status = np.where(status == Status.running, ended, status)
@@ -165,7 +182,7 @@ def _advance(rows: _Rows, evaluate: Callable[[np.ndarray, np.ndarray], np.ndarra
     new = f[np.arange(b), best]
     moved = new < rows.f
     rows.decrease = np.where(moved, (rows.f - new) / rows.f, rows.decrease)
-    rows.damping = np.where(moved, dampings[np.arange(b), best], rows.damping * RAISE)
+    rows.damping = np.where(moved, dampings[np.arange(b), best], rows.damping * np.where(rows.chord, 1.0, RAISE))
     rows.x = np.where(moved[:, None], x.reshape(b, tried, -1)[np.arange(b), best], rows.x)
     rows.f = np.where(moved, new, rows.f)
     rows.evaluations += tried

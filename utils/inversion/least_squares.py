@@ -50,6 +50,7 @@ class LeastSquares:
         self._value = _value(exact, objective)
         self._value_and_gradient = _value_and_gradient(generator, objective)
         self._linearise = _linearise(generator, exact, objective)
+        self._gradient = _gradient(generator, exact, objective)
 
     def trace(self) -> None:
         """Compiles the Jacobian, or raises what the generator raises in forward mode."""
@@ -91,6 +92,10 @@ class LeastSquares:
             rows = [self._linearise(row[None], targets[i // restarts][None]) for row, i in zip(z, index, strict=True)]
             return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
+        def gradient(z: np.ndarray, index: np.ndarray) -> np.ndarray:
+            chunks = [slice(first, first + CLIPS) for first in range(0, len(z), CLIPS)]
+            return np.concatenate([self._gradient(z[c], targets[index[c] // restarts]) for c in chunks])
+
         return gauss_newton.minimize(
             value,
             linearise,
@@ -100,6 +105,7 @@ class LeastSquares:
             max_iter=max_iter,
             tol_change=tol_change,
             tol_value=np.repeat(np.broadcast_to(tol_value, clips), restarts),
+            gradient=gradient,
             callback=callback,
         )
 
@@ -171,6 +177,24 @@ def _linearise(generator: Any, exact: Any, objective: Objective) -> Callable:
         return tf.linalg.matvec(jacobian, r), tf.matmul(jacobian, jacobian, transpose_b=True)
 
     return linearise
+
+
+def _gradient(generator: Any, exact: Any, objective: Objective) -> Callable:
+    """Traced once: (z `[b, latent_dim]`, targets `[b, T, C]`) to J'r `[b, latent_dim]`, its r of `exact`."""
+
+    @tf.function(input_signature=_signature(generator, None), autograph=False)
+    def gradient(z, targets):
+        audio = exact(z)
+        with tf.GradientTape() as outer:
+            outer.watch([z, audio])
+            squares = tf.square(objective.residuals(_point(generator, audio, targets, z)))
+        at_z, at_audio = outer.gradient(squares, [z, audio], unconnected_gradients="zero")
+        with tf.GradientTape() as inner:
+            inner.watch(z)
+            made = generator(z)
+        return (at_z + inner.gradient(made, z, output_gradients=at_audio)) / 2
+
+    return gradient
 
 
 def _tangents(generator: Any, z: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
