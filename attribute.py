@@ -1,11 +1,11 @@
 """Attribute audio: was this clip made by this generator?
 
 Each clip is inverted as exactly as can be. Its score is the decimal logarithm of what is left of its energy when the
-best reconstruction is taken away: 0 where silence does as well, about -7 where a 16-bit clip is met to the rounding of
-its samples. The verdict is `made by this generator` below one threshold, `not` above another, and `abstains` between
-the two, where own samples on which the search did not converge and clips of other origin lie side by side. Silence has
-no score. Both thresholds are calibrated on the generator's own samples and on real clips that nothing published was
-measured on; a calibration serves one generator, and the search with one encoder.
+best reconstruction is taken away: 0 where silence does as well or better, about -7 where a 16-bit clip is met to the
+rounding of its samples. The verdict is `made by this generator` below one threshold, `not` above another, and
+`abstains` between the two, where own samples on which the search did not converge and clips of other origin lie side by
+side. Silence has no score. Both thresholds are calibrated on the generator's own samples and on real clips that nothing
+published was measured on; a calibration serves one generator, and the search with one encoder.
 
 A verdict is about the clip as it is read. What was cut, amplified, resampled, encoded or mixed since it was generated
 may no longer be within the generator's reach. And `made by this generator` includes its near kin: an earlier checkpoint

@@ -1,9 +1,9 @@
 """Was this clip made by this generator? The score, the verdict and its thresholds, and how good they are.
 
 The score of a clip is the decimal logarithm of what is left of its energy when the best reconstruction that the search
-for its latent found is taken away: 0 where silence does as well, -3 where a thousandth is left, about -7 where a 16-bit
-clip is matched to the rounding of its samples. A generator reaches its own samples and little else (Albright &
-McCloskey 2019, arXiv 1905.02259).
+for its latent found is taken away: 0 where silence does as well or better, -3 where a thousandth is left, about -7
+where a 16-bit clip is matched to the rounding of its samples. A generator reaches its own samples and little else
+(Albright & McCloskey 2019, arXiv 1905.02259).
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,14 @@ RESAMPLES = 200  # of the bootstrap
 
 
 def residual_score(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
-    """log10 of the residual's energy over the clip's, `[T, C]` both; None for silence, or where it is not finite."""
+    """log10 of the residual's energy over the clip's, `[T, C]` both, at most 0, which silence in place of the
+    reconstruction has; None for a silent clip, or where it is not finite."""
     original = np.asarray(original, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         energy, residual = np.sum(original**2), np.sum((original - reconstruction) ** 2)
     if energy == 0 or not np.isfinite(residual):
         return None
-    return float(np.log10(max(residual / energy, 10**LOWEST_SCORE)))
+    return float(np.log10(np.clip(residual / energy, 10**LOWEST_SCORE, 1.0)))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ METHODS = {
     "adam": "Adam, clipped",
     "adam_stochastic": "Adam, stochastic clipping (Lipton & Tripathi 2017)",
     "basin_cma": "CMA-ES over starts, then Adam (BasinCMA)",
-    SEARCH: "the default for own samples: coarse to fine, several starts",
+    SEARCH: "the default for own samples: coarse to fine",
 }
 
 TEXT = """\
