@@ -82,9 +82,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--calibrate", type=Path, metavar="DATA", help=data)
     add("--n", type=options.positive_int, default=100, metavar="N", help="clips of either kind to calibrate on")
     add("--calibration", type=Path, default=CALIBRATION, metavar="FILE", help="the thresholds, read or written")
-    add(
-        "--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips and near samples are kept"
-    )
+    cache = "where decoded clips and near samples are kept"
+    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
 
     options.add_shared(parser.add_argument_group("run"), "output", "batch_size", "seed", "dry_run", "quiet")
     args = parser.parse_args()

@@ -80,9 +80,8 @@ def parse_arguments() -> argparse.Namespace:
     robust = "own samples and real clips of each transformation, 0 for none (default: as --n)"
     add("--robust_n", type=options.non_negative_int, metavar="N", help=robust)
     options.add_shared(parser, "seed", seed=1)
-    add(
-        "--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips and near samples are kept"
-    )
+    cache = "where decoded clips and near samples are kept"
+    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
     add("--output", type=Path, default=Path("results/attribution"), metavar="DIR", help="where scores are kept")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where attribution.jsonl goes")
     args = parser.parse_args()

@@ -26,7 +26,8 @@ class LeastSquares:
 
     Memory: the Jacobians are computed clip by clip and only J'J and J'r are kept, so at a time there is one of
     `latent_dim * M` numbers for M residuals, in float32 and float64 (12 bytes each; 20 MB for 100 latents and a
-    waveform of 16,384 samples), and the activations of at most `COLUMNS` tangents.
+    waveform of 16,384 samples), and the activations of at most `COLUMNS` tangents, or of
+    `CLIPS` clips for their gradient.
 
     Args:
         generator: searched with, as in `utils.inversion.invert`.
@@ -84,20 +85,19 @@ class LeastSquares:
         clips, restarts, latent_dim = starts.shape
         prior = PRIORS[self.generator.prior]
 
-        def value(z: np.ndarray, index: np.ndarray) -> np.ndarray:
-            chunks = [slice(first, first + CLIPS) for first in range(0, len(z), CLIPS)]
-            return np.concatenate([self._value(z[c], targets[index[c] // restarts]) for c in chunks])
+        def in_chunks(compiled: Callable) -> Callable:
+            def function(z: np.ndarray, index: np.ndarray) -> np.ndarray:
+                chunks = [slice(first, first + CLIPS) for first in range(0, len(z), CLIPS)]
+                return np.concatenate([compiled(z[c], targets[index[c] // restarts]) for c in chunks])
+
+            return function
 
         def linearise(z: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             rows = [self._linearise(row[None], targets[i // restarts][None]) for row, i in zip(z, index, strict=True)]
             return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
-        def gradient(z: np.ndarray, index: np.ndarray) -> np.ndarray:
-            chunks = [slice(first, first + CLIPS) for first in range(0, len(z), CLIPS)]
-            return np.concatenate([self._gradient(z[c], targets[index[c] // restarts]) for c in chunks])
-
         return gauss_newton.minimize(
-            value,
+            in_chunks(self._value),
             linearise,
             starts.reshape(-1, latent_dim),
             lower=prior.low if clip_to_prior else -np.inf,
@@ -105,7 +105,7 @@ class LeastSquares:
             max_iter=max_iter,
             tol_change=tol_change,
             tol_value=np.repeat(np.broadcast_to(tol_value, clips), restarts),
-            gradient=gradient,
+            gradient=in_chunks(self._gradient),
             callback=callback,
         )
 
