@@ -5,7 +5,8 @@ best reconstruction is taken away: 0 where silence does as well or better, about
 rounding of its samples. The verdict is `made by this generator` below one threshold, `not` above another, and
 `abstains` between the two, where own samples on which the search did not converge and clips of other origin lie side by
 side. Silence has no score. Both thresholds are calibrated on the generator's own samples and on real clips that nothing
-published was measured on; a calibration serves one generator, and the search with one encoder.
+published was measured on; a calibration serves one generator, and the search with one encoder. That of the bundled
+networks, in float32, comes with them.
 
 A verdict is about the clip as it is read. What was cut, amplified, resampled, encoded or mixed since it was generated
 may no longer be within the generator's reach. And `made by this generator` includes its near kin: an earlier checkpoint
@@ -13,11 +14,11 @@ of the same training comes far nearer than the real clips of the calibration do,
 `exact`. `python -m benchmarks.attribution` measures both.
 
 Examples:
-    # Calibrate: 100 own samples, 100 clips of the selection half; then the thresholds are known
-    python attribute.py --calibrate ../shared/data/speech_commands_digits --n 100
-
     # Files and folders
     python attribute.py suspect.wav more_clips/
+
+    # Thresholds of your own: 100 own samples, 100 clips of the selection half
+    python attribute.py --calibrate ../shared/data/speech_commands_digits --n 100
 
     # Another generator, without an encoder; its thresholds in a file of its own
     python attribute.py clips/ --calibrate real_drums/ --generator examples/drums.keras --encoder none \\
@@ -45,7 +46,14 @@ from utils.audio.datasets import load_dataset
 from utils.audio.files import Clip, find_audio, load_clip
 from utils.audio.transformations import round_to_bits
 from utils.bundled import bundled
-from utils.evaluation.attribution import CALIBRATION, MADE, Thresholds, calibration_record, read_thresholds
+from utils.evaluation.attribution import (
+    CALIBRATION,
+    MADE,
+    Thresholds,
+    calibration_record,
+    find_calibration,
+    read_thresholds,
+)
 from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
 from utils.options import UserError
@@ -81,7 +89,8 @@ def parse_arguments() -> argparse.Namespace:
     data = "calibrate on own samples and on the clips in this folder, of SC09 the selection half (default: do not)"
     add("--calibrate", type=Path, metavar="DATA", help=data)
     add("--n", type=options.positive_int, default=100, metavar="N", help="clips of either kind to calibrate on")
-    add("--calibration", type=Path, default=CALIBRATION, metavar="FILE", help="the thresholds, read or written")
+    where = f"the thresholds (default: {CALIBRATION}; where there is none to read, the bundled networks' own)"
+    add("--calibration", type=Path, metavar="FILE", help=where)
     cache = "where decoded clips and near samples are kept"
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
 
@@ -89,6 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.input and not args.calibrate:
         raise UserError("CLIP: name audio files or folders, or --calibrate DATA (--help shows all options)")
+    args.calibration = (args.calibration or CALIBRATION) if args.calibrate else find_calibration(args.calibration)
     return args
 
 

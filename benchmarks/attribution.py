@@ -7,13 +7,12 @@ from their magnitudes. All are rounded to 16 bits, as files would be. Beside exa
 residual fingerprint, made of the own samples of the calibration's seed. Then own samples and real clips again, both
 after each transformation of utils/audio/transformations.py.
 
-The thresholds are those of `attribute.py --calibrate`, with the same networks and precision; the clips here are
-others. Scores are kept in --output: an interrupted run goes on where it was.
+The thresholds are those of `attribute.py`, for the same networks and precision; the clips here are others. Scores are
+kept in --output: an interrupted run goes on where it was.
 
 Examples:
 
     # the section of RESULTS.md
-    python attribute.py --calibrate ../shared/data/speech_commands_digits --n 200
     python -m benchmarks.attribution ../shared/data/speech_commands_digits --n 200 --other_seed other/ --earlier early/
 
     # a first look
@@ -43,11 +42,11 @@ from utils.audio.files import load_clip
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
 from utils.evaluation.attribution import (
     ABSTAINS,
-    CALIBRATION,
     MADE,
     NOT,
     Fingerprint,
     Thresholds,
+    find_calibration,
     read_thresholds,
     separation,
 )
@@ -60,7 +59,14 @@ from utils.runs.files import append_jsonl, read_json
 from utils.runs.folders import output_folder
 from utils.runs.progress import progress_bar
 
-OWN, REAL = "own samples", "real clips"
+OWN = "own samples"
+SEED, EARLIER, REAL, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
+    "another seed",
+    "earlier checkpoint",
+    "real clips",
+    "espeak-ng",
+    "Griffin-Lim",
+)
 NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
@@ -72,11 +78,13 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(parser, "generator", "trust", "precision", "batch_size", "quiet")
     add = parser.add_argument
     add("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help="as of attribute.py; or `none`")
-    add("--calibration", type=Path, default=CALIBRATION, metavar="FILE", help="thresholds, of attribute.py --calibrate")
+    add("--calibration", type=Path, metavar="FILE", help="thresholds (default: those that attribute.py finds)")
     another = "a generator of the same architecture and data, trained from another seed (default: left out)"
     add("--other_seed", metavar="PATH", help=another)
     add("--earlier", metavar="PATH", help="an earlier checkpoint of this generator's training (default: left out)")
     add("--n", type=options.positive_int, default=200, help="clips of each kind, at least 2")
+    which = f"kinds of negatives, of {', '.join(map(repr, NEGATIVES))} (default: all that can be made)"
+    add("--negatives", nargs="+", choices=NEGATIVES, default=NEGATIVES, metavar="KIND", help=which)
     robust = "own samples and real clips of each transformation, 0 for none (default: as --n)"
     add("--robust_n", type=options.non_negative_int, metavar="N", help=robust)
     options.add_shared(parser, "seed", seed=1)
@@ -85,9 +93,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", type=Path, default=Path("results/attribution"), metavar="DIR", help="where scores are kept")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where attribution.jsonl goes")
     args = parser.parse_args()
+    args.calibration = find_calibration(args.calibration)
     if args.n < 2:
         raise UserError(f"--n: must be at least 2. Received: {args.n}")
     args.robust_n = args.n if args.robust_n is None else min(args.robust_n, args.n)
+    if args.robust_n > 1 and REAL not in args.negatives:
+        raise UserError(f"--robust_n {args.robust_n}: needs '{REAL}' among --negatives; or give 0")
     return args
 
 
@@ -159,11 +170,9 @@ class Scorer:
         }
         if against:
             facts |= {method: separation(against[method], scores[method], seed=args.seed) for method in scores}
-        record = {"benchmark": "attribution", "set": name, "transformation": transformation, "n": len(audio), **facts}
-        record |= {
-            "seed": args.seed,
-            "thresholds": asdict(self._thresholds),
-        }
+        record = {"benchmark": "attribution", "generator": args.generator, "set": name}
+        record |= {"transformation": transformation, "n": len(audio), **facts}
+        record |= {"seed": args.seed, "thresholds": asdict(self._thresholds)}
         append_jsonl(args.results / "attribution.jsonl", record | self._attributor.settings | self._environment)
         shown = "  ".join(f"{method} AUROC {facts[method]['auroc'][0]:.3f}" for method in scores if against)
         print(f"{name:22}{transformation:13}{facts['verdicts']}  median {facts['median_score']:.2f}  {shown}")
@@ -178,10 +187,9 @@ def samples(generator: Generator, n: int, seed: int) -> np.ndarray:
 def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarray) -> dict[str, np.ndarray]:
     """Clips `[n, T, C]` of other origin by kind, hardest first; a line for each kind that is left out."""
     sets = {}
-    for name, flag, path in (
-        ("another seed", "--other_seed", args.other_seed),
-        ("earlier checkpoint", "--earlier", args.earlier),
-    ):
+    for name, flag, path in ((SEED, "--other_seed", args.other_seed), (EARLIER, "--earlier", args.earlier)):
+        if name not in args.negatives:
+            continue
         if path is None:
             print(f"{name}: left out, no {flag}")
             continue
@@ -191,15 +199,18 @@ def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarr
         if other.fingerprint == generator.fingerprint:
             raise UserError(f"{flag} {path}: is --generator itself")
         sets[name] = samples(other, args.n, args.seed)
-    clips = load_dataset(args.input, *generator.clip_shape, "report", cache_dir=args.cache, quiet=args.quiet)
-    if len(clips) < args.n:
-        raise UserError(f"--n {args.n}: {args.input} has only {len(clips)} clips in its report half")
-    sets[REAL] = clips.to_float(np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n]))
-    if shutil.which("espeak-ng"):
-        sets["espeak-ng"] = round_to_bits(spoken(args.n, generator.clip_shape), 16)
-    else:
-        print("espeak-ng: left out, not installed (Debian, Ubuntu: apt install espeak-ng)")
-    sets["Griffin-Lim"] = round_to_bits(griffin_lim(own), 16)
+    if REAL in args.negatives:
+        clips = load_dataset(args.input, *generator.clip_shape, "report", cache_dir=args.cache, quiet=args.quiet)
+        if len(clips) < args.n:
+            raise UserError(f"--n {args.n}: {args.input} has only {len(clips)} clips in its report half")
+        sets[REAL] = clips.to_float(np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n]))
+    if ESPEAK in args.negatives:
+        if shutil.which("espeak-ng"):
+            sets[ESPEAK] = round_to_bits(spoken(args.n, generator.clip_shape), 16)
+        else:
+            print(f"{ESPEAK}: left out, not installed (Debian, Ubuntu: apt install espeak-ng)")
+    if GRIFFIN_LIM in args.negatives:
+        sets[GRIFFIN_LIM] = round_to_bits(griffin_lim(own), 16)
     return sets
 
 

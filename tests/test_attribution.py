@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.generator import load_generator
+from models.loading import Networks
 from utils.audio.datasets import DIGITS
 from utils.audio.splits import HALVES, half_of
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.bundled import bundled
 from utils.evaluation import attribution
 from utils.evaluation.attribution import ABSTAINS, MADE, NOT, Fingerprint, calibrate, residual_score, separation
-from utils.evaluation.attributor import Attributor
+from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
 from utils.options import UserError
 from utils.report.attribution import attribution_markdown
@@ -271,6 +273,16 @@ def test_mistakes_in_one_line(arguments, message, calibration, data, run_main, t
     assert done.stderr.count("error: ") == 1
 
 
+def test_the_bundled_networks_come_with_their_thresholds():
+    networks = Networks(
+        "checkpoint/", trust=False, precision="float32", alignment="aligned", encoder="inverse_mapping_checkpoint/"
+    )
+    hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
+    path = bundled("checkpoint/attribution.json")
+    thresholds = attribution.read_thresholds(read_json(path), path, score_settings(precision="float32", **hashes))
+    assert thresholds.verdict(-7.0) == MADE and thresholds.verdict(0.0) == NOT
+
+
 def test_dry_run_writes_nothing(run_main, tmp_path):
     arguments = ("attribute.py", "datasets/demo", *GENERATOR, "--calibration", tmp_path / "x.json")
     done = run_main(*arguments, "--calibrate", "datasets/demo", "--output", tmp_path / "output", "--dry_run")
@@ -298,6 +310,11 @@ def test_the_benchmark_and_its_section(calibration, data, run_main, tmp_path, mo
     assert "| another seed | 1.000 (1.000 to 1.000) | 100.0 % (100.0 to 100.0) | 0.0 % (0.0 to 0.0) |" in text
     assert "| own samples | 100.0 % | 0.0 % | 0.0 % | -" in text and "| MP3 | " in text
 
+    others = [record | {"generator_sha256": "0", "generator": "kin"} for record in records[:2]]
+    assert attribution_markdown(records + others).startswith(text + "\n### With `kin` as the generator\n")
+
+    done = run_main(*arguments, *where, "--negatives", "earlier checkpoint")
+    assert done.returncode == 2 and "--robust_n 2: needs 'real clips' among --negatives" in done.stderr
     done = run_main(*arguments, *where, "--seed", 0)
     assert done.returncode == 2 and "--seed 0: is the calibration's" in done.stderr
     done = run_main(*arguments, *where, "--other_seed", "tests.tiny:generator")

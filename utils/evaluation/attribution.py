@@ -15,13 +15,14 @@ import numpy as np
 import scipy.signal
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from utils.bundled import bundled
 from utils.options import UserError
 
 MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
-CALIBRATION = Path("results/attribution.json")
+CALIBRATION = Path("results/attribution.json")  # that attribute.py --calibrate writes, unless told otherwise
 RESAMPLES = 200  # of the bootstrap
 
 
@@ -85,6 +86,11 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
         own=len(own),
         others=len(others),
     )
+
+
+def find_calibration(path: Path | None) -> Path:
+    """The file of thresholds to read: `path`; where it is None `CALIBRATION`; where there is none the bundled one."""
+    return path or (CALIBRATION if CALIBRATION.exists() else bundled("checkpoint/attribution.json"))
 
 
 def calibration_record(own: Sequence[float], others: Sequence[float], **facts: Any) -> dict[str, Any]:

@@ -11,8 +11,18 @@ METHODS = ("inversion", "fingerprint")
 
 
 def attribution_markdown(records: Iterable[Mapping[str, Any]]) -> str:
-    """A table of what own samples are told from, one of what they survive; brackets are 95 % bootstrap intervals."""
-    records = list(records)
+    """By generator, the first without a heading: a table of what own samples are told from, one of what they survive;
+    brackets are 95 % bootstrap intervals."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        groups.setdefault(record["generator_sha256"], []).append(record)
+    first, *others = groups.values()
+    return _section(first) + "".join(
+        f"\n### With `{group[0]['generator']}` as the generator\n\n{_section(group)}" for group in others
+    )
+
+
+def _section(records: list[Mapping[str, Any]]) -> str:
     plain = [record for record in records if record["transformation"] == "none"]
     own = next(record for record in plain if record["set"] == "own samples")
     others = [record for record in plain if record is not own]

@@ -14,7 +14,7 @@ BENCHMARKS = {
     "recovery": ("method", "batch_size", "clip"),
     "speech": ("split", "method", "space", "objective"),
     "projected": ("space", "weight"),
-    "attribution": ("set", "transformation"),
+    "attribution": ("generator_sha256", "set", "transformation"),
 }
 
 
