@@ -15,7 +15,7 @@ from utils.inversion.search import NEIGHBOURS, LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 from utils.options import UserError, one_line
 
-PROTOCOL = "attribution 3"  # counts up whenever the same clip begins to get another score
+PROTOCOL = "attribution 4"  # counts up whenever the same clip begins to get another score
 # Own samples are found by at most a dozen Jacobians; under noise of 10 dB they begin at 0.35, where speech does.
 NEAR, JACOBIANS = 0.5, (20, 10)
 

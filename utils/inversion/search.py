@@ -7,9 +7,9 @@
 3. Levenberg-Marquardt on the waveform, until the residual is the rounding of the clip's samples
    (`utils.inversion.exactness`): the latent is found.
 
-The starts are the caller's (an encoder's answer) at first, and for a clip that is not there then the nearest of a bank
-of samples (`utils.inversion.bank`). Those that the first stage has not brought near go no further; a clip without any
-that it has is out of the generator's range.
+The starts are the caller's (an encoder's answer) at first, without patience; for a clip that is not there then, where
+they ended and the nearest of a bank of samples (`utils.inversion.bank`). Those that the first stage has not brought
+near go no further; a clip without any that it has is out of the generator's range.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,9 @@ from utils.losses import parse_objective
 COARSE = "log_mel_squared=1"
 STAGES = ("stft_whitened_squared=1", "waveform_squared=1")
 JACOBIANS = (100, 40)  # of the stages, at most
-STALLED = 1e-6  # relative decrease by a Jacobian that ends a stage: some go slowly for dozens before they arrive
+# Relative decreases by a Jacobian that end a stage. From an encoder's answer own samples go fast or not at all; from
+# farther away some go slowly for dozens before they arrive.
+QUICK, PATIENT = 0.05, 1e-6
 COARSE_ITERATIONS = 150
 NEIGHBOURS, BANK_SIZE = 3, 4096
 NEAR = 0.2  # mean square of log-mel differences, in squared nepers: own samples end below 0.01, speech from 0.25
@@ -101,11 +103,12 @@ class LatentSearch:
             starts: float32 `[B, K, latent_dim]`.
         """
         if not starts.shape[1]:
-            return self._from(targets, self._bank.nearest(targets, self._neighbours))
-        found = self._from(targets, starts)
+            return self._from(targets, self._bank.nearest(targets, self._neighbours), PATIENT)
+        found = self._from(targets, starts, QUICK)
         rest = np.flatnonzero(~found.exact)
         if rest.size and self._neighbours:
-            again = self._from(targets[rest], self._bank.nearest(targets[rest], self._neighbours))
+            near = self._bank.nearest(targets[rest], self._neighbours)
+            again = self._from(targets[rest], np.concatenate([found.z[rest, None], near], axis=1), PATIENT)
             neither = np.isinf(again.residual) & np.isinf(found.residual[rest])
             better = np.where(neither, again.coarse < found.coarse[rest], again.residual < found.residual[rest])
             found.evaluations[rest] += again.evaluations
@@ -114,7 +117,7 @@ class LatentSearch:
                 vars(found)[name][rest[better]] = vars(again)[name][better]
         return found
 
-    def _from(self, targets: np.ndarray, starts: np.ndarray) -> Found:
+    def _from(self, targets: np.ndarray, starts: np.ndarray, stalled: float) -> Found:
         """The three stages from K starts of each clip."""
         clips, restarts, _ = starts.shape
         floor = noise_floor(targets)
@@ -144,7 +147,7 @@ class LatentSearch:
                     z[:, None],
                     clip_to_prior=self._clip_to_prior,
                     max_iter=max_iter,
-                    tol_change=STALLED,
+                    tol_change=stalled,
                     tol_value=floor[pending] if last else 0.0,
                 )
                 z = result.x
