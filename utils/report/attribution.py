@@ -41,8 +41,8 @@ def _section(records: list[Mapping[str, Any]]) -> str:
     pairs = [record for record in changed if record["set"] != "own samples"]
     if pairs:
         lines += [
-            "Both classes after a transformation, own samples against real clips; then the verdicts by the thresholds "
-            "of untouched clips:\n",
+            f"Both classes after a transformation, own samples against real clips, n = {pairs[0]['n']} of each; then "
+            "the verdicts by the thresholds of untouched clips:\n",
             *table_lines(
                 ["transformation", *titles], [[record["transformation"], *_separation(record)] for record in pairs]
             ),
