@@ -72,5 +72,5 @@ def _verdicts(records: list[Mapping[str, Any]], title: str) -> str:
     for record in records:
         name = record["set"] if record["transformation"] == "none" else record["transformation"]
         shares = [f"{100 * record['verdicts'][verdict] / record['n']:.1f} %" for verdict in (MADE, ABSTAINS, NOT)]
-        rows.append([name, *shares, f"{record['median_score']:.2f}"])
+        rows.append([name, *shares, f"{record['median_score']:z.2f}"])
     return "\n".join(table_lines([title, MADE, ABSTAINS, NOT, "median score"], rows))
