@@ -9,9 +9,9 @@ published was measured on; a calibration serves one generator, and the search wi
 networks, in float32, comes with them.
 
 A verdict is about the clip as it is read. What was cut, amplified, resampled, encoded or mixed since it was generated
-may no longer be within the generator's reach. And `made by this generator` includes its near kin: an earlier checkpoint
-of the same training comes far nearer than the real clips of the calibration do, though none of its clips was met
-`exact`. `python -m benchmarks.attribution` measures both.
+may no longer be within the generator's reach. And `made by this generator` includes its near kin: all samples of an
+earlier checkpoint of the same training pass, though none is met `exact`; those of a training from another seed do not.
+`python -m benchmarks.attribution` measures both.
 
 Examples:
     # Files and folders

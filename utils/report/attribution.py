@@ -18,7 +18,9 @@ def attribution_markdown(records: Iterable[Mapping[str, Any]]) -> str:
         groups.setdefault(record["generator_sha256"], []).append(record)
     first, *others = groups.values()
     return _section(first) + "".join(
-        f"\n### With `{group[0]['generator']}` as the generator\n\n{_section(group)}" for group in others
+        f"\n### With `{group[0]['generator']}` as the generator\n\n"
+        f"What that is: [benchmarks/README.md](benchmarks/README.md).\n\n{_section(group)}"
+        for group in others
     )
 
 
