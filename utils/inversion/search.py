@@ -44,7 +44,6 @@ class Found:
     in_range: `[B]` bool; where not, z is where the first stage ended.
     evaluations: `[B]` int, of the generator; a Jacobian counts as latent_dim.
     starts: `[B]` int, how many the finer stages went on from.
-    coarse: `[B]` the lowest value of the first stage.
     residual: `[B]` the lowest of the last stage; infinite where not in range.
     """
 
@@ -53,7 +52,6 @@ class Found:
     in_range: np.ndarray
     evaluations: np.ndarray
     starts: np.ndarray
-    coarse: np.ndarray
     residual: np.ndarray
 
 
@@ -109,11 +107,10 @@ class LatentSearch:
         if rest.size and self._neighbours:
             near = self._bank.nearest(targets[rest], self._neighbours)
             again = self._from(targets[rest], np.concatenate([found.z[rest, None], near], axis=1), PATIENT)
-            neither = np.isinf(again.residual) & np.isinf(found.residual[rest])
-            better = np.where(neither, again.coarse < found.coarse[rest], again.residual < found.residual[rest])
+            better = again.residual <= found.residual[rest]  # out of range both, the first stage went on from z
             found.evaluations[rest] += again.evaluations
             found.starts[rest] += again.starts
-            for name in ("z", "exact", "in_range", "coarse", "residual"):
+            for name in ("z", "exact", "in_range", "residual"):
                 vars(found)[name][rest[better]] = vars(again)[name][better]
         return found
 
@@ -131,7 +128,6 @@ class LatentSearch:
             in_range=values[:, 0] <= self._near,
             evaluations=coarse.evaluations.reshape(clips, restarts).sum(axis=1),
             starts=np.zeros(clips, int),
-            coarse=values[:, 0],
             residual=np.full(clips, np.inf),
         )
         for attempt in range(restarts):
