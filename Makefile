@@ -88,9 +88,9 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 	$(METRICS) --figure 3
 	$(DETECTION) --preset paper
 	$(DETECTION) --preset aligned
-	$(RUN) -m benchmarks.judges "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --n 600 --results "$(OUTPUT)"
+	$(RUN) -m studies.judges "$(DATA)" --generator "$(GENERATOR)" $(NAMED_ENCODER) --n 600 --results "$(OUTPUT)"
 	for n in $(N) $(SAMPLES); do \
-		$(RUN) -m benchmarks.samples --generator "$(GENERATOR)" --real "$(DATA)" --n $$n --results "$(OUTPUT)" || exit; \
+		$(RUN) -m studies.samples --generator "$(GENERATOR)" --real "$(DATA)" --n $$n --results "$(OUTPUT)" || exit; \
 	done
 	$(RUN) -m utils.report.results_md "$(OUTPUT)" --output "$(REPORT)" $(PUBLISH)
 

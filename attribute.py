@@ -11,7 +11,7 @@ networks, in float32, comes with them.
 A verdict is about the clip as it is read. What was cut, amplified, resampled, encoded or mixed since it was generated
 may no longer be within the generator's reach. And `made by this generator` includes its near kin: all samples of an
 earlier checkpoint of the same training pass, though none is met `exact`; those of a training from another seed do not.
-`python -m benchmarks.attribution` measures both.
+`python -m studies.attribution` measures both.
 
 Examples:
     # Files and folders
@@ -40,12 +40,13 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import numpy as np
 
-from models.loading import Networks
+from models.networks import Networks
 from utils import options
 from utils.audio.datasets import load_dataset
 from utils.audio.files import Clip, find_audio, load_clip
 from utils.audio.transformations import round_to_bits
 from utils.bundled import bundled
+from utils.errors import UserError
 from utils.evaluation.attribution import (
     CALIBRATION,
     MADE,
@@ -56,7 +57,6 @@ from utils.evaluation.attribution import (
 )
 from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
-from utils.options import UserError
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
 from utils.runs.files import read_json, to_json, write_json, write_text

@@ -36,17 +36,18 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import numpy as np
 
-from models.loading import Networks
+from models.networks import Networks
 from utils import losses, metrics, options
 from utils.audio.datasets import SPLITS, load_dataset
 from utils.audio.files import ALIGNMENTS
+from utils.domains import SYNTHETIC
+from utils.errors import UserError
 from utils.evaluation import names
 from utils.evaluation.clips import DRAWS, Clips, keep, load_pairs, pair_to_show, table_clips
 from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
 from utils.inversion.invert import Recovery
-from utils.inversion.prior import PRIORS
 from utils.inversion.store import ResultStore
-from utils.options import UserError
+from utils.priors import PRIORS
 from utils.report import tables
 from utils.report.figures import reconstruction_figure, save_figure
 from utils.runs.environment import describe_environment
@@ -193,7 +194,7 @@ class Session:
     @cache  # noqa: B019  (there is one session)
     def recovery(self, kind: str, space: str) -> Recovery:
         args, networks = self.args, self.networks
-        objective = networks.objective(args.objective, own=kind == names.SYNTHETIC)
+        objective = networks.objective(args.objective, own=kind == SYNTHETIC)
         inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
         search = ("max_iter", "hybrid_max_iter", "restarts", "seed")
         return networks.recovery(inverter, **{name: getattr(args, name) for name in search})
@@ -261,7 +262,7 @@ class Session:
         class_names = {name: model.class_names for name, model in networks.classifiers.items()}
         shown, titles = pair_to_show(clips, networks.classify(clips.audio, args.batch_size), class_names)
         reconstructions = {method: self.recover(method, clips).audio[shown] for method in names.RECOVERY_METHODS}
-        objective = networks.objective(args.objective, own=clips.kind == names.SYNTHETIC)
+        objective = networks.objective(args.objective, own=clips.kind == SYNTHETIC)
         note = (
             f"{clips.kind} clips, preset {args.preset}, {objective}, at most {args.max_iter} (gradient) and "
             f"{args.hybrid_max_iter} (hybrid) iterations, seed {args.seed}"

@@ -44,15 +44,17 @@ import keras
 import numpy as np
 
 from models.encoder import Encoder
-from models.loading import Networks, inference
+from models.networks import Networks, inference
 from utils import options
 from utils.audio.datasets import SPLITS, Dataset, load_dataset
 from utils.audio.files import ALIGNMENTS
+from utils.domains import REAL
+from utils.errors import UserError
 from utils.evaluation.detection import FOLDS, detect, summarise
 from utils.evaluation.detection_features import TAIL_SHARE, Extractor
-from utils.evaluation.names import CONDITIONS, LATENTS, REAL, SPECTROGRAMS
+from utils.evaluation.names import CONDITIONS, LATENTS, SPECTROGRAMS
 from utils.inversion.store import ResultStore, array_sha256
-from utils.options import LARGEST_SEED, UserError
+from utils.options import LARGEST_SEED
 from utils.report import tables
 from utils.report.figures import embedding_figure, save_figure, tsne
 from utils.runs.environment import describe_environment

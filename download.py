@@ -29,7 +29,7 @@ import utils  # noqa: F401  (before NumPy and TensorFlow)
 
 # isort: split
 from utils import options
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.downloads import SUMS, Download, install
 from utils.runs.files import to_json
 

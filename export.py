@@ -29,12 +29,12 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 
 from models.export import Frozen, exportable, freeze, write_onnx, write_saved_model
-from models.loading import Networks
+from models.networks import Networks
 from models.tf1 import DESCRIPTION
 from utils import options
-from utils.evaluation.names import REAL
+from utils.domains import REAL
+from utils.errors import UserError
 from utils.inversion.audio_folder import write_audio_folder
-from utils.options import UserError
 from utils.runs.files import write_json
 from utils.runs.folders import output_folder
 

@@ -33,10 +33,11 @@ from models.replay import Piece, one_each, read_latents, saved_pieces
 from models.tf1 import AUDIO_TENSOR, Z_TENSOR
 from utils import options
 from utils.audio.files import join_windows, write_wav
+from utils.errors import UserError
 from utils.inversion.align import move_back
 from utils.inversion.latents import Latents, save_latents
-from utils.inversion.prior import PRIORS
-from utils.options import LARGEST_SEED, UserError
+from utils.options import LARGEST_SEED
+from utils.priors import PRIORS
 from utils.runs.batches import render
 from utils.runs.files import write_json
 from utils.runs.folders import output_folder

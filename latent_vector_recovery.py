@@ -43,13 +43,13 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 
-from models.loading import Networks
+from models.networks import Networks
 from utils import losses, options
 from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
+from utils.errors import UserError
 from utils.inversion import ray_engine
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
 from utils.inversion.invert import METHODS, Recovery
-from utils.options import UserError
 from utils.report.recovery import print_medians, write_reports
 from utils.runs.files import open_path, write_json
 from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log

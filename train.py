@@ -45,11 +45,11 @@ from models.encoder import FILE_NAME, load_encoder
 from models.encoder_training import FEATURE_TERMS, EncoderTrainer, LossWeights, encoder_batches, new_encoder
 from models.encoder_validation import Validation, describe, losses_figure
 from models.generator import Generator
-from models.loading import Networks
+from models.networks import Networks
 from utils import options
 from utils.audio.datasets import Dataset, batch_indices, load_dataset
 from utils.audio.files import ALIGNMENTS
-from utils.options import UserError
+from utils.errors import UserError
 from utils.report.figures import save_figure
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, atomic_path

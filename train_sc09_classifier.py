@@ -42,7 +42,7 @@ from utils import options
 from utils.audio.augment import AUGMENTATIONS
 from utils.audio.datasets import Dataset, batch_indices, evaluation_batches, load_dataset, training_batches
 from utils.audio.files import ALIGNMENTS
-from utils.options import UserError
+from utils.errors import UserError
 from utils.report.figures import confusion_figure, save_figure
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, atomic_path

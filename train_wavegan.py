@@ -45,9 +45,9 @@ from utils import options
 from utils.audio.datasets import Dataset, load_dataset
 from utils.audio.files import write_wav
 from utils.audio.principal_latents import class_code
+from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
 from utils.evaluation.honesty import fixed_waveform_share, matched_share, mean_squared_cosine, variance, within_class
-from utils.options import UserError
 from utils.runs.batches import in_batches
 from utils.runs.training_run import Checkpoints, TrainingRun
 

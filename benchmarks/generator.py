@@ -30,8 +30,8 @@ from models import tf1
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
 from utils import options
+from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics
-from utils.options import UserError
 
 RANKS = (1, 25, 50, 75, 100)
 PRODUCT_SIZE = 2048

@@ -25,7 +25,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import soundfile
 
-from models.loading import Networks
+from models.networks import Networks
 from utils import options
 from utils.inversion import ray_engine
 from utils.inversion.folder import FILE, RecoveryFolder, files_below

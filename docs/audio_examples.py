@@ -23,7 +23,7 @@ import soundfile
 from utils import options
 from utils.audio.datasets import load_dataset
 from utils.audio.splits import speaker_of
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.environment import describe_environment
 from utils.runs.files import atomic_path, write_text
 

@@ -19,7 +19,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from models.encoder import load_encoder
 from models.generator import load_generator
 from utils.audio.files import load_clip
-from utils.evaluation.names import REAL, SYNTHETIC
+from utils.domains import REAL, SYNTHETIC
 from utils.report.figures import save_figure
 from utils.report.thumbnails import RANGE_DB, spectrogram_db
 

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from utils import losses, options
 from utils.audio.datasets import batch_indices, load_dataset
 from utils.audio.files import write_wav
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, atomic_path, read_json, write_json
 from utils.runs.folders import output_folder

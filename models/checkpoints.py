@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from utils.options import UserError, one_line
+from utils.errors import UserError, one_line
 from utils.runs.files import atomic_path
 
 

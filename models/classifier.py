@@ -14,7 +14,8 @@ from keras import layers
 
 from models.checkpoints import existing_file, load_keras
 from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
-from utils.options import PAPER_RECOVERY, UserError
+from utils.errors import UserError
+from utils.options import PAPER_RECOVERY
 from utils.spectrograms import magnitude, mel_filters, stft
 
 FILE_NAME = "classifier.keras"

@@ -10,8 +10,9 @@ from keras import layers
 from models.checkpoints import existing_file, load_keras
 from models.highway import highway, squash
 from models.resnet import BatchNormalization, Spectrogram, resnet18
-from utils.evaluation.names import REAL, SYNTHETIC
-from utils.options import PAPER_RECOVERY, UserError
+from utils.domains import REAL, SYNTHETIC
+from utils.errors import UserError
+from utils.options import PAPER_RECOVERY
 
 FILE_NAME = "encoder.keras"
 DOMAINS = (REAL, SYNTHETIC)

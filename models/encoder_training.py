@@ -19,9 +19,9 @@ from models.encoder import Encoder, encoder_from
 from models.generator import Generator
 from utils.audio.augment import augment
 from utils.audio.datasets import Dataset, training_batches
-from utils.evaluation.names import REAL, SYNTHETIC
-from utils.inversion.prior import PRIORS
+from utils.domains import REAL, SYNTHETIC
 from utils.losses import Objective, Point
+from utils.priors import PRIORS
 
 # What a real clip may be turned into and still be one: moved, louder or softer, with a little noise.
 augment_real = functools.partial(

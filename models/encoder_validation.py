@@ -16,8 +16,8 @@ from models.generator import Generator
 from utils import metrics
 from utils.audio.datasets import Dataset
 from utils.audio.files import write_wav
-from utils.evaluation.names import REAL, SYNTHETIC
-from utils.inversion.prior import PRIORS
+from utils.domains import REAL, SYNTHETIC
+from utils.priors import PRIORS
 from utils.report.figures import training_figure
 from utils.report.thumbnails import spectrogram_db, spectrogram_png
 from utils.runs.batches import in_batches

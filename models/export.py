@@ -15,9 +15,9 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from models.encoder import Encoder
-from models.loading import inference
-from utils.evaluation.names import REAL
-from utils.options import UserError
+from models.networks import inference
+from utils.domains import REAL
+from utils.errors import UserError
 from utils.runs.files import atomic_path
 from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.audio.datasets import Dataset, batch_indices
-from utils.inversion.prior import PRIORS
+from utils.priors import PRIORS
 
 PRIOR = PRIORS["uniform"]  # WaveGAN's
 

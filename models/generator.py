@@ -17,8 +17,8 @@ from models import tf1
 from models.checkpoints import load_keras
 from models.graph_operations import require_function_inside, require_saved_model_inside
 from models.wavegan import WaveGANGenerator
-from utils.inversion.prior import PRIORS
-from utils.options import UserError, one_line
+from utils.errors import UserError, one_line
+from utils.priors import PRIORS
 from utils.runs.files import read_json
 
 LARGEST_DIFFERENCE = 1e-4  # between the native network and the frozen graph, on samples in [-1, 1]

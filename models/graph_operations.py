@@ -12,7 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from utils.options import UserError
+from utils.errors import UserError
 
 # Parts of the names of TensorFlow's operations that write or read files, call Python, or wait for either.
 OUTSIDE = re.compile("PyFunc|File|Save|Summary|Snapshot|Checkpoint|Reader|Dataset|Debug|PrintV2|Rpc|Recv|Dequeue")

@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from models.generator import Generator
-from utils.inversion.prior import PRIORS
-from utils.options import UserError
+from utils.errors import UserError
+from utils.priors import PRIORS
 
 
 class ProjectedGenerator:

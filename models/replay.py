@@ -8,8 +8,8 @@ import numpy as np
 
 from models.generator import Generator
 from models.projected import ProjectedGenerator
+from utils.errors import UserError
 from utils.inversion.latents import Latents, load_latents
-from utils.options import UserError
 
 
 def read_latents(path: Path, generator: Generator) -> Latents:

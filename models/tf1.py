@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from models.graph_operations import require_inside
 from models.wavegan import FIRST_FRAMES, POST_FILTER, Architecture
-from utils.options import UserError, one_line
+from utils.errors import UserError, one_line
 from utils.runs.files import atomic_path, write_json
 
 Z_TENSOR, AUDIO_TENSOR = "z:0", "G_z:0"

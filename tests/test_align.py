@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.loading import Networks
+from models.networks import Networks
 from utils.audio.files import load_clip
 from utils.inversion.align import align, move_back, place
 from utils.metrics import stft_distance

@@ -1,5 +1,5 @@
 """Attribution: scores and verdicts of a generator that can be inverted, metrics against plain counting, the baseline,
-attribute.py and benchmarks/attribution.py as a user runs them."""
+attribute.py and studies/attribution.py as a user runs them."""
 
 import json
 import shutil
@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.generator import load_generator
-from models.loading import Networks
+from models.networks import Networks
 from utils.audio.datasets import DIGITS
 from utils.audio.splits import HALVES, half_of
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
 from utils.bundled import bundled
+from utils.errors import UserError
 from utils.evaluation import attribution
 from utils.evaluation.attribution import ABSTAINS, MADE, NOT, Fingerprint, calibrate, residual_score, separation
 from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
-from utils.options import UserError
 from utils.report.attribution import attribution_markdown
 from utils.runs.files import read_json, read_jsonl, write_json
 
@@ -291,7 +291,7 @@ def test_dry_run_writes_nothing(run_main, tmp_path):
 
 def test_the_benchmark_and_its_section(calibration, data, run_main, tmp_path, monkeypatch):
     monkeypatch.setattr(attribution, "RESAMPLES", 10)
-    arguments = ("benchmarks/attribution.py", data, *GENERATOR, "--calibration", calibration, "--n", 6, "--robust_n", 2)
+    arguments = ("studies/attribution.py", data, *GENERATOR, "--calibration", calibration, "--n", 6, "--robust_n", 2)
     where = ("--output", tmp_path / "scores", "--results", tmp_path, "--cache", tmp_path / "cache", "--quiet")
     done = run_main(*arguments, *where, "--other_seed", "tests.tiny:other_seed")
     assert done.returncode == 0, done.stderr

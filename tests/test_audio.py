@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.audio.files import ALIGNMENTS, Alignment, find_audio, join_windows, load_clip, write_wav
-from utils.options import UserError
+from utils.errors import UserError
 
 DEMO = Path(__file__).parent.parent / "datasets" / "demo"
 SHAPE = (16384, 1, 16000)  # num_samples, num_channels, sample_rate

@@ -10,7 +10,7 @@ import soundfile
 from docs import audio_examples
 from utils.audio.files import write_wav
 from utils.audio.splits import LISTS
-from utils.options import UserError
+from utils.errors import UserError
 
 AUDIO = Path(__file__).resolve().parent.parent / "docs/audio"
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from models.classifier import Classifier, block_features, load_classifier
 from models.encoder import Encoder
 from models.generator import load_generator
-from models.loading import Networks
+from models.networks import Networks
 from utils import losses
 from utils.audio.datasets import DIGITS, Dataset
 from utils.audio.files import ALIGNMENTS, Identity, load_clip

@@ -14,7 +14,7 @@ from utils.audio.datasets import (
     load_dataset,
     training_batches,
 )
-from utils.options import UserError
+from utils.errors import UserError
 
 RATE = 16000
 SAMPLES = 512

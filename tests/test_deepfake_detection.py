@@ -10,7 +10,7 @@ import pytest
 
 from models.encoder import Encoder
 from models.generator import load_generator
-from models.loading import Networks
+from models.networks import Networks
 from utils.audio.datasets import to_float, to_int16
 from utils.audio.files import ALIGNMENTS, load_clip, write_wav
 from utils.evaluation import detection_features

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 import download
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.downloads import RECORD, SUMS, extract, install, read_sums
 
 ARCHIVE = "speech_commands_v0.01.tar.gz"

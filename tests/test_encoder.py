@@ -9,8 +9,8 @@ import tensorflow as tf
 from models.encoder import DOMAINS, Encoder, encoder_from, load_encoder
 from models.highway import squash, unsquash
 from models.resnet import BatchNormalization
-from utils.evaluation.names import REAL, SYNTHETIC
-from utils.options import UserError
+from utils.domains import REAL, SYNTHETIC
+from utils.errors import UserError
 
 TINY = {"latent_dim": 5, "width": 4, "num_samples": 2048, "num_channels": 2, "sample_rate": 8000}
 

@@ -15,8 +15,8 @@ from models.export import exportable, freeze, spectrogram_by_products, write_onn
 from models.generator import load_generator
 from models.resnet import BatchNormalization
 from tests.wavegan_checkpoints import build
+from utils.errors import UserError
 from utils.inversion.latents import load_latents
-from utils.options import UserError
 from utils.runs.files import read_json, read_jsonl
 from utils.spectrograms import KINDS, spectrogram
 

@@ -13,7 +13,7 @@ import pytest
 from tests.test_latent_vector_recovery import SCRIPT, SIMPLE, TINY, compared, write_clips
 from tests.test_train import STEPS, arguments, call, place, same_training, whole  # noqa: F401  (fixtures)
 from utils import options
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.folders import keep_options, require_folder
 from utils.runs.training_run import TrainingRun
 

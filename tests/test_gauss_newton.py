@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
+from utils.errors import UserError
 from utils.inversion.gauss_newton import minimize
 from utils.inversion.lbfgs import Status
 from utils.inversion.least_squares import LeastSquares, _point
 from utils.losses import parse_objective
-from utils.options import UserError
 
 
 def rosenbrock(x):

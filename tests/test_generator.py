@@ -12,7 +12,7 @@ from wavegan_checkpoints import build
 from models import tf1
 from models.generator import Generator, load_generator
 from models.wavegan import POST_FILTER, Architecture, WaveGANGenerator, initial_weights
-from utils.options import UserError
+from utils.errors import UserError
 
 VARIANTS = {
     "plain": dict(),

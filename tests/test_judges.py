@@ -1,13 +1,13 @@
-"""benchmarks/judges.py: accuracy and agreement by hand, and the table as a user makes it."""
+"""studies/judges.py: accuracy and agreement by hand, and the table as a user makes it."""
 
 import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.judges import describe
 from models.classifier import Classifier
 from models.encoder import Encoder, load_encoder
 from models.generator import load_generator
+from studies.judges import describe
 from utils.audio.datasets import DIGITS
 from utils.runs.files import read_jsonl
 
@@ -31,7 +31,7 @@ def test_the_table(run_main, tmp_path):
         Classifier(architecture=architecture, class_names=DIGITS, **shape).save(tmp_path / f"{name}.keras")
     Encoder(latent_dim=6, domain_statistics=True, **shape).save(tmp_path / "encoder.keras")
     result = run_main(
-        *("benchmarks/judges.py", tmp_path / "data", "--generator", "tests.tiny:generator", "--trust"),
+        *("studies/judges.py", tmp_path / "data", "--generator", "tests.tiny:generator", "--trust"),
         *("--encoder", tmp_path / "encoder.keras", "--classifier", tmp_path / "classifier.keras", "--n", 5),
         *("--judge", f"{tmp_path}/one.keras,{tmp_path}/other.keras", "--results", tmp_path, "--cache", tmp_path),
     )

@@ -6,8 +6,9 @@ import scipy.signal
 import tensorflow as tf
 
 from utils import spectrograms
+from utils.errors import UserError
 from utils.losses import OF_AUDIO, OF_FEATURES, RECOVERY_TERMS, RESIDUALS, TERMS, Objective, Point, parse_objective
-from utils.options import OWN_OBJECTIVE, PAPER_RECOVERY, REAL_OBJECTIVE, UserError
+from utils.options import OWN_OBJECTIVE, PAPER_RECOVERY, REAL_OBJECTIVE
 
 RNG = np.random.default_rng(0)
 AUDIO = RNG.uniform(-1, 1, (3, 2048, 2)).astype(np.float32)

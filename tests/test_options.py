@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils import options
+from utils.errors import UserError
 
 NAMES = (
     "generator encoder classifier judge preset precision output limit batch_size seed dry_run quiet "
@@ -132,7 +133,7 @@ def test_explicit_flags_win_then_the_preset_then_the_default(chosen, explicit):
 
 def test_preset_mistakes():
     parser = make_parser("preset", "seed")
-    with pytest.raises(options.UserError, match="--preset.*aligned.*'paper'"):
+    with pytest.raises(UserError, match="--preset.*aligned.*'paper'"):
         options.apply_preset(parser.parse_args(["--preset", "paper"]), parser, {"aligned": {}})
     with pytest.raises(ValueError, match="max_iter"):
         options.apply_preset(parser.parse_args(["--preset", "paper"]), parser, PRESETS)
@@ -144,7 +145,7 @@ def test_preset_mistakes():
         ("return None", 0, ""),
         ("return options.EXIT_SOME_FAILED", 3, ""),
         (
-            "raise options.UserError('a.wav: is empty,\\nexpected audio')",
+            "raise errors.UserError('a.wav: is empty,\\nexpected audio')",
             2,
             "error: a.wav: is empty, expected audio\n",
         ),
@@ -159,7 +160,7 @@ def test_preset_mistakes():
 )
 def test_run_ends_the_process_with_the_documented_code(repo_root, body, code, stderr):
     script = textwrap.dedent(f"""
-        from utils import options
+        from utils import errors, options
         def main():
             {body}
         options.run(main)

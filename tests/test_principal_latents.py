@@ -6,7 +6,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import kstest
 
 from utils.audio.principal_latents import class_code, gaussianized, principal_latents
-from utils.options import UserError
+from utils.errors import UserError
 
 LABELS = np.repeat(np.arange(3), 100)
 

@@ -7,9 +7,9 @@ from wavegan_checkpoints import build
 
 from models.generator import load_generator
 from models.projected import ProjectedGenerator
+from utils.errors import UserError
 from utils.inversion.invert import Inverter
 from utils.losses import parse_objective
-from utils.options import UserError
 from utils.report.figures import save_figure
 from utils.report.projected import projected_figure, projected_markdown, speech_markdown
 from utils.report.records import read_records

@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from models.generator import load_generator
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
+from utils.errors import UserError
 from utils.inversion import invert as recovery
 from utils.inversion.invert import Inverter, from_encoder, from_prior
 from utils.inversion.latents import Latents, load_latents, save_latents, stack_curves
 from utils.losses import parse_objective
-from utils.options import UserError
 
 OBJECTIVE = parse_objective("stft_real=1,waveform=1")
 

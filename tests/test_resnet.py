@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from models.classifier import ARCHITECTURES, Classifier, classifier_features, load_classifier
 from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
-from utils.options import UserError
+from utils.errors import UserError
 from utils.spectrograms import LOG_FLOOR, log_magnitude, stft_real
 
 NAMES = ("no", "yes", "maybe")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.detection_part import detection_part
 from tests.table_row import row
+from utils.errors import UserError
 from utils.evaluation.names import (
     CLASS_SAMPLE,
     CLIPS,
@@ -24,7 +25,7 @@ from utils.evaluation.names import (
     TEMPLATE,
     UNTRAINED_LATENTS,
 )
-from utils.options import EXIT_OK, EXIT_USAGE, UserError
+from utils.options import EXIT_OK, EXIT_USAGE
 from utils.report import findings, records, results_md, tables
 from utils.report.readme import write_readme
 from utils.runs.files import append_jsonl, read_jsonl

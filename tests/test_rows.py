@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 from tiny import Tiny
 
+from utils.errors import UserError
 from utils.evaluation import rows
 from utils.evaluation.clips import synthetic_clips
 from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE, TEMPLATE
 from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up
-from utils.inversion.prior import PRIORS
 from utils.metrics import Predictions
-from utils.options import UserError
+from utils.priors import PRIORS
 
 
 class Generator(Tiny):

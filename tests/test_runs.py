@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs import environment
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment

@@ -1,16 +1,16 @@
-"""benchmarks/samples.py: which real clips are taken, and the numbers of known sets."""
+"""studies/samples.py: which real clips are taken, and the numbers of known sets."""
 
 import numpy as np
 import pytest
 import soundfile
 
-from benchmarks import samples
 from models.classifier import Classifier
 from models.generator import load_generator
+from studies import samples
 from utils.audio.datasets import DIGITS
 from utils.audio.splits import half_of
+from utils.errors import UserError
 from utils.metrics import Predictions
-from utils.options import UserError
 from utils.runs.files import read_jsonl
 
 SPEAKERS = {half_of(name): name for name in map(str, range(20))}
@@ -63,7 +63,7 @@ def test_the_record(data, run_main, tmp_path):
         shape = dict(width=4, num_samples=1024, sample_rate=8000)
         Classifier(architecture=architecture, class_names=DIGITS, **shape).save(tmp_path / f"{name}.keras")
     result = run_main(
-        *("benchmarks/samples.py", "--generator", "tests.tiny:generator", "--trust", "--real", data, "--n", 12),
+        *("studies/samples.py", "--generator", "tests.tiny:generator", "--trust", "--real", data, "--n", 12),
         *("--judge", f"{tmp_path}/one.keras,{tmp_path}/other.keras", "--results", tmp_path, "--cache", tmp_path),
     )
     assert result.returncode == 0, result.stderr

@@ -14,8 +14,8 @@ from hypothesis import given
 from utils.audio import datasets
 from utils.audio.datasets import DIGITS, load_dataset
 from utils.audio.splits import HALVES, LISTS, half_of, halve, speaker_of, write_lists
+from utils.errors import UserError
 from utils.evaluation.clips import real_clips
-from utils.options import UserError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DIGIT_CLIPS, JUDGE_CLIPS = DATA / "speech_commands_digits", DATA / "speech_commands_digits_judges"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from utils.errors import UserError
 from utils.inversion.store import Record, ResultStore, key_sha256
-from utils.options import UserError
 from utils.runs.files import open_path
 
 KEY = {"clip": "ab", "max_iter": 5, "restarts": None}

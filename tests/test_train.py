@@ -25,7 +25,7 @@ from models.generator import load_generator
 from tests.tiny import Tiny
 from utils import losses, metrics, options
 from utils.audio.datasets import DIGITS, batch_indices, load_dataset
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.files import read_jsonl
 from utils.runs.training_run import TrainingRun, losses_by_step
 from utils.spectrograms import log_magnitude

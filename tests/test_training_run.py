@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.files import read_jsonl
 from utils.runs.training_run import Checkpoints, TrainingRun, losses_by_step
 

@@ -25,9 +25,9 @@ from models.encoder import Encoder, load_encoder
 from models.generator import load_generator
 from tests.wavegan_checkpoints import build
 from utils.audio.files import load_clip
+from utils.errors import UserError
 from utils.inversion.latents import Latents, load_latents, save_latents
 from utils.inversion.store import Record, ResultStore
-from utils.options import UserError
 from utils.runs.files import read_json, read_jsonl
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from utils import spectrograms
-from utils.inversion.prior import PRIORS
-from utils.options import UserError
+from utils.errors import UserError
+from utils.priors import PRIORS
 
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.bundled import bundled
+from utils.errors import UserError, one_line
 
 EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
@@ -52,16 +53,6 @@ PAPER_RECOVERY = {
     "max_iter": 50_000,
     "hybrid_max_iter": 200,
 }
-
-
-class UserError(Exception):
-    """A mistake the user can mend. Its one-line message: the file or flag, what is wrong, what is right."""
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without its later lines, at most 200 characters."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -19,7 +19,8 @@ import soundfile
 import soxr
 from scipy.io import wavfile
 
-from utils.options import WINDOWS, UserError
+from utils.errors import UserError
+from utils.options import WINDOWS
 from utils.runs.files import atomic_path, file_sha256
 
 SUFFIXES = frozenset(".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split())

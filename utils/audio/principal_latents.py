@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from sklearn.decomposition import PCA
 
-from utils.options import UserError
+from utils.errors import UserError
 
 ROUNDS = 20  # of rotations in `gaussianized`
 SHRINKAGE = 0.05  # of the covariance within classes towards a multiple of the identity

@@ -16,7 +16,7 @@ import scipy.signal
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from utils.bundled import bundled
-from utils.options import UserError
+from utils.errors import UserError
 
 MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from utils.domains import SYNTHETIC
+from utils.errors import UserError, one_line
 from utils.evaluation.attribution import residual_score
-from utils.evaluation.names import SYNTHETIC
 from utils.inversion.invert import from_encoder
 from utils.inversion.search import NEIGHBOURS, LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
-from utils.options import UserError, one_line
 
 PROTOCOL = "attribution 4"  # counts up whenever the same clip begins to get another score
 # Own samples are found by at most a dozen Jacobians; under noise of 10 dB they begin at 0.35, where speech does.

@@ -10,9 +10,10 @@ import numpy as np
 from utils.audio import files as audio_files
 from utils.audio.datasets import DIGITS, UNLABELLED, Dataset
 from utils.audio.files import Identity, own_sample_sha256
-from utils.evaluation.names import CLIPS, OTHER, REAL, SAMPLE, SYNTHETIC
+from utils.domains import REAL, SYNTHETIC
+from utils.errors import UserError
+from utils.evaluation.names import CLIPS, OTHER, SAMPLE
 from utils.metrics import Predictions
-from utils.options import UserError
 from utils.runs.batches import render
 from utils.runs.progress import progress_bar
 

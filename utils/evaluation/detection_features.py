@@ -12,6 +12,7 @@ import tensorflow as tf
 from scipy import ndimage
 
 from utils.audio.datasets import Dataset, to_float, to_int16
+from utils.errors import UserError
 from utils.evaluation.names import (
     CLIPPED_LATENTS,
     CONDITIONS,
@@ -21,8 +22,7 @@ from utils.evaluation.names import (
     UNTRAINED_LATENTS,
 )
 from utils.inversion import invert
-from utils.inversion.prior import PRIORS
-from utils.options import UserError
+from utils.priors import PRIORS
 from utils.runs.batches import in_batches
 from utils.spectrograms import spectrogram
 

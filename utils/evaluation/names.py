@@ -1,6 +1,6 @@
 """What tables show, by name: rows of Tables 1 and 2; features, classifiers and conditions of Table 3."""
 
-SYNTHETIC, REAL = "synthetic", "real"
+from utils.domains import REAL, SYNTHETIC
 
 ENCODER, GRADIENT, HYBRID = "encoder", "gradient", "hybrid"
 RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)

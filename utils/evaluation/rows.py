@@ -13,13 +13,14 @@ import numpy as np
 
 from utils import metrics
 from utils.audio.datasets import UNLABELLED
+from utils.domains import REAL, SYNTHETIC
+from utils.errors import UserError
 from utils.evaluation.clips import Clips
-from utils.evaluation.names import CLASS_SAMPLE, CLIPS, REAL, SILENCE, SYNTHETIC
+from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
 from utils.inversion.invert import Recovery
-from utils.inversion.prior import PRIORS, Prior
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
 from utils.metrics import Predictions, Row
-from utils.options import UserError
+from utils.priors import PRIORS, Prior
 from utils.runs.batches import render
 from utils.runs.progress import progress_bar
 
@@ -115,7 +116,7 @@ def protocol(settings: Mapping[str, Any], clips: Clips, networks: Any) -> dict[s
     Args:
         settings: the options of calculate_metrics.py.
         clips: of the row.
-        networks: the run's, `models.loading.Networks`.
+        networks: the run's, `models.networks.Networks`.
     """
     given = ["seed", "batch_size", "splits", "resamples", "generator"]
     facts: dict[str, Any] = {"n": len(clips)}

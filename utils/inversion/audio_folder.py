@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError
 from utils.inversion.latents import load_latents
-from utils.options import UserError
 from utils.runs.files import atomic_path, read_jsonl
 
 METADATA = "metadata.parquet"

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from utils import spectrograms
-from utils.options import one_line
+from utils.errors import one_line
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 

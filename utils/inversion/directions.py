@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from sklearn.decomposition import PCA
 
-from utils.inversion.prior import PRIORS
+from utils.priors import PRIORS
 from utils.runs.batches import in_batches, render
 from utils.runs.files import atomic_path
 

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from utils import metrics
 from utils.audio import files as audio
-from utils.evaluation.names import REAL, SYNTHETIC
+from utils.domains import REAL, SYNTHETIC
+from utils.errors import UserError
 from utils.inversion.align import move_back, place
 from utils.inversion.exactness import match
 from utils.inversion.invert import Recovered, Recovery
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
 from utils.inversion.store import Record, ResultStore, read_npz
-from utils.options import UserError
 from utils.runs.files import (
     append_jsonl,
     atomic_path,

@@ -4,7 +4,7 @@ Three methods, as in the paper (`Recovery`): an encoder's answer (`from_encoder`
 the prior (`from_prior`, then `Inverter.refine`), and both in a row (`from_encoder`, then `Inverter.refine`).
 
 A generator here is anything with `latent_dim`, `num_samples`, `num_channels`, `sample_rate`, `prior` (a name in
-`utils.inversion.prior.PRIORS`) and `sample_prior`, called as z `[B, latent_dim]` to audio `[B, T, C]`, differentiable
+`utils.priors.PRIORS`) and `sample_prior`, called as z `[B, latent_dim]` to audio `[B, T, C]`, differentiable
 in z. One whose z is of another space than the prior's has `off_prior`, too (`models.projected`).
 """
 
@@ -18,13 +18,13 @@ import numpy as np
 import tensorflow as tf
 
 from utils.audio.files import Identity
+from utils.errors import UserError
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.lbfgs import Status
 from utils.inversion.least_squares import LeastSquares
-from utils.inversion.prior import PRIORS
 from utils.inversion.search import LatentSearch
 from utils.losses import Objective, Point
-from utils.options import UserError
+from utils.priors import PRIORS
 
 METHODS = ("encoder", "gradient", "hybrid")
 LBFGS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from utils.errors import UserError
 from utils.inversion.store import read_npz
-from utils.options import UserError
 from utils.runs.files import atomic_path, to_json
 
 

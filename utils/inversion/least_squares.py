@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from utils.errors import UserError
 from utils.inversion import gauss_newton, lbfgs
 from utils.inversion.lbfgs import Result
-from utils.inversion.prior import PRIORS
 from utils.losses import RESIDUALS, Objective, Point
-from utils.options import UserError
+from utils.priors import PRIORS
 
 COLUMNS = 128  # tangents pushed through a network together
 CLIPS = 64  # evaluated together

@@ -27,8 +27,9 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import tensorflow as tf
 from tqdm import tqdm
 
+from utils.errors import UserError
 from utils.inversion.folder import RecoveryFolder, Source
-from utils.options import UserError, positive_int
+from utils.options import positive_int
 from utils.report.manifest import require_pyarrow
 from utils.runs.files import open_path, to_json
 from utils.runs.interrupts import Interrupt

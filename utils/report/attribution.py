@@ -1,4 +1,4 @@
-"""What benchmarks/attribution.py recorded, as a section of RESULTS.md."""
+"""What studies/attribution.py recorded, as a section of RESULTS.md."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

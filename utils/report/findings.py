@@ -32,7 +32,7 @@ OF_SOUND = (
     ("F0 error in semitones", "f0_error", "1", False),
 )
 CONFIRMED, REFUTED, UNDECIDED = "confirmed", "refuted", "not decided"
-RECONSTRUCTED = "real, reconstructed"  # the set of benchmarks/judges.py
+RECONSTRUCTED = "real, reconstructed"  # the set of studies/judges.py
 
 
 def findings(
@@ -43,7 +43,7 @@ def findings(
     Args:
         tables: those that there are, by number, as `read_table` gives them.
         protocol: of a searched row.
-        judges: records of benchmarks/judges.py.
+        judges: records of studies/judges.py.
     """
     limits = " and ".join(
         f"{protocol[option]:,} ({method}; the paper {papers:,})"

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.files import atomic_path
 
 ROWS_TOGETHER = 1000

@@ -10,7 +10,7 @@ from utils.report.markdown import table_lines
 
 HEARD = """\
 By objective and space, {n} clips of each half, {precision}, seed {seed}. The default objective was chosen on the
-selection half; `python -m benchmarks.speech INPUT` makes the lines. The classifier takes part in the objective's term
+selection half; `python -m studies.speech INPUT` makes the lines. The classifier takes part in the objective's term
 `features`, the judges in none.
 
 {table}
@@ -22,7 +22,7 @@ the prior**: how far it lies from what the prior gives, in standard deviations o
 over its units), is the column "off the prior", and the weight of the objective's term `latent_prior` holds it near.
 Editability: of the points at a quarter, a half and three quarters between two inverted clips of one digit, the share
 that is still heard as that digit. {n} clips of the report half, at most {max_iter} iterations from the encoder's
-answer, seed {seed}, {precision}; `python -m benchmarks.projected INPUT` makes the lines.
+answer, seed {seed}, {precision}; `python -m studies.projected INPUT` makes the lines.
 
 {table}
 
@@ -34,7 +34,7 @@ Record = Mapping[str, Any]
 
 
 def speech_markdown(records: Sequence[Record]) -> str:
-    """What benchmarks/speech.py measured: a row an objective, method and half."""
+    """What studies/speech.py measured: a row an objective, method and half."""
     first = records[0]
     judges = ["classifier", *_judges(first)]
     head = ["half", "made by", "objective", "iterations", *(f"right, {judge}" for judge in judges)]
@@ -53,7 +53,7 @@ def speech_markdown(records: Sequence[Record]) -> str:
 
 
 def projected_markdown(records: Sequence[Record]) -> str:
-    """What benchmarks/projected.py measured, z first, then by weight; `projected_figure` is its picture."""
+    """What studies/projected.py measured, z first, then by weight; `projected_figure` is its picture."""
     facts = {name: records[0][name] for name in ("n", "max_iter", "seed", "precision")}
     return TEXT.format(table="\n".join(_table(_by_weight(records))), **facts)
 

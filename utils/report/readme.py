@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError
 from utils.evaluation.names import CLASS_SAMPLE, RECOVERY_METHODS, SILENCE, TEMPLATE
-from utils.options import UserError
 from utils.report import published
 from utils.report.markdown import table_lines
 from utils.report.tables import ROW_TITLES, TITLES, describe_origin, judges_of, parts_of, read_table, wall_minutes

@@ -27,7 +27,7 @@ def read_records(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def samples_markdown(records: Iterable[Mapping[str, Any]]) -> str:
-    """What benchmarks/samples.py measured: a row a measure, a column a set of clips."""
+    """What studies/samples.py measured: a row a measure, a column a set of clips."""
     columns = {f"{record['set']}, n = {record['n']:,}": numbers_of(record) for record in records}
     rows = []
     for measure in dict.fromkeys(name for numbers in columns.values() for name in numbers):
@@ -37,7 +37,7 @@ def samples_markdown(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def judges_markdown(records: Iterable[Mapping[str, Any]]) -> str:
-    """What benchmarks/judges.py measured: right answers, inception score and confidence of each classifier; equal
+    """What studies/judges.py measured: right answers, inception score and confidence of each classifier; equal
     answers of each pair."""
     sets = {f"{record['set']}, n = {record['n']:,}": record for record in records}
     subjects = dict.fromkeys(
@@ -68,7 +68,7 @@ def _judged(facts: Mapping[str, float], names: tuple[str, ...]) -> str:
 
 
 def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The measures of a record of benchmarks/samples.py."""
+    """The measures of a record of studies/samples.py."""
     return {
         name: value
         for name, value in record.items()

@@ -21,7 +21,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 from utils import options
-from utils.options import UserError
+from utils.errors import UserError
 from utils.report.attribution import attribution_markdown
 from utils.report.figures import save_figure
 from utils.report.findings import findings

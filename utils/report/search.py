@@ -1,4 +1,4 @@
-"""What benchmarks/recovery.py measured of searches for own samples' latents, as a section of RESULTS.md."""
+"""What studies/recovery.py measured of searches for own samples' latents, as a section of RESULTS.md."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError
 from utils.evaluation.names import (
     CLASS_SAMPLE,
     CLIPS,
@@ -26,7 +27,7 @@ from utils.evaluation.names import (
     SVM,
     TEMPLATE,
 )
-from utils.options import PRESETS, UserError
+from utils.options import PRESETS
 from utils.report import published
 from utils.report.markdown import table_lines
 from utils.runs.files import read_jsonl, to_json, write_text

@@ -20,7 +20,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.files import atomic_path
 
 SUMS = "SHA256SUMS"

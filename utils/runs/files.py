@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.options import UserError, one_line
+from utils.errors import UserError, one_line
 
 TEMPORARY = ".tmp-"
 

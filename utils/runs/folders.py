@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.environment import describe_environment
 from utils.runs.files import TEMPORARY, read_json, remove_torn, to_json, write_json
 

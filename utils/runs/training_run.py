@@ -25,7 +25,7 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from utils.options import UserError
+from utils.errors import UserError
 from utils.runs.files import append_jsonl, read_jsonl
 from utils.runs.folders import keep_options, output_folder, require_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command

@@ -23,13 +23,14 @@ from models.classifier import (
 from models.encoder import DOMAINS, Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from models.projected import ProjectedGenerator
-from utils.evaluation.names import REAL
+from utils.domains import REAL
+from utils.errors import UserError, one_line
 from utils.inversion.align import align
 from utils.inversion.invert import Inverter, Recovery, from_encoder
 from utils.inversion.search import LatentSearch
 from utils.losses import Objective, parse_objective
 from utils.metrics import Predictions
-from utils.options import JUDGES, OWN_OBJECTIVE, REAL_OBJECTIVE, UserError, one_line
+from utils.options import JUDGES, OWN_OBJECTIVE, REAL_OBJECTIVE
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 

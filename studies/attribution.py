@@ -13,10 +13,10 @@ kept in --output: an interrupted run goes on where it was.
 Examples:
 
     # the section of RESULTS.md
-    python -m benchmarks.attribution ../shared/data/speech_commands_digits --n 200 --other_seed other/ --earlier early/
+    python -m studies.attribution ../shared/data/speech_commands_digits --n 200 --other_seed other/ --earlier early/
 
     # a first look
-    python -m benchmarks.attribution ../shared/data/speech_commands_digits --n 8 --robust_n 4
+    python -m studies.attribution ../shared/data/speech_commands_digits --n 8 --robust_n 4
 """
 
 import argparse
@@ -35,11 +35,12 @@ import librosa
 import numpy as np
 
 from models.generator import Generator, load_generator
-from models.loading import Networks
+from models.networks import Networks
 from utils import options
 from utils.audio.datasets import DIGITS, load_dataset
 from utils.audio.files import load_clip
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.errors import UserError
 from utils.evaluation.attribution import (
     ABSTAINS,
     MADE,
@@ -52,7 +53,6 @@ from utils.evaluation.attribution import (
 )
 from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
-from utils.options import UserError
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, read_json

@@ -4,10 +4,10 @@ reconstructions of both, whose error it measures, too.
 Examples:
 
     # the numbers in classifier_checkpoint/README.md and in inverse_mapping_checkpoint/README.md
-    python -m benchmarks.judges ../shared/data/speech_commands_digits
+    python -m studies.judges ../shared/data/speech_commands_digits
 
     # the same of the networks of preset paper
-    python -m benchmarks.judges ../shared/data/speech_commands_digits --preset paper
+    python -m studies.judges ../shared/data/speech_commands_digits --preset paper
 """
 
 import itertools
@@ -19,13 +19,13 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 from scipy.stats import binomtest
 
-from models.loading import Networks
+from models.networks import Networks
 from utils import metrics, options
 from utils.audio.datasets import load_dataset
 from utils.audio.files import ALIGNMENTS
+from utils.domains import REAL, SYNTHETIC
+from utils.errors import UserError
 from utils.evaluation.generator_statistics import judged_statistics
-from utils.evaluation.names import REAL, SYNTHETIC
-from utils.options import UserError
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl

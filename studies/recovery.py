@@ -12,8 +12,8 @@ The first six minimise OBJECTIVE, in float32; `search` computes as --precision s
 Each clip and method is a JSON line, appended as it is found; what a file has already is not computed again.
 
 Examples:
-  python -m benchmarks.recovery --n 64 --output results/published/recovery.jsonl --precision mixed_bfloat16
-  python -m benchmarks.recovery --n 8 --batch_size 1 --methods published,search --output results/tables/recovery.jsonl
+  python -m studies.recovery --n 64 --output results/published/recovery.jsonl --precision mixed_bfloat16
+  python -m studies.recovery --n 8 --batch_size 1 --methods published,search --output results/tables/recovery.jsonl
 """
 
 import time
@@ -31,7 +31,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.loading import CACHE, Networks
+from models.networks import CACHE, Networks
 from utils import metrics, options
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import match

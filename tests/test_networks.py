@@ -1,4 +1,4 @@
-"""models/loading.py: networks of a run, found, loaded and checked against each other."""
+"""models/networks.py: networks of a run, found, loaded and checked against each other."""
 
 from types import SimpleNamespace
 
@@ -9,10 +9,11 @@ from wavegan_checkpoints import build
 
 from models.classifier import Classifier, classifier_features
 from models.encoder import DOMAINS, Encoder
-from models.loading import Networks, check_fit
+from models.networks import Networks, check_fit
+from utils.errors import UserError
 from utils.inversion.invert import from_prior
 from utils.losses import parse_objective
-from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE, UserError
+from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE
 from utils.runs.files import file_sha256
 
 TINY = "tests.tiny:generator"

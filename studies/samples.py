@@ -13,10 +13,10 @@ is of as many further training clips, and what a generator could hope for. n = 2
 Examples:
 
     # the numbers of the bundled generator in benchmarks/README.md
-    python -m benchmarks.samples --real ../shared/data/speech_commands_digits
+    python -m studies.samples --real ../shared/data/speech_commands_digits
 
     # another one, without real clips
-    python -m benchmarks.samples --generator checkpoint/sc09 --n 5000
+    python -m studies.samples --generator checkpoint/sc09 --n 5000
 """
 
 from pathlib import Path
@@ -29,9 +29,10 @@ import numpy as np
 from benchmarks.generator import singular_values
 from models.classifier import LogMel
 from models.generator import Generator
-from models.loading import Networks
+from models.networks import Networks
 from utils import options
 from utils.audio.datasets import load_dataset
+from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
 from utils.evaluation.honesty import (
     fixed_waveform_share,
@@ -41,7 +42,6 @@ from utils.evaluation.honesty import (
     within_class,
 )
 from utils.metrics import Predictions
-from utils.options import UserError
 from utils.runs.batches import in_batches, render
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl

@@ -3,11 +3,11 @@
 Examples:
 
     # how the default objective was chosen, on clips that no published figure is of
-    python -m benchmarks.speech ../shared/data/speech_commands_digits --split selection \\
+    python -m studies.speech ../shared/data/speech_commands_digits --split selection \\
         --objectives "mr_stft=1 log_mel=1 log_mel=1,features=1"
 
     # the default of each space, on the other half
-    python -m benchmarks.speech ../shared/data/speech_commands_digits --projected
+    python -m studies.speech ../shared/data/speech_commands_digits --projected
 """
 
 import argparse
@@ -22,11 +22,11 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from models.loading import Networks
+from models.networks import Networks
 from utils import losses, options
 from utils.audio.datasets import load_dataset
+from utils.domains import REAL
 from utils.evaluation.clips import Clips, real_clips
-from utils.evaluation.names import REAL
 from utils.inversion.align import move_back, place
 from utils.metrics import stft_distance
 from utils.runs.batches import in_batches

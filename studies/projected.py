@@ -7,7 +7,7 @@ loss. Editability: of the points between two inverted clips, the share that each
 Examples:
 
     # figures/projected.png and its section of RESULTS.md; a line a run is appended to projected.jsonl
-    python -m benchmarks.projected ../shared/data/speech_commands_digits
+    python -m studies.projected ../shared/data/speech_commands_digits
 """
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
@@ -15,12 +15,12 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import numpy as np
 
-from benchmarks.speech import heard, heard_right, parse_networks, protocol
+from studies.speech import heard, heard_right, parse_networks, protocol
 from utils import losses, options
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
+from utils.domains import REAL
+from utils.errors import UserError
 from utils.evaluation.clips import Clips
-from utils.evaluation.names import REAL
-from utils.options import UserError
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
