@@ -32,17 +32,17 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import tensorflow as tf
 
+from models.classifier import LogMel
 from models.distillation import FlowTrainer
 from models.gan_training import Batches, GeneratorTrainer
 from models.generator import Generator, load_generator
-from models.classifier import LogMel
 from models.tf1 import write_tf1
 from models.wavegan import LENGTHS, Architecture
 from models.wgan_gp import WassersteinTrainer
 from utils import options
+from utils.audio.class_code import class_code
 from utils.audio.datasets import Dataset, load_dataset
 from utils.audio.files import write_wav
-from utils.audio.class_code import class_code
 from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
 from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
@@ -77,8 +77,8 @@ def parse_options() -> argparse.Namespace:
         "--recipe",
         choices=tuple(RECIPES),
         default="wgan_gp" if tf.config.list_physical_devices("GPU") else "flow",
-        help="how it is trained, see above; sets other options too, of which one given by itself wins; flow where there "
-        "is no GPU",
+        help="how it is trained, see above; sets other options too, of which one given by itself wins; "
+        "flow where there is no GPU",
     )
     add("--steps", type=options.positive_int, default=200_000, metavar="N", help="generator updates in all")
     add("--learning_rate", type=options.positive_float, default=1e-4, metavar="X", help="of Adam, generator and critic")

@@ -23,7 +23,7 @@ WEIGHTS = {"adversarial": 1.0, "features": 1.0}
 
 
 class PeriodCritic(keras.Model):
-    """Audio `[B, CROP, C]` to patch scores `[B, n]` and activations: convolutions along rows of one phase of a period."""
+    """Audio `[B, CROP, C]` to patch scores `[B, n]` and activations: convolutions along each phase of a period."""
 
     def __init__(self, period: int):
         super().__init__()

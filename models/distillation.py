@@ -3,9 +3,8 @@
 Its stages, each a stretch of the training's steps (`STAGES`):
     flow      the invertible map T from the prior to the clips' code (`models.flow`).
     vocoder   the generator's later half, with an adaptor, from clips' features to clips; by spectra.
-    critics   the same with critics.
     front     the generator's first half by regression: to the adaptor's output at T(z).
-    joined    all weights: on clips at T^-1 of their code, and on draws of the prior towards the vocoder's audio of T(z).
+    joined    all weights: on clips at T^-1 of their code, and on draws z towards the vocoder's audio of T(z).
     finish    the same with critics of clips and draws, conditional on the class.
 No classifier takes part in any loss. A classifier of the recipe's own decides which weights are exported.
 """
@@ -33,7 +32,8 @@ from utils.metrics import inception_score
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
-STAGES = {"flow": 150, "vocoder": 1500, "critics": 500, "front": 300, "joined": 6000}  # steps; then finish
+STAGES = {"flow": 150, "vocoder": 900, "front": 250, "joined": 6000}  # steps; then finish
+VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum")
 FRONT_UPDATES = 4  # a step
 VOCODER_BATCH, FRONT_BATCH = 1.5, 6  # of --batch_size
 VOCODER_RATE, FRONT_RATE, JOINED_RATE = 2.5, 5.0, 2.0  # of --learning_rate
@@ -134,17 +134,13 @@ class FlowTrainer(GeneratorTrainer):
             rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
             draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
             return {"front": tf.reduce_mean([self._front_step(z) for z in draws])}
-        with_critics = stage in ("critics", "finish")
-        warm = step - first >= CRITICS_WARM_UP
-        if stage in ("vocoder", "critics"):
-            clips, codes, labels = self._real(batches, step, VOCODER_BATCH)
-            losses, audio = self._vocoder_step(clips, codes, labels, seed, with_critics and warm)
-        else:
-            clips, codes, labels = self._real(batches, step, 1)
-            losses, audio, labels = self._joined_step(
-                clips, codes, labels, tf.constant(batches.latents(step)), seed, with_critics and warm
-            )
-        if with_critics and (step % CRITICS_EVERY == 0 or not warm):
+        if stage == "vocoder":
+            return self._vocoder_step(*self._real(batches, step, VOCODER_BATCH)[:2])
+        with_critics = stage == "finish" and step - first >= CRITICS_WARM_UP
+        clips, codes, labels = self._real(batches, step, 1)
+        z = tf.constant(batches.latents(step))
+        losses, audio, labels = self._joined_step(clips, codes, labels, z, seed, with_critics)
+        if stage == "finish" and (step % CRITICS_EVERY == 0 or not with_critics):
             losses |= self._critics_step(clips, labels, audio, seed)
         return losses
 
@@ -161,18 +157,16 @@ class FlowTrainer(GeneratorTrainer):
     # ---- updates --------------------------------------------------------------------
 
     @tf.function(autograph=False)
-    def _vocoder_step(self, clips, codes, labels, seed, with_critics: bool):
+    def _vocoder_step(self, clips, codes):
         """One update of adaptor and later half on clips `[B, T, C]` from their codes `[B, L]`."""
         variables = [self.variables_by_name[name] for name in self.back_names] + self.adaptor_variables
+        features = self.code.decode(codes)
         with tf.GradientTape() as tape:
-            audio = self.generator.from_hidden(self.adaptor(self.code.decode(codes)))
-        losses, upstream = self.losses.gradient(audio, clips, ("spectral", "log_mel", "voice", "level"))
-        if with_critics:
-            more, gradient = self.critics.gradient(audio, labels, clips, seed)
-            losses, upstream = losses | more, upstream + CRITICS_WEIGHT * gradient
+            audio = self.generator.from_hidden(self.adaptor(features))
+        losses, upstream = self.losses.gradient(audio, clips, features, VOCODER_TERMS)
         gradients = tape.gradient(audio, variables, output_gradients=upstream)
         self._apply(self.back_optimizer, gradients, variables, self._back_averages(), 0.995)
-        return losses | {"gradient": tf.linalg.global_norm(gradients)}, audio
+        return losses | {"gradient": tf.linalg.global_norm(gradients)}
 
     @tf.function(autograph=False)
     def _front_step(self, z):
@@ -191,11 +185,11 @@ class FlowTrainer(GeneratorTrainer):
     @tf.function(autograph=False)
     def _joined_step(self, clips, codes, labels, z, seed, with_critics: bool):
         """One update of the generator on clips `[B, T, C]` at T^-1 of their codes and on draws z `[B, L]`."""
-        z_clips = self.flow.inverse(codes, labels)
-        targets = tf.concat([clips, self.decode(self.flow.forward(z))], axis=0)
+        z_clips, drawn = self.flow.inverse(codes, labels), self.flow.forward(z)
+        targets, features = tf.concat([clips, self.decode(drawn)], 0), self.code.decode(tf.concat([codes, drawn], 0))
         with tf.GradientTape() as tape:
             audio = self.generator(tf.concat([z_clips, z], axis=0))
-        losses, upstream = self.losses.gradient(audio, targets)
+        losses, upstream = self.losses.gradient(audio, targets, features)
         classes = tf.concat([labels, self._classes(z)], axis=0)
         if with_critics:
             more, gradient = self.critics.gradient(audio, classes, clips, seed)
@@ -222,7 +216,7 @@ class FlowTrainer(GeneratorTrainer):
             names = self.back_names if stage == "front" else self.variables_by_name
             for name in names:
                 self.variables_by_name[name].assign(self.averages[name])
-        if stage in ("critics", "front"):
+        if stage == "front":
             for name in self.back_names:
                 self.teacher_by_name[name].assign(self.averages[name])
 
@@ -243,7 +237,7 @@ class FlowTrainer(GeneratorTrainer):
         return tf.constant(clips), tf.constant(codes), tf.constant(self.labels[index])
 
     def _read_codes(self, path, quiet):
-        """The principal components and every clip's codes `[VARIANTS, N, L]`, from `path` or computed and kept there."""
+        """The principal components and every clip's codes `[VARIANTS, N, L]`, read from `path`, or made and kept."""
         if not path.is_file():
             features, latent_dim = features_of(self.clips, VARIANTS), self.generator.architecture.latent_dim
             code = PrincipalCode.fit(features[: 2 * len(self.clips.dataset)], latent_dim, self.seed)
@@ -281,7 +275,7 @@ class FlowTrainer(GeneratorTrainer):
             return self._flow_measures()
         z = PRIOR.draw(np.random.default_rng([self.seed, 0xE7A1]), (MEASURED, self.codes.shape[2])).astype(np.float32)
         generator = WaveGANGenerator(self.generator.architecture, self.averaged_weights())
-        if stage in ("vocoder", "critics"):
+        if stage == "vocoder":
             adapted = lambda w: generator.from_hidden(self.adaptor_average(self.code.decode(w)))  # noqa: E731
             of_prior, of_code = (lambda z: adapted(self.flow.forward(z))), (lambda w, labels: adapted(w))
         else:
@@ -322,7 +316,10 @@ class FlowTrainer(GeneratorTrainer):
         made = in_batches(lambda i: of_code(tf.constant(codes[i]), tf.constant(labels[i])), np.arange(len(rows)), 50)
         losses = tf.function(self.losses, autograph=False)
         facts = in_batches(
-            lambda i: {name: x[None] for name, x in losses(tf.constant(made[i]), tf.constant(clips[i])).items()},
+            lambda i: {
+                name: x[None]
+                for name, x in losses(*map(tf.constant, (made[i], clips[i])), self.code.decode(codes[i])).items()
+            },
             np.arange(len(rows)),
             50,
         )

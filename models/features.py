@@ -174,7 +174,7 @@ class Clips:
         hertz = np.take_along_axis(self._hertz[index], np.clip(nearest, 0, len(k) - 1), axis=1) * inside
         correlation = self._autocorrelation(tf.constant(audio)).numpy()
         lags = np.log(self.front_end.lags)
-        lag = np.abs(lags - np.log(self.front_end.sample_rate / 2.0 ** log_f0)[..., None]).argmin(axis=-1)
+        lag = np.abs(lags - np.log(self.front_end.sample_rate / 2.0**log_f0)[..., None]).argmin(axis=-1)
         around = np.clip(lag[..., None] + np.arange(-1, 2), 0, len(lags) - 1)
         periodicity = np.take_along_axis(correlation, around, axis=2).max(axis=2)
         periodicity = np.where(hertz > 0, np.clip(periodicity, 0, 1), 0)

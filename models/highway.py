@@ -1,4 +1,4 @@
-"""The encoder that recipe `autoencoder` trains together with a generator."""
+"""The architecture `highway` of an encoder."""
 
 import keras
 import tensorflow as tf
@@ -48,13 +48,3 @@ def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
     mel = mel_filters(MEL_BANDS, 512, sample_rate)
     energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, HOP)), mel)
     return tf.math.log(energies + 3e-2) / 2 + 1
-
-
-def squash(u: tf.Tensor) -> tf.Tensor:
-    """Standard normal to U(-1, 1), same shape."""
-    return tf.math.erf(u / 2**0.5)
-
-
-def unsquash(z: tf.Tensor) -> tf.Tensor:
-    """Inverse of `squash`, to +-3.9 at most."""
-    return 2**0.5 * tf.math.erfinv(tf.clip_by_value(z, -0.9999, 0.9999))

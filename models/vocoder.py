@@ -13,7 +13,9 @@ PITCH_WIDTH = 0.2  # octaves
 WINDOWS = ((256, 128), (512, 128), (1024, 256), (2048, 512))  # of the spectral loss: frame and hop
 FLOOR = 1e-2  # of magnitudes under a logarithm
 LEVEL_FLOOR = 1e-5  # of a frame's power
-WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "code": 2.0}
+SOFT = 1e-3  # root mean square beside which a frame counts as silent in "hum"
+WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "hum": 0.3, "code": 2.0}
+FADING = {"hum": 0.05}  # a loss below which its gradient fades, since it is never 0
 
 
 class Adaptor(keras.Model):
@@ -38,8 +40,9 @@ class SpeechLosses:
 
     spectral: L1 of log-spectrograms of four windows. log_mel: its squared error; without it the vocoder is 10 dB too
     quiet and learns slower. voice: L1 of the normalised autocorrelation at the lags of voices. level: squared error of
-    the frames' log root mean square, which the median answer of an L1 leaves too low. code: squared error of log-mel in
-    the whitened code, without which a generator learns an average word.
+    the frames' log root mean square, which the median answer of an L1 leaves too low. hum: power of what all frames of
+    a clip have in common, each brought to one level, as upsampling layers leave it in pauses. code: squared error of
+    log-mel in the whitened code, without which a generator learns an average word.
 
     Args:
         front_end: of the features.
@@ -49,25 +52,37 @@ class SpeechLosses:
     def __init__(self, front_end: FrontEnd, code: PrincipalCode):
         self.front_end, self.code = front_end, code
 
-    def __call__(self, audio: tf.Tensor, targets: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Scalars by name, of audio and targets float32 `[B, T, C]`."""
-        difference = self.front_end.log_mel(audio) - self.front_end.log_mel(targets)
+    def __call__(self, audio: tf.Tensor, targets: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scalars by name, of audio and targets float32 `[B, T, C]`; the code is that of features `[B, 4224]`."""
+        log_mel, wanted = self.front_end.log_mel(audio), self.front_end.log_mel(targets)
+        coded = tf.reshape(features[:, : FRAMES * BANDS], [-1, FRAMES, BANDS])
         correlations = (self.front_end.autocorrelation(x) for x in (audio, targets))
         return {
             "spectral": spectral_loss(audio, targets),
-            "log_mel": tf.reduce_mean(tf.square(difference)),
+            "log_mel": tf.reduce_mean(tf.square(log_mel - wanted)),
             "voice": tf.reduce_mean(tf.abs(next(correlations) - next(correlations))),
             "level": tf.reduce_mean(tf.square(self._level(audio) - self._level(targets))),
-            "code": tf.reduce_mean(tf.square(self.code.log_mel_difference(difference))),
+            "hum": self._hum(audio),
+            "code": tf.reduce_mean(tf.square(self.code.log_mel_difference(log_mel - coded))),
         }
 
-    def gradient(self, audio: tf.Tensor, targets: tf.Tensor, terms: tuple[str, ...] = tuple(WEIGHTS)):
+    def gradient(
+        self, audio: tf.Tensor, targets: tf.Tensor, features: tf.Tensor, terms: tuple[str, ...] = tuple(WEIGHTS)
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """The losses, and the sum of the terms' gradients at the audio, each scaled to the norm of its weight."""
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(audio)
-            losses = self(audio, targets)
-        upstream = tf.add_n([WEIGHTS[name] * unit(tape.gradient(losses[name], audio)) for name in terms])
+            losses = self(audio, targets, features)
+        upstream = tf.zeros_like(audio)
+        for name in terms:
+            fade = tf.minimum(1.0, losses[name] / FADING[name]) if name in FADING else 1.0
+            upstream += WEIGHTS[name] * fade * unit(tape.gradient(losses[name], audio))
         return losses, upstream
+
+    def _hum(self, audio):
+        frames = tf.reshape(audio, [-1, FRAMES, self.front_end.hop * audio.shape[2]])
+        level = tf.sqrt(tf.reduce_mean(tf.square(frames), axis=2, keepdims=True) + SOFT**2)
+        return tf.reduce_mean(tf.square(tf.reduce_mean(frames / level, axis=1)))
 
     def _level(self, audio):
         hop = self.front_end.hop

@@ -55,7 +55,10 @@ def pitches(
     """
     options = f"{librosa.__version__} {LOWEST} {HIGHEST} {sample_rate} {hop} {audio.dtype}"
     chunks = []
-    with joblib.Parallel(n_jobs=-1) as parallel, tqdm(total=len(audio), desc="pitch", unit="clip", disable=quiet) as bar:
+    with (
+        joblib.Parallel(n_jobs=-1) as parallel,
+        tqdm(total=len(audio), desc="pitch", unit="clip", disable=quiet) as bar,
+    ):
         for first in range(0, len(audio), CHUNK):
             clips = np.ascontiguousarray(audio[first : first + CHUNK])
             key = hashlib.sha256(options.encode() + str(clips.shape).encode() + clips.tobytes()).hexdigest()[:24]
