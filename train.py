@@ -105,7 +105,7 @@ def parse_options() -> argparse.Namespace:
     apart = "moving statistics of batch normalisation for real and for synthetic clips each; the paper mixes them"
     add("--domain_statistics", action=options.Switch, default=True, help=apart)
     first = "begin with this encoder, a .keras file or its folder: train.py's, of the same --width and --front_end, or "
-    first += "what train_wavegan.py's recipe autoencoder left in export/, of an architecture of its own"
+    first += "an encoder of an architecture of its own, such as the bundled one"
     add("--init_from", type=Path, metavar="FILE", help=first + " (default: random weights)")
 
     add = parser.add_argument_group("losses").add_argument

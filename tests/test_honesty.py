@@ -51,7 +51,6 @@ def test_silence_resembles_nothing_and_one_clip_is_no_set():
             measure(audio[:1])
 
 
-
 def test_variance_is_unbiased():
     draws = [variance(np.random.default_rng(seed).normal(0, 3, (3, 500))) for seed in range(20)]
     assert np.mean(draws) == pytest.approx(9, rel=0.05)
