@@ -45,7 +45,7 @@ from utils.errors import UserError
 from utils.evaluation import names
 from utils.evaluation.clips import DRAWS, Clips, keep, load_pairs, pair_to_show, table_clips
 from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
-from utils.inversion.invert import Recovery
+from utils.inversion.methods import Recovery
 from utils.inversion.store import ResultStore
 from utils.priors import PRIORS
 from utils.report import tables

@@ -49,7 +49,7 @@ from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
 from utils.errors import UserError
 from utils.inversion import ray_engine
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
-from utils.inversion.invert import METHODS, Recovery
+from utils.inversion.methods import METHODS, Recovery
 from utils.report.recovery import print_medians, write_reports
 from utils.runs.files import open_path, write_json
 from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log

@@ -17,7 +17,7 @@ from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
 from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
-from utils.inversion.invert import Recovery
+from utils.inversion.methods import Recovery
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
 from utils.metrics import Predictions, Row
 from utils.priors import PRIORS, Prior
