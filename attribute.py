@@ -45,7 +45,6 @@ from utils import options
 from utils.audio.datasets import load_dataset
 from utils.audio.files import Clip, find_audio, load_clip
 from utils.audio.transformations import round_to_bits
-from utils.bundled import bundled
 from utils.errors import UserError
 from utils.evaluation.attribution import (
     CALIBRATION,
@@ -75,9 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     clips = "audio files, or folders of them; may be left out with --calibrate"
     parser.add_argument("input", type=Path, nargs="*", metavar="CLIP", help=clips)
     group = parser.add_argument_group("model")
-    options.add_shared(group, "generator", "trust", "precision")
-    start = "audio to latent, where the search begins; `none`: near samples alone"
-    group.add_argument("--encoder", default=str(bundled("inverse_mapping_checkpoint/")), metavar="PATH", help=start)
+    options.add_shared(group, "generator", "encoder", "trust", "precision")
 
     group = parser.add_argument_group("clips")
     which = "which part of a clip longer than the generator's output"
@@ -108,14 +105,13 @@ def main() -> int:
     if args.dry_run:
         plan = f"Would attribute {len(files)} files by {args.calibration}; {len(failures)} cannot be read."
         return options.show_plan(args, *([f"Would write {args.calibration}."] if args.calibrate else []), plan)
-    encoder = None if args.encoder == "none" else args.encoder
     networks = Networks(
-        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=args.encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, **hashes)
     thresholds = None if args.calibrate else load_thresholds(args.calibration, settings)
-    encode = encoder and networks.encode
+    encode = args.encoder and networks.encode
     generators = networks.generator, networks.fast_generator
     attributor = Attributor(*generators, encode, settings=settings, cache=args.cache)
     output = output_folder(args.output, Path("results"), "attribution")

@@ -7,7 +7,7 @@ Examples:
   # 32 real clips, the best of 8 starts each.
   python latent_vector_recovery.py ../shared/data/speech_commands_digits/seven --limit 32 --restarts 8
 
-  # The paper's three methods by its protocol (hours; needs a trained encoder, and the classifier).
+  # All methods by the paper's protocol (hours; needs a trained encoder, and the classifier).
   python latent_vector_recovery.py datasets/sc09/valid --limit 501 --method all --preset paper
 
   # Files that are cut and levelled in their own way; nearer to them than any latent comes.
@@ -44,19 +44,21 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 
 from models.networks import Networks
+from models.recovery import choose_objective, make_aligner, make_inverter, make_recovery, make_search
 from utils import losses, options
 from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
 from utils.errors import UserError
 from utils.inversion import ray_engine
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
-from utils.inversion.methods import METHODS, Recovery
+from utils.inversion.methods import Recovery
+from utils.inversion.names import ENCODER, GRADIENT, HYBRID, METHODS, SEARCH
 from utils.report.recovery import print_medians, write_reports
 from utils.runs.files import open_path, write_json
 from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
 
-PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"exact": False}}
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"method": HYBRID}}
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "trust", "limit", "preset", "output", "dry_run", "quiet")
 CHANGEABLE += ("engine", "address", "actors", "store", "manifest")
@@ -92,14 +94,7 @@ def parse_arguments() -> argparse.Namespace:
         type=options.positive_int,
         default=200,
         metavar="N",
-        help="most iterations from the encoder's answer (hybrid), at least 1",
-    )
-    search.add_argument(
-        "--exact",
-        default=True,
-        action=options.Switch,
-        help="hybrid first searches for the latent itself, coarse to fine, and minimises the objective only of clips "
-        "that turn out to be out of the generator's range; of no effect on --space projected",
+        help="most iterations of L-BFGS from the encoder's answer (hybrid and search), at least 1",
     )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
@@ -107,15 +102,22 @@ def parse_arguments() -> argparse.Namespace:
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     ray_engine.check_options(args)
     args.objective = args.objective and str(losses.parse_objective(args.objective))
+    args.method = args.method or (SEARCH if args.space == "z" else HYBRID)
+    if args.method == SEARCH and args.space != "z":
+        raise UserError(f"--method search: finds latents of the prior; with --space {args.space} take hybrid")
     if args.align and args.window == "all":
         raise UserError("--align: places one window a file; it cannot stand with --window all")
+    if args.align and args.encoder is None:
+        raise UserError(
+            "--align: compares clips with an encoder's reconstructions; it cannot stand with --encoder none"
+        )
     return args
 
 
 def main() -> int:
     args = parse_arguments()
     files, problems = find_files(args)
-    methods = METHODS if args.method == "all" else (args.method,)
+    methods = wanted_methods(args)
     if args.dry_run:
         return show_plan(args, methods, files, problems)
     networks, recoveries = made = make_recoveries(args, methods)
@@ -161,6 +163,15 @@ def main() -> int:
     return options.EXIT_SOME_FAILED if folder.failures else options.EXIT_OK
 
 
+def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
+    """What --method names, of what there is in the space and without an encoder."""
+    if args.method != "all":
+        return (args.method,)
+    absent = {SEARCH} if args.space != "z" else set()
+    absent |= {ENCODER, HYBRID} if args.encoder is None else set()
+    return tuple(method for method in METHODS if method not in absent)
+
+
 def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, dict[str, Recovery]]:
     """The run's networks, and how latents are found with them, by kind of clip."""
     needs_classifier = losses.parse_objective(args.objective or options.REAL_OBJECTIVE).needs_features
@@ -169,18 +180,19 @@ def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple
         trust=args.trust,
         precision=args.precision,
         alignment=args.alignment,
-        encoder=None if methods == ("gradient",) and not args.align else args.encoder,
+        encoder=None if methods == (GRADIENT,) and not args.align else args.encoder,
         classifier=args.classifier if needs_classifier else None,
     )
-    search = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed", "exact")}
+    limits = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
+    limits["search"] = make_search(networks, clip_to_prior=args.clip_to_prior) if SEARCH in methods else None
     recoveries: dict[str, Recovery] = {}
     for kind in (FILE, OWN_SAMPLE) if args.own_samples else (FILE,):
-        objective = networks.objective(args.objective, own=kind == OWN_SAMPLE)
+        objective = choose_objective(networks, args.objective, own=kind == OWN_SAMPLE)
         if FILE in recoveries and recoveries[FILE].inverter.objective == objective:
             recoveries[kind] = recoveries[FILE]
             continue
-        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=args.space)
-        recoveries[kind] = networks.recovery(inverter, **search)
+        how = {"solver": args.solver, "clip_to_prior": args.clip_to_prior, "space": args.space}
+        recoveries[kind] = make_recovery(networks, make_inverter(networks, objective, **how), **limits)
     return networks, recoveries
 
 
@@ -198,7 +210,7 @@ def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, so
         alignment=args.alignment,
         batch_size=args.batch_size,
         store=args.store and open_path(args.store),
-        align=networks.align(args.batch_size) if args.align else None,
+        align=make_aligner(networks, args.batch_size) if args.align else None,
     )
 
 

@@ -22,8 +22,8 @@ from tests.tiny import Tiny
 from tests.wavegan_checkpoints import build
 from utils.audio.files import Identity, join_windows
 from utils.inversion.align import move_back
-from utils.inversion.methods import Inverter, from_prior
 from utils.inversion.latents import load_latents
+from utils.inversion.methods import Inverter, from_prior
 from utils.losses import parse_objective
 from utils.runs.files import read_json, read_jsonl
 
@@ -309,7 +309,8 @@ def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):
         (["{clips}/00.wav", "--output", "{tmp}"], "no options.json"),
         (["{clips}", "--align", "--window", "all"], "--align: .* cannot stand with --window all"),
         (["{clips}", "--space", "projected"], "--space projected: .* is no WaveGAN"),
-        (["{clips}", "--space", "projected", "--solver", "gauss_newton"], "--solver gauss_newton"),
+        (["{clips}", "--space", "projected", "--method", "search"], "--method search: .* take hybrid"),
+        (["{clips}", "--solver", "gauss_newton"], "--solver"),
     ],
 )
 def test_wrong_usage_is_one_error_that_names_the_flag(run, tmp_path, clips, args, said):
