@@ -4,24 +4,22 @@ A function takes what is known of one clip, or of a whole row of a table; `measu
 a 95 % bootstrap interval.
 """
 
-import functools
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import librosa
 import numpy as np
-import tensorflow as tf
 from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
 
-from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON, MEL_BANDS, mel_filters
+from utils.numpy_spectrograms import log_magnitude, stft, stft_real
+from utils.spectrograms import LOG_FLOOR
 
 SNR_CAP_DB = 120.0  # about the resolution of float32 audio
 SSIM_SIGMA, SSIM_TAPS = 1.5, 11
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of stft_distance in samples; the hop is a quarter
-MEL_FRAME, MEL_STEP = 512, 128
 F0_LOWEST, F0_HIGHEST = 65.0, 400.0  # Hz
 FEWEST_VOICED = 5  # frames that must be voiced for a clip to have a pitch: 80 ms at 16 kHz
 OCTAVE = 12.0  # semitones
@@ -182,47 +180,6 @@ def outside_prior(z: np.ndarray, bound: float) -> float:
 def accuracy(probabilities: np.ndarray, label: int) -> float:
     """1 where a classifier's answer `[K]` is the label, else 0."""
     return float(np.argmax(probabilities) == label)
-
-
-def stft(audio: np.ndarray, frame_length: int = FRAME_LENGTH, frame_step: int = FRAME_STEP) -> np.ndarray:
-    """`utils.spectrograms.stft` in float64: `[T, C]` to complex `[ceil(T / step), frame_length // 2 + 1, C]`."""
-    audio = np.asarray(audio, np.float64)
-    frames = -(-len(audio) // frame_step)
-    padded = np.pad(audio, [(0, (frames - 1) * frame_step + frame_length - len(audio)), (0, 0)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, frame_length, axis=0)[::frame_step]
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
-    return np.fft.rfft(windows * hann, axis=-1).transpose(0, 2, 1)
-
-
-def stft_real(audio: np.ndarray) -> np.ndarray:
-    """`utils.spectrograms.stft_real` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    return stft(audio).real
-
-
-def log_magnitude(audio: np.ndarray) -> np.ndarray:
-    """`utils.spectrograms.log_magnitude` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    return np.log(np.sqrt(np.square(np.abs(stft(audio))) + MAGNITUDE_EPSILON) + LOG_FLOOR)
-
-
-def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """log(mel + 1e-3) of magnitudes, 64 bands from 60 Hz to 95 % of half the rate, frames of 512 samples, hop 128.
-
-    Args:
-        audio: `[T, C]`.
-        sample_rate: Hz.
-
-    Returns:
-        float64 `[ceil(T / 128), 64, C]`.
-    """
-    magnitudes = np.sqrt(np.square(np.abs(stft(audio, MEL_FRAME, MEL_STEP))) + MAGNITUDE_EPSILON)
-    mel = magnitudes.transpose(0, 2, 1) @ _mel_filters(sample_rate)
-    return np.log(mel.transpose(0, 2, 1) + LOG_FLOOR)
-
-
-@functools.cache
-def _mel_filters(sample_rate: int) -> np.ndarray:
-    """`[257, 64]`."""
-    return mel_filters(MEL_BANDS, MEL_FRAME, sample_rate, tf.float64).numpy()
 
 
 # ---- of a set of clips ----------------------------------------------------------

@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from utils.bundled import bundled
 from utils.errors import UserError
+from utils.numpy_spectrograms import stft
 
 MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
@@ -154,7 +155,8 @@ class Fingerprint:
     def _marks(self, audio: np.ndarray) -> np.ndarray:
         audio = np.asarray(audio, np.float64)
         residual = audio - scipy.signal.sosfiltfilt(self._filter, audio, axis=1)
-        power = np.square(np.abs(scipy.signal.stft(residual, nperseg=self.FRAME, axis=1)[2])).mean(axis=(2, 3))
+        spectra = stft(np.pad(residual, [(0, 0), (self.FRAME // 2, 0), (0, 0)]), self.FRAME, self.FRAME // 2)
+        power = np.square(np.abs(spectra) / (self.FRAME / 2)).mean(axis=(1, 3))
         level = np.mean(np.square(residual), axis=(1, 2))[:, None]
         return np.log(power + 1e-6 * level + 1e-20)
 
