@@ -40,6 +40,7 @@ from utils import options
 from utils.audio.datasets import DIGITS, load_dataset
 from utils.audio.files import load_clip
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.bundled import find_calibration
 from utils.errors import UserError
 from utils.evaluation.attribution import (
     ABSTAINS,
@@ -47,7 +48,6 @@ from utils.evaluation.attribution import (
     NOT,
     Fingerprint,
     Thresholds,
-    find_calibration,
     read_thresholds,
     separation,
 )

@@ -243,7 +243,6 @@ def test_each_metric_lies_in_its_interval_and_is_the_same_again(name):
     assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["low"] < estimate["high"]
     assert estimate == metrics.measure(name, ROW, resamples=50)
     assert ("std" in estimate) == (name == "inception_score") and estimate["n"] == N
-    assert metrics.METRICS[name].definition in metrics.describe()
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)

@@ -8,8 +8,8 @@ from models.generator import load_generator
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.errors import UserError
 from utils.inversion import methods as recovery
-from utils.inversion.methods import Inverter, from_encoder, from_prior
 from utils.inversion.latents import Latents, load_latents, save_latents, stack_curves
+from utils.inversion.methods import Inverter, from_encoder, from_prior
 from utils.losses import parse_objective
 
 OBJECTIVE = parse_objective("stft_real=1,waveform=1")

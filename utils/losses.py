@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from utils import spectrograms
-from utils.errors import UserError
+from utils.objectives import format_weights, parse_weights
 from utils.priors import PRIORS
 
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
@@ -174,7 +174,6 @@ OF_AUDIO: dict[str, Term] = {
 }
 OF_AUDIO |= {name: _sum_of_squares(RESIDUALS[name]) for name in RESIDUALS if name not in OF_LATENTS}
 TERMS = OF_AUDIO | OF_FEATURES | OF_LATENTS
-RECOVERY_TERMS = [name for name in TERMS if name != "latent"]  # recovery does not know the true z
 
 
 @dataclass(frozen=True)
@@ -219,39 +218,12 @@ class Objective:
         return bool(self.weights.keys() - OF_LATENTS.keys())
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+        return format_weights(self.weights)
 
 
 def parse_objective(text: str) -> Objective:
-    """Reads recovery's objective from its text, e.g. `stft_real=1,waveform=0.5`.
-
-    Raises:
-        UserError: for an unknown or repeated term, or a weight that is not a finite number above 0.
-    """
-    weights = {}
-    for part in text.split(","):
-        name, equals, number = (piece.strip() for piece in part.partition("="))
-        if name not in RECOVERY_TERMS:
-            raise UserError(
-                f"--objective: each part must be TERM=WEIGHT with a term out of {', '.join(RECOVERY_TERMS)}. "
-                f"Received: {part.strip()!r} in {text!r}"
-            )
-        if name in weights:
-            raise UserError(f"--objective: the term {name} must stand once only. Received: {text!r}")
-        weights[name] = _weight(number if equals else "", name)
-    return Objective(weights)
-
-
-def _weight(number: str, name: str) -> float:
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not 0 < weight < math.inf:
-        raise UserError(
-            f"--objective: the weight of {name} must be a finite number above 0, as in {name}=1. Received: {number!r}"
-        )
-    return weight
+    """Reads recovery's objective from its text, e.g. `stft_real=1,waveform=0.5`; errors as `parse_weights`."""
+    return Objective(parse_weights(text))
 
 
 def _mean(x: tf.Tensor) -> tf.Tensor:

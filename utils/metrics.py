@@ -294,14 +294,12 @@ class Metric(NamedTuple):
 
     function: of the fields of `Row` in `needs`; gives a number, or a number and its standard deviation.
     needs: where one of them is None there is no such number.
-    definition: one line.
     per_clip: `function` takes one clip at a time, and the row's number is the mean, without the clips for
         which it gives None; otherwise it takes the whole row.
     """
 
     function: Callable[..., Any]
     needs: tuple[str, ...]
-    definition: str
     per_clip: bool = True
 
     @property
@@ -312,66 +310,19 @@ class Metric(NamedTuple):
 
 PAIR = ("original", "reconstruction")
 METRICS = {
-    "inception_score": Metric(
-        inception_score,
-        ("probabilities", "splits"),
-        "exp of the mean KL divergence of a classifier's answers from their mean, over --splits groups; 1 to 10",
-        per_clip=False,
-    ),
-    "frechet_distance": Metric(
-        frechet_distance,
-        ("features", "reference_features"),
-        "Frechet distance of a classifier's pooled features, reconstructions against the clips (FID)",
-        per_clip=False,
-    ),
-    "accuracy": Metric(
-        accuracy,
-        ("probabilities", "labels"),
-        "share of reconstructions classified as the clip's digit (of a clip without one: as the clip itself)",
-    ),
-    "waveform_mse": Metric(waveform_mse, PAIR, "mean squared difference of the samples"),
-    "ssim": Metric(
-        ssim,
-        PAIR,
-        "structural similarity of the real-part STFTs, max_val = max - min over both (the paper's); at most 1",
-    ),
-    "ssim_log_magnitude": Metric(
-        ssim_log_magnitude,
-        PAIR,
-        "structural similarity of the log-magnitude STFTs, max_val = max - min over both; at most 1",
-    ),
-    "stft_distance": Metric(
-        stft_distance,
-        PAIR,
-        "multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, 1024",
-    ),
-    "log_mel_correlation": Metric(
-        log_mel_correlation,
-        ("original_log_mel", "reconstruction_log_mel", "digit_log_mel"),
-        "correlation of the log-mel spectrograms after the mean of the row's originals of that digit is taken out",
-    ),
-    "f0_error": Metric(
-        f0_error,
-        ("original_f0", "reconstruction_f0"),
-        "median error of F0 (pyin) in semitones where both are voiced; at most 12, which stands where they never are",
-    ),
-    "voicing_agreement": Metric(
-        voicing_agreement,
-        ("original_f0", "reconstruction_f0"),
-        "frames voiced in both, as a share of those voiced in either (pyin)",
-    ),
-    "latent_mse": Metric(
-        latent_mse,
-        ("z", "z_true"),
-        "mean squared difference of recovered and true latents; always answering 0 scores the prior's variance",
-    ),
-    "latent_frechet_distance": Metric(
-        frechet_distance,
-        ("z", "z_reference"),
-        "Frechet distance of the recovered latents from the true ones, or for real clips from the prior's",
-        per_clip=False,
-    ),
-    "outside_prior": Metric(outside_prior, ("z", "bound"), "share of the entries of z outside of the prior's box"),
+    "inception_score": Metric(inception_score, ("probabilities", "splits"), per_clip=False),
+    "frechet_distance": Metric(frechet_distance, ("features", "reference_features"), per_clip=False),
+    "accuracy": Metric(accuracy, ("probabilities", "labels")),
+    "waveform_mse": Metric(waveform_mse, PAIR),
+    "ssim": Metric(ssim, PAIR),
+    "ssim_log_magnitude": Metric(ssim_log_magnitude, PAIR),
+    "stft_distance": Metric(stft_distance, PAIR),
+    "log_mel_correlation": Metric(log_mel_correlation, ("original_log_mel", "reconstruction_log_mel", "digit_log_mel")),
+    "f0_error": Metric(f0_error, ("original_f0", "reconstruction_f0")),
+    "voicing_agreement": Metric(voicing_agreement, ("original_f0", "reconstruction_f0")),
+    "latent_mse": Metric(latent_mse, ("z", "z_true")),
+    "latent_frechet_distance": Metric(frechet_distance, ("z", "z_reference"), per_clip=False),
+    "outside_prior": Metric(outside_prior, ("z", "bound")),
 }
 
 
@@ -419,12 +370,6 @@ def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict
         "n": count,
         **({"std": std[0]} if std else {}),
     }
-
-
-def describe() -> str:
-    """One line per metric, for `--help`."""
-    width = max(map(len, METRICS)) + 2
-    return "\n".join(f"  {name:{width}}{metric.definition}" for name, metric in METRICS.items())
 
 
 def _take(known: list[Any], index: Any) -> list[Any]:

@@ -9,9 +9,10 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from utils.choices import FRONT_ENDS
+
 FRAME_LENGTH = 256
 FRAME_STEP = 128
-KINDS = ("stft_real", "log_magnitude")
 LOG_FLOOR = 1e-3
 MEL_BANDS, MEL_FRAME = 64, 512
 MAGNITUDE_EPSILON = 1e-8  # under the root of a magnitude, whose gradient at silence it keeps finite
@@ -108,4 +109,4 @@ def spectrogram(audio: tf.Tensor, kind: str) -> tf.Tensor:
         return stft_real(audio)
     if kind == "log_magnitude":
         return log_magnitude(audio)
-    raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
+    raise ValueError(f"kind must be one of {', '.join(FRONT_ENDS)}. Received: {kind!r}")

@@ -8,14 +8,12 @@ where a 16-bit clip is matched to the rounding of its samples. A generator reach
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.signal
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from utils.bundled import bundled
 from utils.errors import UserError
 from utils.numpy_spectrograms import stft
 
@@ -23,7 +21,6 @@ MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
-CALIBRATION = Path("results/attribution.json")  # that attribute.py --calibrate writes, unless told otherwise
 RESAMPLES = 200  # of the bootstrap
 
 
@@ -87,11 +84,6 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
         own=len(own),
         others=len(others),
     )
-
-
-def find_calibration(path: Path | None) -> Path:
-    """The file of thresholds to read: `path`; where it is None `CALIBRATION`; where there is none the bundled one."""
-    return path or (CALIBRATION if CALIBRATION.exists() else bundled("checkpoint/attribution.json"))
 
 
 def calibration_record(own: Sequence[float], others: Sequence[float], **facts: Any) -> dict[str, Any]:

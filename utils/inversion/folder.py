@@ -23,8 +23,8 @@ from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
 from utils.inversion.align import move_back, place
 from utils.inversion.exactness import match
-from utils.inversion.methods import Recovered, Recovery
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
+from utils.inversion.methods import Recovered, Recovery
 from utils.inversion.store import Record, ResultStore, read_npz
 from utils.runs.files import (
     append_jsonl,
