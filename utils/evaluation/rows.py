@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from utils import metrics
+from utils import metrics, numpy_spectrograms
 from utils.audio.datasets import UNLABELLED
 from utils.domains import REAL
 from utils.errors import UserError
@@ -222,7 +222,7 @@ class Scorer:
         }
 
     def _log_mel(self, audio: np.ndarray) -> np.ndarray:
-        return np.stack([metrics.log_mel(clip, self._sample_rate) for clip in audio])
+        return np.stack([numpy_spectrograms.log_mel(clip, self._sample_rate) for clip in audio])
 
     def _f0(self, audio: np.ndarray) -> np.ndarray:
         """Of the first `F0_CLIPS` clips, and never twice for one sound: pyin would take most of the time of scoring."""

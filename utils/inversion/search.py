@@ -2,7 +2,7 @@
 
 1. L-BFGS on log-mel spectrograms from every start: such spectrograms know no phase, so their basins are wide, and a
    gradient is cheap beside a Jacobian.
-2. From the lowest, Levenberg-Marquardt on whitened STFTs (`utils.losses.stft_whitened_residual`): in the waveform
+2. From the lowest, Levenberg-Marquardt on whitened STFTs (`stft_whitened_squared`): in the waveform
    alone the loud parts hide the directions of z that the sound hardly depends on.
 3. Levenberg-Marquardt on the waveform, until the residual is the rounding of the clip's samples
    (`utils.inversion.exactness`): the latent is found.
