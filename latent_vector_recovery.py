@@ -1,8 +1,11 @@
-"""Invert audio: find the latent vectors with which a generator reproduces the clips of a file or a folder.
+"""Invert audio: find the latent vectors with which a generator reproduces the clips of files or folders.
 
 Examples:
   # The demo clips on the bundled generator; the page to listen to is named at the end.
-  python latent_vector_recovery.py datasets/demo
+  python latent_vector_recovery.py
+
+  # Your own
+  python latent_vector_recovery.py a.wav b.wav more_clips
 
   # 32 real clips, the best of 8 starts each.
   python latent_vector_recovery.py ../shared/data/speech_commands_digits/seven --limit 32 --restarts 8
@@ -35,28 +38,36 @@ Exit codes: 0 all well, 2 wrong usage, 3 some files failed, 130 interrupted.
 
 import argparse
 import importlib.util
+import os
+import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from utils import choices, options
+from utils.bundled import bundled
 from utils.errors import UserError
 from utils.inversion.names import ENCODER, GRADIENT, HYBRID, METHODS, SEARCH
 from utils.report.manifest import require_pyarrow
 from utils.runs.files import open_path
 
+AUTO = "auto"  # of --judge: the bundled ones, where they are of the generator's clips
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"method": HYBRID}}
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "trust", "limit", "preset", "output", "dry_run", "quiet")
-CHANGEABLE += ("engine", "address", "actors", "store", "manifest")
+CHANGEABLE += ("judge", "engine", "address", "actors", "store", "manifest")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
-    options.add_input(parser, "an audio file, or a folder of them")
+    clips = "audio files, or folders of them (default: the demo clips that come with the project)"
+    parser.add_argument("input", type=Path, nargs="*", metavar="INPUT", help=clips)
     model = parser.add_argument_group("model")
     options.add_shared(model, "generator", "encoder", "classifier", "trust", "precision")
+    judges = "the digit classifiers whose answers for clips and reconstructions are reported, or `none` (default: the "
+    judges += "bundled ones, where they are of the generator's clips)"
+    model.add_argument("--judge", type=options.network_list, default=AUTO, metavar="PATH[,PATH...]", help=judges)
     clips = parser.add_argument_group("clips")
     options.add_shared(clips, "limit", "window")
     clips.add_argument(
@@ -91,6 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     add_many(parser.add_argument_group("many clips"))
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     check_many(args)
+    args.input = args.input or [bundled("datasets/demo")]
     args.method = args.method or (SEARCH if args.space == "z" else HYBRID)
     if args.method == SEARCH and args.space != "z":
         raise UserError(f"--method search: finds latents of the prior; with --space {args.space} take hybrid")
@@ -100,8 +112,6 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(
             "--align: compares clips with an encoder's reconstructions; it cannot stand with --encoder none"
         )
-    if args.dry_run:
-        options.end_dry_run(args, plan(args))
     return args
 
 
@@ -131,44 +141,6 @@ def check_many(args: argparse.Namespace) -> None:
         open_path(args.store)
 
 
-def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
-    """What --method names, of what there is in the space and without an encoder."""
-    if args.method != "all":
-        return (args.method,)
-    absent = {SEARCH} if args.space != "z" else set()
-    absent |= {ENCODER, HYBRID} if args.encoder is None else set()
-    return tuple(method for method in METHODS if method not in absent)
-
-
-def find_files(args: argparse.Namespace) -> tuple[Path, list[Path], list[tuple[str, str]]]:
-    """The folder that clips are named from, the clips in sorted order, and (name, reason) of what cannot be read."""
-    from utils.audio.files import SUFFIXES, find_audio  # here, so that --help need not wait for NumPy
-
-    root = args.input
-    files, problems = find_audio(root)
-    if not files and not problems:
-        raise UserError(f"{root}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
-    output = args.output or Path("results")
-    if root.is_dir() and output.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
-    base = root if root.is_dir() else root.parent
-    return base, files[: args.limit], [(path.relative_to(base).as_posix(), reason) for path, reason in problems]
-
-
-def plan(args: argparse.Namespace) -> str:
-    """What `--dry_run` says would be done."""
-    base, files, problems = find_files(args)
-    done = 0
-    if args.output:
-        methods = wanted_methods(args)
-        folders = [args.output / "clips" / file.relative_to(base) for file in files]
-        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
-    return (
-        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
-        f"{len(problems)} cannot be read."
-    )
-
-
 if __name__ == "__main__":
     options.parse_early(parse_arguments)
 
@@ -177,32 +149,47 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 
 from models.networks import Networks
-from models.recovery import choose_objective, make_aligner, make_inverter, make_recovery, make_search
+from models.recovery import (
+    choose_objective,
+    make_aligner,
+    make_inverter,
+    make_judge,
+    make_recovery,
+    make_search,
+)
+from utils.audio.files import SUFFIXES, find_audio
 from utils.inversion import ray_engine
-from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, files_below, own_samples
+from utils.inversion.clips import FILE, OWN_SAMPLE, ClipRecovery, Source, files_below, own_samples
+from utils.inversion.folder import FAILURES, RecoveryFolder
 from utils.inversion.methods import Recovery
 from utils.losses import parse_objective
-from utils.report.recovery import print_medians, write_reports
+from utils.report.recovery import print_summary, write_reports
+from utils.runs.cache import cache_folder
 from utils.runs.files import write_json
 from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
-from utils.runs.interrupts import on_interrupt, resume_command
-from utils.runs.progress import progress_bar
+from utils.runs.interrupts import Interrupt, on_interrupt, resume_command
+from utils.runs.progress import MovingBar
 
 
 def main() -> int:
     args = parse_arguments()
-    base, paths, problems = find_files(args)
-    files, methods = files_below(base, paths), wanted_methods(args)
+    files, problems = find_files(args)
+    methods = wanted_methods(args)
+    if not args.quiet:
+        print("Loading the networks ...", flush=True)
     networks, recoveries = made = make_recoveries(args, methods)
-    output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
+    own = own_samples(args.own_samples)
+    if args.dry_run:
+        dry_run(args, methods, made, files, problems)
+    output = output_folder(args.output, Path("results"), f"recovery-{args.input[0].resolve().stem}")
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
+    hashes["judge_sha256"] = [networks.sha256(name) for name in networks.judges]
     minimised = {kind: str(recovery.inverter.objective) for kind, recovery in recoveries.items()}
     minimised = {"objective": minimised[FILE], "own_objective": minimised.get(OWN_SAMPLE, "")}
-    settings = vars(args) | {"input": args.input.resolve()} | minimised | hashes
+    settings = vars(args) | {"input": [root.resolve() for root in args.input]} | minimised | hashes
     keep_options(output, settings, changeable=CHANGEABLE, positional=["input"])
     if args.store:
         write_json(open_path(args.store) / OPTIONS, settings)
-    own = own_samples(args.own_samples)
     with tee_log(output / "log.txt"), on_interrupt(finish_step=False) as interrupt:
         started_at = time.monotonic()
         kept = {name: value for name, value in settings.items() if name not in CHANGEABLE}
@@ -215,25 +202,89 @@ def main() -> int:
                 folder.fail(name, reason)
             if args.engine == "ray":
                 make_worker = partial(make_folder, args, methods, output, kept)
-                with progress_bar("clips", len(own + files), quiet=args.quiet) as bar:
+                with MovingBar("clips", len(own + files), quiet=args.quiet) as bar:
                     groups = folder.groups(own) + folder.groups(files)
                     ray = {"address": args.address, "actors": args.actors}
                     ray_engine.recover(folder, groups, make_worker, bar, interrupt, **ray)
             else:
-                for title, sources in (("own samples", own), ("files", files)):
-                    with progress_bar(title, len(sources), quiet=args.quiet or not sources) as bar:
-                        folder.recover(sources, bar, interrupt)
+                recover_here(folder, own, files, interrupt, quiet=args.quiet)
         except KeyboardInterrupt:
             write_reports(settings, folder)
             raise KeyboardInterrupt(resume_command(output, args.output)) from None
         write_reports(settings, folder)
-        print_medians(folder.results())
+        print_summary(folder.results())
         if not args.quiet:
             print(f"{time.monotonic() - started_at:.0f} s")
         if folder.failures:
             print(f"{len(folder.failures)} failed, see {output / FAILURES}")
         print(f"Results: {args.store}" if args.store else f"Listen: {output / 'index.html'}")
     return options.EXIT_SOME_FAILED if folder.failures else options.EXIT_OK
+
+
+def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
+    """What --method names, of what there is in the space and without an encoder."""
+    if args.method != "all":
+        return (args.method,)
+    absent = {SEARCH} if args.space != "z" else set()
+    absent |= {ENCODER, HYBRID} if args.encoder is None else set()
+    return tuple(method for method in METHODS if method not in absent)
+
+
+def find_files(args: argparse.Namespace) -> tuple[list[Source], list[tuple[str, str]]]:
+    """The clips, those of a folder in sorted order, and (name, reason) of what cannot be read; names are as from the
+    folder that all inputs have in common."""
+    roots = [Path(os.path.abspath(root)) for root in args.input]
+    base = Path(os.path.commonpath([root if root.is_dir() else root.parent for root in roots]))
+    output = (args.output or Path("results")).resolve()
+    files: dict[Path, None] = {}
+    problems: dict[Path, str] = {}
+    for given, root in zip(args.input, roots, strict=True):
+        some, bad = find_audio(given)
+        if not some and not bad:
+            raise UserError(f"{given}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
+        if root.is_dir() and output.is_relative_to(root.resolve()):
+            raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
+        files |= dict.fromkeys(Path(os.path.abspath(path)) for path in some)
+        problems |= {Path(os.path.abspath(path)): reason for path, reason in bad}
+    sources, nameless = files_below(base, list(files)[: args.limit])
+    return sources, [(path.relative_to(base).as_posix(), reason) for path, reason in problems.items()] + nameless
+
+
+def recover_here(
+    folder: RecoveryFolder, own: list[Source], files: list[Source], interrupt: Interrupt, *, quiet: bool
+) -> None:
+    """Inverts in this process. All files are read first: what cannot be read is said before a search begins, and where
+    that is all there is, none begins."""
+    with MovingBar("reading", len(files), quiet=quiet) as bar:
+        readable = folder.check(files, bar, interrupt)
+    if not readable:
+        return
+    for title, sources in (("own samples", own), ("files", files)):
+        with MovingBar(title, len(sources), quiet=quiet or not sources) as bar:
+            folder.recover(sources, bar, interrupt)
+
+
+def dry_run(args, methods, made, files: list[Source], problems: list[tuple[str, str]]) -> None:
+    """Reads the files as a run would, says what fails, prints the plan and ends the process."""
+    computation = make_computation(args, made)
+    with MovingBar("reading", len(files), quiet=args.quiet) as bar:
+        for source in files:
+            try:
+                computation.load(source)
+            except (UserError, OSError) as error:
+                problems.append((source.name, str(error).removeprefix(f"{source.path}: ")))
+            bar.update()
+    for name, reason in problems:
+        print(f"cannot be read: {name}: {reason}", file=sys.stderr)
+    done = 0
+    if args.output:
+        folders = [args.output / source.folder for source in files]
+        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
+    options.end_dry_run(
+        args,
+        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
+        f"{len(problems)} cannot be read.",
+    )
 
 
 def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, dict[str, Recovery]]:
@@ -246,6 +297,7 @@ def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple
         alignment=args.alignment,
         encoder=None if methods == (GRADIENT,) and not args.align else args.encoder,
         classifier=args.classifier if needs_classifier else None,
+        judges=tuple(str(bundled(name)) for name in options.JUDGES) if args.judge == AUTO else args.judge,
     )
     limits = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
     limits["search"] = make_search(networks, clip_to_prior=args.clip_to_prior) if SEARCH in methods else None
@@ -260,32 +312,39 @@ def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple
     return networks, recoveries
 
 
-def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, sources=()) -> RecoveryFolder:
-    """The run's results; `made` is what `make_recoveries` gave. An actor makes its own, without a list of all clips."""
-    networks, recoveries = made or make_recoveries(args, methods)
-    return RecoveryFolder(
-        output,
+def make_computation(args: argparse.Namespace, made: tuple[Networks, dict[str, Recovery]]) -> ClipRecovery:
+    networks, recoveries = made
+    return ClipRecovery(
+        networks.generator,
         recoveries,
-        methods,
-        sources,
-        generator=networks.generator,
-        options=kept,
         window=args.window,
         alignment=args.alignment,
         batch_size=args.batch_size,
-        store=args.store and open_path(args.store),
-        align=make_aligner(networks, args.batch_size) if args.align else None,
+        align=make_aligner(networks) if args.align else None,
+        judge=make_judge(networks, args.batch_size, required=args.judge != AUTO),
     )
+
+
+def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, sources=()) -> RecoveryFolder:
+    """The run's results; `made` is what `make_recoveries` gave. An actor makes its own, without a list of all clips."""
+    computation = make_computation(args, made or make_recoveries(args, methods))
+    store = args.store and open_path(args.store)
+    return RecoveryFolder(output, computation, methods, sources, options=kept, store=store)
 
 
 def describe(
     settings: dict[str, Any], networks: Networks, methods: tuple[str, ...], n: int, output: Path
-) -> tuple[str, str]:
+) -> tuple[str, ...]:
     generator = networks.generator
     return (
         f"{generator.name}: latent size {generator.latent_dim}, {generator.num_samples} samples at "
         f"{generator.sample_rate} Hz, {generator.num_channels} channel(s), {generator.prior} prior",
         f"{', '.join(methods)}: minimises {settings['objective']}; {n} files into {output}",
+        *(
+            [f"kept for other runs in {cache_folder()}: the samples that searches begin at"]
+            if SEARCH in methods
+            else []
+        ),
     )
 
 

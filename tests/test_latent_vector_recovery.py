@@ -96,8 +96,12 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     done = run(*args, "--output", output, "--batch_size", 2, "--own_samples", 3)
     assert done.returncode == 0, done.stderr
     printed = done.stdout
-    assert printed.count("on its own samples the generator is recovered to median SNR") == 4
-    assert printed.count("on your files to median SNR") == 4
+    for method in ("encoder", "gradient", "hybrid", "search"):
+        assert re.search(rf"^{method}, 5 files: log-mel distance [\d.]+, .*\d exact$", printed, re.M)
+        assert re.search(
+            rf"^{method}, 3 own samples: SNR .* dB, SSIM .*, latent found in \d of 3, \d exact$", printed, re.M
+        )
+    assert re.search(r"^silence, in place of your files: log-mel distance [\d.]+$", printed, re.M)
     assert str(output / "index.html") in printed
     assert f"<dt>encoder</dt><dd>{encoder.parent} (" in (output / "index.html").read_text()
 
@@ -123,9 +127,10 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     by = {(r["source"], r["method"]): r for r in results}
     assert all(by[s, "hybrid"]["objective"] <= by[s, "encoder"]["objective"] for s in sources)
     assert by["own sample 0", "encoder"]["status"] == "encoded"
+    assert all(by[f"own sample {i}", "search"]["found"] for i in range(3))
     with open(output / "summary.csv", newline="") as file:
         assert [row["source"] for row in csv.DictReader(file)] == [r["source"] for r in results]
-    assert "on your files to" in (output / "log.txt").read_text()
+    assert "search, 5 files: " in (output / "log.txt").read_text()
     assert read_json(output / "options.json")["max_iter"] == 60
 
 
