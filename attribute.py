@@ -50,12 +50,13 @@ from utils.errors import UserError
 from utils.evaluation.attribution import (
     CALIBRATION,
     MADE,
+    Attributor,
     Thresholds,
     calibration_record,
     find_calibration,
     read_thresholds,
+    score_settings,
 )
-from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
