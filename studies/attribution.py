@@ -43,6 +43,7 @@ from utils import options
 from utils.audio.datasets import DIGITS, load_dataset
 from utils.audio.files import load_clip
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.bundled import find_calibration
 from utils.errors import UserError
 from utils.evaluation.attribution import (
     ABSTAINS,
@@ -50,12 +51,12 @@ from utils.evaluation.attribution import (
     NOT,
     Attributor,
     Thresholds,
-    find_calibration,
     read_thresholds,
     score_settings,
 )
 from utils.evaluation.detection import equal_error_rate
 from utils.inversion.store import ResultStore
+from utils.numpy_spectrograms import stft
 from utils.report.markdown import table_lines
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
@@ -75,10 +76,10 @@ ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
 )
 NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
+VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
 RESAMPLES = 200  # of the bootstrap
 TITLES = {"auroc": "AUROC", "tpr_at_1_fpr": "found at 1 % false alarms", "eer": "equal error rate"}
 SCORES = ("inversion", "fingerprint")
-VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -171,7 +172,8 @@ class Fingerprint:
     def _marks(self, audio: np.ndarray) -> np.ndarray:
         audio = np.asarray(audio, np.float64)
         residual = audio - scipy.signal.sosfiltfilt(self._filter, audio, axis=1)
-        power = np.square(np.abs(scipy.signal.stft(residual, nperseg=self.FRAME, axis=1)[2])).mean(axis=(2, 3))
+        spectra = stft(np.pad(residual, [(0, 0), (self.FRAME // 2, 0), (0, 0)]), self.FRAME, self.FRAME // 2)
+        power = np.square(np.abs(spectra) / (self.FRAME / 2)).mean(axis=(1, 3))
         level = np.mean(np.square(residual), axis=(1, 2))[:, None]
         return np.log(power + 1e-6 * level + 1e-20)
 
@@ -317,8 +319,9 @@ def spoken(n: int, clip_shape: tuple[int, int, int]) -> np.ndarray:
 
 def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
     """Clips `[N, T, C]` with their own STFT magnitudes and the phases that librosa's Griffin-Lim finds."""
-    signals = audio.transpose(0, 2, 1)
-    magnitudes = np.abs(librosa.stft(signals, n_fft=frame))
+    frames = 1 + audio.shape[1] // (frame // 4)  # librosa's, which are centred
+    spectra = stft(np.pad(audio, [(0, 0), (frame // 2, 0), (0, 0)]), frame, frame // 4)[:, :frames]
+    magnitudes = np.abs(spectra).transpose(0, 3, 2, 1).astype(np.float32)
     found = librosa.griffinlim(magnitudes, n_fft=frame, length=audio.shape[1], random_state=0)
     return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
 

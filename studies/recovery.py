@@ -37,7 +37,7 @@ from models.networks import CACHE, Networks
 from utils import metrics, options
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import EXACT, match
-from utils.inversion.invert import TOLERANCE, from_encoder
+from utils.inversion.methods import TOLERANCE, from_encoder
 from utils.inversion.search import LatentSearch
 from utils.losses import Point, parse_objective
 from utils.report.figures import COLOURS

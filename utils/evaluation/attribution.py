@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from utils.bundled import bundled
 from utils.domains import SYNTHETIC
 from utils.errors import UserError, one_line
-from utils.inversion.invert import from_encoder
+from utils.inversion.methods import from_encoder
 from utils.inversion.search import NEIGHBOURS, LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 
@@ -26,7 +25,6 @@ MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
-CALIBRATION = Path("results/attribution.json")  # that attribute.py --calibrate writes, unless told otherwise
 PROTOCOL = "attribution 4"  # counts up whenever the same clip begins to get another score
 # Own samples are found by at most a dozen Jacobians; under noise of 10 dB they begin at 0.35, where speech does.
 NEAR, JACOBIANS = 0.5, (20, 10)
@@ -50,7 +48,7 @@ class Attributor:
     from the nearest of a bank of samples.
 
     Args:
-        generator: in float32, as in `utils.inversion.invert`, with `name`.
+        generator: in float32, as in `utils.inversion.methods`, with `name`.
         fast: the same generator in the run's precision.
         encode: audio `[B, T, C]` and its domain to z; None: without.
         settings: see `score_settings`.
@@ -183,11 +181,6 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
         own=len(own),
         others=len(others),
     )
-
-
-def find_calibration(path: Path | None) -> Path:
-    """The file of thresholds to read: `path`; where it is None `CALIBRATION`; where there is none the bundled one."""
-    return path or (CALIBRATION if CALIBRATION.exists() else bundled("checkpoint/attribution.json"))
 
 
 def calibration_record(own: Sequence[float], others: Sequence[float], **facts: Any) -> dict[str, Any]:

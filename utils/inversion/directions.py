@@ -70,7 +70,7 @@ def write_walks(
 
     Args:
         folder: of the files; its name is kept.
-        generator: as in `utils.inversion.invert`, with `sample_rate`.
+        generator: as in `utils.inversion.methods`, with `sample_rate`.
         activations: z float32 `[B, latent_dim]` to an early layer's activations `[B, ...]`.
         seed: of the samples.
         latents: walks along each direction.
