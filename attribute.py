@@ -107,11 +107,12 @@ from utils.audio.files import Clip, load_clip
 from utils.audio.transformations import round_to_bits
 from utils.evaluation.attribution import (
     MADE,
+    Attributor,
     Thresholds,
     calibration_record,
     read_thresholds,
+    score_settings,
 )
-from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment

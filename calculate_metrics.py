@@ -13,7 +13,7 @@ Examples:
   # Tables 1 and 2 by the paper's protocol (days); both tables, a first look in minutes, then their page
   python calculate_metrics.py datasets/sc09 --all --preset paper --split validation --draw first
   python calculate_metrics.py ../shared/data/speech_commands_digits --all --n 40 --max_iter 50
-  python -m utils.report.results_md results --output results/RESULTS.md
+  python -m studies.results_md results --output results/RESULTS.md
 
   # Clips and reconstructions to listen to; somebody else's method in Table 2
   python calculate_metrics.py ../shared/data/speech_commands_digits --gradient --keep
@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     real = "real clips: SC09 in either published layout, or any folder of audio"
     options.add_input(parser, real, default="datasets/sc09")
     add = parser.add_argument_group("one row").add_argument
-    add("--method", choices=names.METHODS, help="what makes the row (default: by the flags below)")
+    add("--method", choices=names.ROW_NAMES, help="what makes the row (default: by the flags below)")
     add("--synth", action="store_true", help="the generator's samples, not real clips")
     add("--inverse_mapping", action="store_true", help="start from the encoder's answer")
     add("--gradient", action="store_true", help="search by L-BFGS")
