@@ -38,7 +38,6 @@ Exit codes: 0 all well, 2 wrong usage, 3 some files failed, 130 interrupted.
 
 import argparse
 import importlib.util
-import os
 import sys
 import time
 from functools import partial
@@ -54,6 +53,8 @@ from utils.runs.files import open_path
 
 AUTO = "auto"  # of --judge: the bundled ones, where they are of the generator's clips
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"method": HYBRID}}
+RESULTS = Path("results")
+PUBLISHED_SHAPE = 16384, 1, 16000  # samples, channels and Hz by which --dry_run reads files, for want of a generator
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "trust", "limit", "preset", "output", "dry_run", "quiet")
 CHANGEABLE += ("judge", "engine", "address", "actors", "store", "manifest")
@@ -98,7 +99,12 @@ def parse_arguments() -> argparse.Namespace:
         help="most iterations of L-BFGS from the encoder's answer (hybrid and search), at least 1",
     )
     run = parser.add_argument_group("run")
-    options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
+    options.add_shared(run, "output", "seed", "dry_run", "quiet")
+    batch = (
+        "clips in work at a time, at least 1; more take more memory. In float32 on a CPU no result depends on N; on a "
+    )
+    batch += "GPU or in mixed_bfloat16 more are faster, and rounding changes results (of speech z by up to 0.3)"
+    run.add_argument("--batch_size", type=options.positive_int, default=16, metavar="N", help=batch)
     add_many(parser.add_argument_group("many clips"))
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     check_many(args)
@@ -112,6 +118,8 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(
             "--align: compares clips with an encoder's reconstructions; it cannot stand with --encoder none"
         )
+    if args.dry_run:
+        options.end_dry_run(args, plan(args))
     return args
 
 
@@ -141,6 +149,39 @@ def check_many(args: argparse.Namespace) -> None:
         open_path(args.store)
 
 
+def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
+    """What --method names, of what there is in the space and without an encoder."""
+    if args.method != "all":
+        return (args.method,)
+    absent = {SEARCH} if args.space != "z" else set()
+    absent |= {ENCODER, HYBRID} if args.encoder is None else set()
+    return tuple(method for method in METHODS if method not in absent)
+
+
+def plan(args: argparse.Namespace) -> str:
+    """What `--dry_run` says would be done; on stderr, what cannot be read."""
+    from utils.audio.files import load_clip  # here, so that --help need not wait for NumPy
+    from utils.inversion.sources import find_files
+
+    files, problems = find_files(args.input, args.output or RESULTS, args.limit)
+    for source in files:
+        try:
+            load_clip(source.path, *PUBLISHED_SHAPE, args.window)
+        except (UserError, OSError) as error:
+            problems.append((source.name, str(error).removeprefix(f"{source.path}: ")))
+    for name, reason in problems:
+        print(f"cannot be read: {name}: {reason}", file=sys.stderr)
+    done = 0
+    if args.output:
+        methods = wanted_methods(args)
+        folders = [args.output / source.folder for source in files]
+        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
+    return (
+        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
+        f"{len(problems)} cannot be read."
+    )
+
+
 if __name__ == "__main__":
     options.parse_early(parse_arguments)
 
@@ -149,39 +190,29 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 
 from models.networks import Networks
-from models.recovery import (
-    choose_objective,
-    make_aligner,
-    make_inverter,
-    make_judge,
-    make_recovery,
-    make_search,
-)
-from utils.audio.files import SUFFIXES, find_audio
+from models.recovery import choose_objective, make_aligner, make_inverter, make_judge, make_recovery, make_search
 from utils.inversion import ray_engine
-from utils.inversion.clips import FILE, OWN_SAMPLE, ClipRecovery, Source, files_below, own_samples
+from utils.inversion.clips import ClipRecovery
 from utils.inversion.folder import FAILURES, RecoveryFolder
 from utils.inversion.methods import Recovery
+from utils.inversion.sources import FILE, OWN_SAMPLE, find_files, own_samples
 from utils.losses import parse_objective
-from utils.report.recovery import print_summary, write_reports
-from utils.runs.cache import cache_folder
+from utils.report.recovery import describe, print_summary, write_reports
 from utils.runs.files import write_json
 from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
-from utils.runs.interrupts import Interrupt, on_interrupt, resume_command
+from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import MovingBar
 
 
 def main() -> int:
     args = parse_arguments()
-    files, problems = find_files(args)
+    files, problems = find_files(args.input, args.output or RESULTS, args.limit)
     methods = wanted_methods(args)
     if not args.quiet:
         print("Loading the networks ...", flush=True)
     networks, recoveries = made = make_recoveries(args, methods)
     own = own_samples(args.own_samples)
-    if args.dry_run:
-        dry_run(args, methods, made, files, problems)
-    output = output_folder(args.output, Path("results"), f"recovery-{args.input[0].resolve().stem}")
+    output = output_folder(args.output, RESULTS, f"recovery-{args.input[0].resolve().stem}")
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
     hashes["judge_sha256"] = [networks.sha256(name) for name in networks.judges]
     minimised = {kind: str(recovery.inverter.objective) for kind, recovery in recoveries.items()}
@@ -196,7 +227,7 @@ def main() -> int:
         folder = make_folder(args, methods, output, kept, made, own + files)
         folder.begin(read=args.engine == "local")
         if not args.quiet:
-            print(*networks.generator.notes, *describe(settings, networks, methods, len(files), output), sep="\n")
+            print(*networks.generator.notes, *describe(settings, networks.generator, methods, len(files)), sep="\n")
         try:
             for name, reason in problems:
                 folder.fail(name, reason)
@@ -207,7 +238,7 @@ def main() -> int:
                     ray = {"address": args.address, "actors": args.actors}
                     ray_engine.recover(folder, groups, make_worker, bar, interrupt, **ray)
             else:
-                recover_here(folder, own, files, interrupt, quiet=args.quiet)
+                folder.recover_all(own, files, interrupt, quiet=args.quiet)
         except KeyboardInterrupt:
             write_reports(settings, folder)
             raise KeyboardInterrupt(resume_command(output, args.output)) from None
@@ -219,72 +250,6 @@ def main() -> int:
             print(f"{len(folder.failures)} failed, see {output / FAILURES}")
         print(f"Results: {args.store}" if args.store else f"Listen: {output / 'index.html'}")
     return options.EXIT_SOME_FAILED if folder.failures else options.EXIT_OK
-
-
-def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
-    """What --method names, of what there is in the space and without an encoder."""
-    if args.method != "all":
-        return (args.method,)
-    absent = {SEARCH} if args.space != "z" else set()
-    absent |= {ENCODER, HYBRID} if args.encoder is None else set()
-    return tuple(method for method in METHODS if method not in absent)
-
-
-def find_files(args: argparse.Namespace) -> tuple[list[Source], list[tuple[str, str]]]:
-    """The clips, those of a folder in sorted order, and (name, reason) of what cannot be read; names are as from the
-    folder that all inputs have in common."""
-    roots = [Path(os.path.abspath(root)) for root in args.input]
-    base = Path(os.path.commonpath([root if root.is_dir() else root.parent for root in roots]))
-    output = (args.output or Path("results")).resolve()
-    files: dict[Path, None] = {}
-    problems: dict[Path, str] = {}
-    for given, root in zip(args.input, roots, strict=True):
-        some, bad = find_audio(given)
-        if not some and not bad:
-            raise UserError(f"{given}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
-        if root.is_dir() and output.is_relative_to(root.resolve()):
-            raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
-        files |= dict.fromkeys(Path(os.path.abspath(path)) for path in some)
-        problems |= {Path(os.path.abspath(path)): reason for path, reason in bad}
-    sources, nameless = files_below(base, list(files)[: args.limit])
-    return sources, [(path.relative_to(base).as_posix(), reason) for path, reason in problems.items()] + nameless
-
-
-def recover_here(
-    folder: RecoveryFolder, own: list[Source], files: list[Source], interrupt: Interrupt, *, quiet: bool
-) -> None:
-    """Inverts in this process. All files are read first: what cannot be read is said before a search begins, and where
-    that is all there is, none begins."""
-    with MovingBar("reading", len(files), quiet=quiet) as bar:
-        readable = folder.check(files, bar, interrupt)
-    if not readable:
-        return
-    for title, sources in (("own samples", own), ("files", files)):
-        with MovingBar(title, len(sources), quiet=quiet or not sources) as bar:
-            folder.recover(sources, bar, interrupt)
-
-
-def dry_run(args, methods, made, files: list[Source], problems: list[tuple[str, str]]) -> None:
-    """Reads the files as a run would, says what fails, prints the plan and ends the process."""
-    computation = make_computation(args, made)
-    with MovingBar("reading", len(files), quiet=args.quiet) as bar:
-        for source in files:
-            try:
-                computation.load(source)
-            except (UserError, OSError) as error:
-                problems.append((source.name, str(error).removeprefix(f"{source.path}: ")))
-            bar.update()
-    for name, reason in problems:
-        print(f"cannot be read: {name}: {reason}", file=sys.stderr)
-    done = 0
-    if args.output:
-        folders = [args.output / source.folder for source in files]
-        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
-    options.end_dry_run(
-        args,
-        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
-        f"{len(problems)} cannot be read.",
-    )
 
 
 def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, dict[str, Recovery]]:
@@ -330,22 +295,6 @@ def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, so
     computation = make_computation(args, made or make_recoveries(args, methods))
     store = args.store and open_path(args.store)
     return RecoveryFolder(output, computation, methods, sources, options=kept, store=store)
-
-
-def describe(
-    settings: dict[str, Any], networks: Networks, methods: tuple[str, ...], n: int, output: Path
-) -> tuple[str, ...]:
-    generator = networks.generator
-    return (
-        f"{generator.name}: latent size {generator.latent_dim}, {generator.num_samples} samples at "
-        f"{generator.sample_rate} Hz, {generator.num_channels} channel(s), {generator.prior} prior",
-        f"{', '.join(methods)}: minimises {settings['objective']}; {n} files into {output}",
-        *(
-            [f"kept for other runs in {cache_folder()}: the samples that searches begin at"]
-            if SEARCH in methods
-            else []
-        ),
-    )
 
 
 if __name__ == "__main__":

@@ -45,8 +45,9 @@ import soundfile
 from models.networks import Networks
 from models.recovery import make_inverter, make_recovery
 from utils.inversion import ray_engine
-from utils.inversion.clips import FILE, ClipRecovery, files_below
+from utils.inversion.clips import ClipRecovery
 from utils.inversion.folder import RecoveryFolder
+from utils.inversion.sources import FILE, files_below
 from utils.losses import parse_objective
 from utils.runs.folders import keep_options
 from utils.runs.interrupts import Interrupt

@@ -1,10 +1,8 @@
 """What is computed of a clip: it is read or generated, placed, inverted by each method, and measured."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,55 +13,16 @@ from utils.domains import REAL, SYNTHETIC
 from utils.inversion.align import move_back, place
 from utils.inversion.exactness import is_found, match
 from utils.inversion.methods import Progress, Recovered, Recovery
+from utils.inversion.sources import FILE, Source
 from utils.numpy_spectrograms import log_mel
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 
-FILE, OWN_SAMPLE = "file", "own sample"
 OVERLAP = 16  # consecutive windows share this part of their length
 PIECE = 2**20  # samples of a long clip that are compared together
 
 Align = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # windows [W, T, C] to offset and gain_db [W]
 Judge = Callable[[np.ndarray], list[dict[str, str]]]  # audio [N, T, C] to class and confidence by judge
-
-
-@dataclass(frozen=True)
-class Source:
-    """A clip to invert: a file, or the generator's own sample number `index`.
-
-    Attributes:
-        name: in results.
-        folder: of its results, relative to the run's.
-    """
-
-    name: str
-    folder: str
-    path: Path | None = None
-    index: int | None = None
-
-    @property
-    def kind(self) -> str:
-        return OWN_SAMPLE if self.path is None else FILE
-
-
-def own_samples(n: int) -> list[Source]:
-    """The first n samples of the generator's prior, by the run's seed."""
-    return [Source(f"own sample {i}", f"own_samples/{i:03}", index=i) for i in range(n)]
-
-
-def files_below(base: Path, files: Iterable[Path]) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Files, named as from the folder `base`; and (name, reason) of those whose name cannot be written down."""
-    sources, nameless = [], []
-    for file in files:
-        name = file.relative_to(base).as_posix()
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-            nameless.append((shown, "the name is not valid UTF-8: rename the file"))
-        else:
-            sources.append(Source(name, f"clips/{name}", path=file))
-    return sources, nameless
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,16 @@ from tqdm import tqdm
 
 from utils.audio.files import write_wav
 from utils.errors import UserError
-from utils.inversion.clips import ClipRecovery, Inverted, Loaded, Source
+from utils.inversion.clips import ClipRecovery, Inverted, Loaded
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
 from utils.inversion.methods import Progress
+from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
 from utils.options import DISK_FAULTS
 from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
+from utils.runs.progress import MovingBar
 
 RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
 READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
@@ -157,6 +159,23 @@ class RecoveryFolder:
         if not self._apart:
             append_jsonl(self.folder / FAILURES, {"source": name, "reason": reason})
             tqdm.write(f"failed: {name}: {reason}", file=sys.stderr)
+
+    def recover_all(
+        self, own: Sequence[Source], files: Sequence[Source], interrupt: Interrupt, *, quiet: bool = False
+    ) -> None:
+        """Inverts own samples and files, each with a bar of progress.
+
+        All files are read first, so that what cannot be read is said before a search begins; where that is all there
+        is, none begins.
+
+        Raises:
+            KeyboardInterrupt: as `interrupt` says.
+        """
+        with MovingBar("reading", len(files), quiet=quiet) as bar:
+            readable = self.check(files, bar, interrupt)
+        for title, sources in (("own samples", own), ("files", files)) if readable else ():
+            with MovingBar(title, len(sources), quiet=quiet or not sources) as bar:
+                self.recover(sources, bar, interrupt)
 
     def check(self, sources: Sequence[Source], bar: tqdm, interrupt: Interrupt) -> int:
         """How many of `sources` can be inverted; the others fail here, before a search begins."""

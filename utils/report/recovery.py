@@ -1,15 +1,37 @@
 """What a run of latent_vector_recovery.py tells at its end: its tables, its page, and medians on the terminal."""
 
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from utils.inversion.clips import FILE, OWN_SAMPLE
 from utils.inversion.exactness import EXACT
 from utils.inversion.folder import SUMMARY, RecoveryFolder
+from utils.inversion.names import SEARCH
+from utils.inversion.sources import FILE, OWN_SAMPLE
 from utils.report.manifest import write_manifest
 from utils.report.page import write_page
+from utils.runs.cache import cache_folder
 from utils.runs.files import read_json
 from utils.runs.folders import OPTIONS
+
+
+def describe(settings: dict[str, Any], generator: Any, methods: Sequence[str], n: int) -> list[str]:
+    """What a run says before it begins.
+
+    Args:
+        settings: of the run, as it keeps them.
+        generator: as in `utils.inversion.problem`, with `name`.
+        methods: that are applied.
+        n: files.
+    """
+    lines = [
+        f"{generator.name}: latent size {generator.latent_dim}, {generator.num_samples} samples at "
+        f"{generator.sample_rate} Hz, {generator.num_channels} channel(s), {generator.prior} prior",
+        f"{', '.join(methods)}: minimises {settings['objective']}; {n} files, {settings['own_samples']} own samples",
+    ]
+    if SEARCH in methods:
+        lines.append(f"samples that searches begin at are kept in {cache_folder()}")
+    return lines
 
 
 def write_reports(settings: dict[str, Any], folder: RecoveryFolder) -> None:
