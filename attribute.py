@@ -35,34 +35,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-
-from models.networks import Networks
 from utils import options
-from utils.audio.datasets import load_dataset
-from utils.audio.files import Clip, find_audio, load_clip
-from utils.audio.transformations import round_to_bits
-from utils.bundled import bundled
+from utils.bundled import CALIBRATION, bundled, find_calibration
 from utils.errors import UserError
-from utils.evaluation.attribution import (
-    CALIBRATION,
-    MADE,
-    Thresholds,
-    calibration_record,
-    find_calibration,
-    read_thresholds,
-)
-from utils.evaluation.attributor import Attributor, score_settings
-from utils.inversion.store import ResultStore
-from utils.runs.batches import render
-from utils.runs.environment import describe_environment
-from utils.runs.files import read_json, to_json, write_json, write_text
-from utils.runs.folders import keep_options, output_folder, tee_log
-from utils.runs.interrupts import resume_command
-from utils.runs.progress import progress_bar
 
 RESULTS = "results.jsonl"
 # What a run may be continued with another value of; of networks and clips the contents count.
@@ -99,15 +74,58 @@ def parse_arguments() -> argparse.Namespace:
     if not args.input and not args.calibrate:
         raise UserError("CLIP: name audio files or folders, or --calibrate DATA (--help shows all options)")
     args.calibration = (args.calibration or CALIBRATION) if args.calibrate else find_calibration(args.calibration)
+    if args.dry_run:
+        files, failures = find_files(args.input, args.limit)
+        plan = f"Would attribute {len(files)} files by {args.calibration}; {len(failures)} cannot be read."
+        options.end_dry_run(args, *([f"Would write {args.calibration}."] if args.calibrate else []), plan)
     return args
+
+
+def find_files(roots: list[Path], limit: int | None) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The clips in sorted order, each once, and (path, reason) of what cannot be read."""
+    from utils.audio.files import find_audio  # here, so that --help need not wait for NumPy
+
+    files, problems = [], []
+    for root in roots:
+        some, bad = find_audio(root)
+        if not some and not bad:
+            raise UserError(f"{root}: no audio in this folder")
+        files += some
+        problems += [(str(path), reason) for path, reason in bad]
+    return list(dict.fromkeys(files))[:limit], problems
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from models.networks import Networks
+from utils.audio.datasets import load_dataset
+from utils.audio.files import Clip, load_clip
+from utils.audio.transformations import round_to_bits
+from utils.evaluation.attribution import (
+    MADE,
+    Thresholds,
+    calibration_record,
+    read_thresholds,
+)
+from utils.evaluation.attributor import Attributor, score_settings
+from utils.inversion.store import ResultStore
+from utils.runs.batches import render
+from utils.runs.environment import describe_environment
+from utils.runs.files import read_json, to_json, write_json, write_text
+from utils.runs.folders import keep_options, output_folder, tee_log
+from utils.runs.interrupts import resume_command
+from utils.runs.progress import progress_bar
 
 
 def main() -> int:
     args = parse_arguments()
     files, failures = find_files(args.input, args.limit)
-    if args.dry_run:
-        plan = f"Would attribute {len(files)} files by {args.calibration}; {len(failures)} cannot be read."
-        return options.show_plan(args, *([f"Would write {args.calibration}."] if args.calibrate else []), plan)
     encoder = None if args.encoder == "none" else args.encoder
     networks = Networks(
         args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
@@ -140,18 +158,6 @@ def main() -> int:
         if args.input:
             print(f"Results: {output / RESULTS}")
     return options.EXIT_SOME_FAILED if failures else options.EXIT_OK
-
-
-def find_files(roots: list[Path], limit: int | None) -> tuple[list[Path], list[tuple[str, str]]]:
-    """The clips in sorted order, each once, and (path, reason) of what cannot be read."""
-    files, problems = [], []
-    for root in roots:
-        some, bad = find_audio(root)
-        if not some and not bad:
-            raise UserError(f"{root}: no audio in this folder")
-        files += some
-        problems += [(str(path), reason) for path, reason in bad]
-    return list(dict.fromkeys(files))[:limit], problems
 
 
 def load_thresholds(path: Path, settings: dict[str, Any]) -> Thresholds:

@@ -31,36 +31,18 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-
-from models.networks import Networks
-from utils import losses, metrics, options
-from utils.audio.datasets import SPLITS, load_dataset
-from utils.audio.files import ALIGNMENTS
-from utils.domains import SYNTHETIC
+from utils import choices, options
 from utils.errors import UserError
 from utils.evaluation import names
-from utils.evaluation.clips import DRAWS, Clips, keep, load_pairs, pair_to_show, table_clips
-from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
-from utils.inversion.invert import Recovery
-from utils.inversion.store import ResultStore
-from utils.priors import PRIORS
 from utils.report import tables
-from utils.report.figures import reconstruction_figure, save_figure
-from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl
-from utils.runs.folders import output_folder
-from utils.runs.interrupts import resume_command
 
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
 ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = options.make_parser(f"{__doc__.strip()}\n\nMetrics, each with a 95 % interval:\n{metrics.describe()}")
+    metrics = f"Metrics, each with a 95 % interval:\n{names.describe_metrics()}"
+    parser = options.make_parser(f"{__doc__.strip()}\n\n{metrics}")
     real = "real clips: SC09 in either published layout, or any folder of audio"
     options.add_input(parser, real, default="datasets/sc09")
     add = parser.add_argument_group("one row").add_argument
@@ -79,11 +61,11 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--originals", type=Path, metavar="DIR", help="what they are reconstructions of, by file name")
 
     add = parser.add_argument_group("clips").add_argument
-    add("--split", choices=SPLITS, default="report", help="which of the real ones")
+    add("--split", choices=choices.SPLITS, default="report", help="which of the real ones")
     add("--n", type=options.positive_int, default=501, metavar="N", help="clips of a row, at least 2")
     draw = "which N: random ones by --seed, or as in the paper the first ones, here in the order of speakers' names"
-    add("--draw", choices=DRAWS, default="random", help=draw)
-    add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
+    add("--draw", choices=choices.DRAWS, default="random", help=draw)
+    add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of real clips")
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model; --classifier none and --judge none do without them")
@@ -105,10 +87,12 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(group, "batch_size", "seed", "dry_run", "quiet", batch_size=32)
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    args.objective = args.objective and str(losses.parse_objective(args.objective))
     args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH)
     check(args, parser.explicit)
     args.method = args.method or names.METHOD_OF_FLAGS[args.inverse_mapping, args.gradient]
+    rows = sum(map(len, methods_by_table(args).values()))
+    what = f"draw figure{args.figure}" if args.figure else f"make {rows} row(s)"
+    options.end_dry_run(args, f"Would {what} into {args.output}")
     return args
 
 
@@ -133,12 +117,43 @@ def check(args: argparse.Namespace, explicit: Collection[str]) -> None:
         raise UserError(f"--splits: must be at most --n, {args.n}. Received: {args.splits}")
 
 
+def methods_by_table(args: argparse.Namespace) -> dict[int, Collection[str]]:
+    """What is asked for."""
+    if args.figure:
+        return {args.figure - 1: names.RECOVERY_METHODS}
+    if args.reconstructions:
+        return {args.table or 2: [args.reconstructions.resolve().name]}
+    if args.table or args.all:
+        return {number: methods for number, methods in names.ROWS.items() if args.all or number == args.table}
+    return {1 if args.synth else 2: [args.method]}
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from models.networks import Networks
+from utils.audio.datasets import load_dataset
+from utils.domains import SYNTHETIC
+from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
+from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
+from utils.inversion.methods import Recovery
+from utils.inversion.store import ResultStore
+from utils.priors import PRIORS
+from utils.report.figures import reconstruction_figure, save_figure
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl
+from utils.runs.folders import output_folder
+from utils.runs.interrupts import resume_command
+
+
 def main() -> int | None:
     args = parse_arguments()
     methods = methods_by_table(args)
-    if args.dry_run:
-        what = f"draw figure{args.figure}" if args.figure else f"make {sum(map(len, methods.values()))} row(s)"
-        return options.show_plan(args, f"Would {what} into {args.output}")
     session = Session(args, methods)
     output_folder(args.output, Path("results"), "tables")
     try:
@@ -151,17 +166,6 @@ def main() -> int | None:
                 print(f"\nWritten: {args.output / f'table{number}.md'}, .csv and .jsonl")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(resume_command(args.output, args.output)) from None
-
-
-def methods_by_table(args: argparse.Namespace) -> dict[int, Collection[str]]:
-    """What is asked for."""
-    if args.figure:
-        return {args.figure - 1: names.RECOVERY_METHODS}
-    if args.reconstructions:
-        return {args.table or 2: [args.reconstructions.resolve().name]}
-    if args.table or args.all:
-        return {number: methods for number, methods in names.ROWS.items() if args.all or number == args.table}
-    return {1 if args.synth else 2: [args.method]}
 
 
 class Session:

@@ -34,27 +34,16 @@ Exit codes: 0 all well, 2 wrong usage, 3 some files failed, 130 interrupted.
 """
 
 import argparse
+import importlib.util
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-
-from models.networks import Networks
-from utils import losses, options
-from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
+from utils import choices, options
 from utils.errors import UserError
-from utils.inversion import ray_engine
-from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
-from utils.inversion.invert import METHODS, Recovery
-from utils.report.recovery import print_medians, write_reports
-from utils.runs.files import open_path, write_json
-from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
-from utils.runs.interrupts import on_interrupt, resume_command
-from utils.runs.progress import progress_bar
+from utils.report.manifest import require_pyarrow
+from utils.runs.files import open_path
 
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"exact": False}}
 # What a run may be continued with another value of; of networks the weights count, not the path.
@@ -69,7 +58,9 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(model, "generator", "encoder", "classifier", "trust", "precision")
     clips = parser.add_argument_group("clips")
     options.add_shared(clips, "limit", "window")
-    clips.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
+    clips.add_argument(
+        "--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips"
+    )
     clips.add_argument(
         "--align",
         action="store_true",
@@ -103,21 +94,95 @@ def parse_arguments() -> argparse.Namespace:
     )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
-    ray_engine.add_options(parser.add_argument_group("many clips"))
+    add_many(parser.add_argument_group("many clips"))
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    ray_engine.check_options(args)
-    args.objective = args.objective and str(losses.parse_objective(args.objective))
+    check_many(args)
     if args.align and args.window == "all":
         raise UserError("--align: places one window a file; it cannot stand with --window all")
+    if args.dry_run:
+        options.end_dry_run(args, plan(args))
     return args
+
+
+def add_many(group: argparse._ArgumentGroup) -> None:
+    """Declares where clips are computed and kept when there are many."""
+    engine = "where clips are computed: in this process, or on actors of Ray (make setup-ray), with the same results"
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help=engine)
+    address = "of a running Ray cluster, HOST:PORT or auto (default: one is started on this machine)"
+    group.add_argument("--address", metavar="ADDRESS", help=address)
+    actors = "actors of Ray at a time (default: one a GPU, or one a machine where there is none)"
+    group.add_argument("--actors", type=options.positive_int, metavar="N", help=actors)
+    store = "keep WAVs and latents in this folder or URL (s3://, gs://), without a page (default: in --output)"
+    group.add_argument("--store", metavar="URL", help=store)
+    manifest = "also write manifest.parquet: status, losses and latents of each clip and method (needs pyarrow)"
+    group.add_argument("--manifest", action="store_true", help=manifest)
+
+
+def check_many(args: argparse.Namespace) -> None:
+    """Raises a UserError for options that do not go together, and for those whose packages are missing."""
+    if args.engine == "local" and (args.address or args.actors):
+        raise UserError("--address, --actors: go with --engine ray")
+    if args.engine == "ray" and not importlib.util.find_spec("ray"):
+        raise UserError("--engine ray: needs Ray, which is not installed: make setup-ray")
+    if args.manifest:
+        require_pyarrow()
+    if args.store:
+        open_path(args.store)
+
+
+def find_files(args: argparse.Namespace) -> tuple[Path, list[Path], list[tuple[str, str]]]:
+    """The folder that clips are named from, the clips in sorted order, and (name, reason) of what cannot be read."""
+    from utils.audio.files import SUFFIXES, find_audio  # here, so that --help need not wait for NumPy
+
+    root = args.input
+    files, problems = find_audio(root)
+    if not files and not problems:
+        raise UserError(f"{root}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
+    output = args.output or Path("results")
+    if root.is_dir() and output.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
+    base = root if root.is_dir() else root.parent
+    return base, files[: args.limit], [(path.relative_to(base).as_posix(), reason) for path, reason in problems]
+
+
+def plan(args: argparse.Namespace) -> str:
+    """What `--dry_run` says would be done."""
+    base, files, problems = find_files(args)
+    done = 0
+    if args.output:
+        methods = options.METHODS[:-1] if args.method == "all" else [args.method]
+        folders = [args.output / "clips" / file.relative_to(base) for file in files]
+        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
+    return (
+        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
+        f"{len(problems)} cannot be read."
+    )
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+
+from models.networks import Networks
+from utils.inversion import ray_engine
+from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, files_below, own_samples
+from utils.inversion.methods import METHODS, Recovery
+from utils.losses import parse_objective
+from utils.report.recovery import print_medians, write_reports
+from utils.runs.files import write_json
+from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
+from utils.runs.interrupts import on_interrupt, resume_command
+from utils.runs.progress import progress_bar
 
 
 def main() -> int:
     args = parse_arguments()
-    files, problems = find_files(args)
+    base, paths, problems = find_files(args)
+    files = files_below(base, paths)
     methods = METHODS if args.method == "all" else (args.method,)
-    if args.dry_run:
-        return show_plan(args, methods, files, problems)
     networks, recoveries = made = make_recoveries(args, methods)
     output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
@@ -163,7 +228,7 @@ def main() -> int:
 
 def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, dict[str, Recovery]]:
     """The run's networks, and how latents are found with them, by kind of clip."""
-    needs_classifier = losses.parse_objective(args.objective or options.REAL_OBJECTIVE).needs_features
+    needs_classifier = parse_objective(args.objective or options.REAL_OBJECTIVE).needs_features
     networks = Networks(
         args.generator,
         trust=args.trust,
@@ -199,34 +264,6 @@ def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, so
         batch_size=args.batch_size,
         store=args.store and open_path(args.store),
         align=networks.align(args.batch_size) if args.align else None,
-    )
-
-
-def find_files(args: argparse.Namespace) -> tuple[list[Source], list[tuple[str, str]]]:
-    """The clips in sorted order, and (name, reason) of what cannot be read."""
-    root = args.input
-    files, problems = find_audio(root)
-    if not files and not problems:
-        raise UserError(f"{root}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
-    output = args.output or Path("results")
-    if root.is_dir() and output.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
-    base = root if root.is_dir() else root.parent
-    named_problems = [(path.relative_to(base).as_posix(), reason) for path, reason in problems]
-    return files_below(base, files[: args.limit]), named_problems
-
-
-def show_plan(
-    args: argparse.Namespace, methods: tuple[str, ...], files: list[Source], problems: list[tuple[str, str]]
-) -> int:
-    done = 0
-    if args.output:
-        folders = [args.output / source.folder for source in files]
-        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
-    return options.show_plan(
-        args,
-        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
-        f"{len(problems)} cannot be read.",
     )
 
 

@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 
@@ -16,7 +15,7 @@ from models.checkpoints import existing_file, load_keras
 from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
 from utils.errors import UserError
 from utils.options import PAPER_RECOVERY
-from utils.spectrograms import magnitude, mel_filters, stft
+from utils.spectrograms import log_mel
 
 FILE_NAME = "classifier.keras"
 # The names of the block activations of each architecture.
@@ -182,13 +181,18 @@ class LogMel(layers.Layer):
             "hop": hop,
             "floor": floor,
         }
-        self.filters = np.asarray(mel_filters(num_mels, frame_length, sample_rate))
 
     def call(self, audio: tf.Tensor) -> tf.Tensor:
-        spectra = magnitude(stft(audio, self.options["frame_length"], self.options["hop"]))
-        mel = tf.einsum("btfc,fm->btmc", spectra, self.filters)
-        floor = self.options["floor"]
-        return tf.math.log(mel + floor) - math.log(floor)
+        options = self.options
+        mel = log_mel(
+            audio,
+            options["sample_rate"],
+            bands=options["num_mels"],
+            frame_length=options["frame_length"],
+            frame_step=options["hop"],
+            floor=options["floor"],
+        )
+        return mel - math.log(options["floor"])
 
     def get_config(self) -> dict:
         return {**super().get_config(), **self.options}

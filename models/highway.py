@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from utils.spectrograms import magnitude, mel_filters, stft
+from utils import spectrograms
 
-MEL_BANDS, HOP = 64, 256
+HOP = 256
 LARGEST_U = 3.0  # that the linear map can answer
 
 
@@ -24,7 +24,7 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
     """
     _, num_samples, num_channels = audio.shape
     x = layers.Lambda(
-        lambda a: log_mel(a, sample_rate), output_shape=(-(-num_samples // HOP), MEL_BANDS, num_channels)
+        lambda a: log_mel(a, sample_rate), output_shape=(-(-num_samples // HOP), spectrograms.MEL_BANDS, num_channels)
     )(audio)
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
@@ -45,9 +45,7 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
 
 def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
     """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
-    mel = mel_filters(MEL_BANDS, 512, sample_rate)
-    energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, HOP)), mel)
-    return tf.math.log(energies + 3e-2) / 2 + 1
+    return spectrograms.log_mel(audio, sample_rate, frame_step=HOP, floor=3e-2) / 2 + 1
 
 
 def squash(u: tf.Tensor) -> tf.Tensor:

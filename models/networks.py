@@ -26,7 +26,7 @@ from models.projected import ProjectedGenerator
 from utils.domains import REAL
 from utils.errors import UserError, one_line
 from utils.inversion.align import align
-from utils.inversion.invert import Inverter, Recovery, from_encoder
+from utils.inversion.methods import Inverter, Recovery, from_encoder
 from utils.inversion.search import LatentSearch
 from utils.losses import Objective, parse_objective
 from utils.metrics import Predictions

@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from utils.spectrograms import KINDS, LOG_FLOOR, spectrogram
+from utils.choices import FRONT_ENDS
+from utils.spectrograms import LOG_FLOOR, spectrogram
 
 BLOCKS_PER_STAGE = (2, 2, 2, 2)
 BLOCK_NAMES = tuple(f"stage{s}_block{b}" for s, n in enumerate(BLOCKS_PER_STAGE, 1) for b in range(1, n + 1))
@@ -29,8 +30,8 @@ class Spectrogram(layers.Layer):
     """
 
     def __init__(self, kind: str = "log_magnitude", stack: bool = False, **kwargs):
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
+        if kind not in FRONT_ENDS:
+            raise ValueError(f"kind must be one of {', '.join(FRONT_ENDS)}. Received: {kind!r}")
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.kind = kind
         self.stack = stack

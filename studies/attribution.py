@@ -40,6 +40,7 @@ from utils import options
 from utils.audio.datasets import DIGITS, load_dataset
 from utils.audio.files import load_clip
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.bundled import find_calibration
 from utils.errors import UserError
 from utils.evaluation.attribution import (
     ABSTAINS,
@@ -47,12 +48,12 @@ from utils.evaluation.attribution import (
     NOT,
     Fingerprint,
     Thresholds,
-    find_calibration,
     read_thresholds,
     separation,
 )
 from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
+from utils.numpy_spectrograms import stft
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, read_json
@@ -230,8 +231,9 @@ def spoken(n: int, clip_shape: tuple[int, int, int]) -> np.ndarray:
 
 def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
     """Clips `[N, T, C]` with their own STFT magnitudes and the phases that librosa's Griffin-Lim finds."""
-    signals = audio.transpose(0, 2, 1)
-    magnitudes = np.abs(librosa.stft(signals, n_fft=frame))
+    frames = 1 + audio.shape[1] // (frame // 4)  # librosa's, which are centred
+    spectra = stft(np.pad(audio, [(0, 0), (frame // 2, 0), (0, 0)]), frame, frame // 4)[:, :frames]
+    magnitudes = np.abs(spectra).transpose(0, 3, 2, 1).astype(np.float32)
     found = librosa.griffinlim(magnitudes, n_fft=frame, length=audio.shape[1], random_state=0)
     return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
 

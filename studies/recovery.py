@@ -35,7 +35,7 @@ from models.networks import CACHE, Networks
 from utils import metrics, options
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import match
-from utils.inversion.invert import TOLERANCE, from_encoder
+from utils.inversion.methods import TOLERANCE, from_encoder
 from utils.inversion.search import LatentSearch
 from utils.losses import Point, parse_objective
 from utils.runs.environment import describe_environment

@@ -1,4 +1,4 @@
-"""utils/inversion/gauss_newton.py and least_squares.py, against SciPy and on generators that can be inverted."""
+"""utils/inversion/gauss_newton.py and problem.py, against SciPy and on generators that can be inverted."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.errors import UserError
 from utils.inversion.gauss_newton import minimize
 from utils.inversion.lbfgs import Status
-from utils.inversion.least_squares import LeastSquares, _point
+from utils.inversion.problem import LeastSquares, _point
 from utils.losses import parse_objective
 
 

@@ -22,8 +22,8 @@ from tests.tiny import Tiny
 from tests.wavegan_checkpoints import build
 from utils.audio.files import Identity, join_windows
 from utils.inversion.align import move_back
-from utils.inversion.invert import Inverter, from_prior
 from utils.inversion.latents import load_latents
+from utils.inversion.methods import Inverter, from_prior
 from utils.losses import parse_objective
 from utils.runs.files import read_json, read_jsonl
 

@@ -11,7 +11,7 @@ from models.classifier import Classifier, classifier_features
 from models.encoder import DOMAINS, Encoder
 from models.networks import Networks, check_fit
 from utils.errors import UserError
-from utils.inversion.invert import from_prior
+from utils.inversion.methods import from_prior
 from utils.losses import parse_objective
 from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE
 from utils.runs.files import file_sha256

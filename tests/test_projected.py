@@ -8,7 +8,7 @@ from wavegan_checkpoints import build
 from models.generator import load_generator
 from models.projected import ProjectedGenerator
 from utils.errors import UserError
-from utils.inversion.invert import Inverter
+from utils.inversion.methods import Inverter
 from utils.losses import parse_objective
 from utils.report.figures import save_figure
 from utils.report.projected import projected_figure, projected_markdown, speech_markdown

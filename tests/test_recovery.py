@@ -1,4 +1,4 @@
-"""utils/inversion/invert.py and latents.py on generators small enough to be inverted exactly."""
+"""utils/inversion/methods.py and latents.py on generators small enough to be inverted exactly."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ import tensorflow as tf
 from models.generator import load_generator
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.errors import UserError
-from utils.inversion import invert as recovery
-from utils.inversion.invert import Inverter, from_encoder, from_prior
+from utils.inversion import methods as recovery
 from utils.inversion.latents import Latents, load_latents, save_latents, stack_curves
+from utils.inversion.methods import Inverter, from_encoder, from_prior
 from utils.losses import parse_objective
 
 OBJECTIVE = parse_objective("stft_real=1,waveform=1")

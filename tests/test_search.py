@@ -6,7 +6,7 @@ import pytest
 from models.generator import load_generator
 from utils.inversion.bank import OFFSET, LatentBank
 from utils.inversion.exactness import match, noise_floor
-from utils.inversion.invert import Inverter, Recovery
+from utils.inversion.methods import Inverter, Recovery
 from utils.inversion.search import LatentSearch
 from utils.losses import parse_objective
 

@@ -2,12 +2,20 @@
 
 A script reads:
 
-    def main(arguments=None):
+    def parse_options():
         parser = options.make_parser(__doc__)
-        options.add_shared(parser.add_argument_group("model"), "generator", "preset")
-        args = options.apply_preset(parser.parse_args(arguments), parser, PRESETS)
-        if args.dry_run:
-            return options.show_plan(args, "Would ...")
+        options.add_shared(parser.add_argument_group("model"), "generator", "preset", "dry_run")
+        args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+        options.end_dry_run(args, "Would ...")
+        return args
+
+    if __name__ == "__main__":
+        options.parse_early(parse_options)
+
+    import tensorflow as tf
+
+    def main():
+        args = parse_options()
         ...
 
     if __name__ == "__main__":
@@ -15,17 +23,20 @@ A script reads:
 """
 
 import argparse
+import contextlib
 import errno
+import importlib.util
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.bundled import bundled
 from utils.errors import UserError, one_line
+from utils.objectives import format_weights, parse_weights
 
 EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
@@ -186,6 +197,10 @@ def seed_list(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def _objective(text: str) -> str:
+    return format_weights(parse_weights(text))
+
+
 def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("must name a path. Received an empty text")
@@ -326,6 +341,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "objective": dict(
         default=None,
+        type=_objective,
         metavar="TERM=WEIGHT,...",
         help="what is minimised over z: a weighted sum of named terms (default: for the generator's own samples "
         f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips)",
@@ -436,39 +452,65 @@ def changed_options(
     return {n: getattr(args, n) for n in names if getattr(args, n) != preset.get(n, parser.get_default(n))}
 
 
-def show_plan(args: argparse.Namespace, *lines: str) -> int:
-    """What `--dry_run` prints: the resolved options and, in `lines`, what would be done. Returns the exit code."""
+def end_dry_run(args: argparse.Namespace, *lines: str) -> None:
+    """Ends the process where `--dry_run` is given: prints the resolved options and, in `lines`, what would be done."""
+    if not args.dry_run:
+        return
     width = max(map(len, vars(args))) + 1
     for name, value in vars(args).items():
         print(f"{name:{width}} {value}")
     print(*lines, sep="\n")
-    return EXIT_OK
+    sys.exit(EXIT_OK)
+
+
+def parse_early(parse: Callable[[], Any]) -> None:
+    """Parses the command line before a script imports TensorFlow, which takes seconds.
+
+    So `--help`, wrong usage and `--dry_run` end the process at once, as `run` does. The script's `main` parses again.
+    """
+    with _errors_in_one_line():
+        parse()
+        if not importlib.util.find_spec("tensorflow"):
+            raise ModuleNotFoundError(name="tensorflow")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
+
+    Errors end it as `_errors_in_one_line` says.
+    """
+    with _errors_in_one_line():
+        code = main()
+    sys.exit(code or EXIT_OK)
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Within the block an error that the user can fix ends the process.
 
     A `UserError` becomes one line on stderr and exit code 2, and so do TensorFlow's running out of memory and a disk
     that is full, read-only, gone or broken; an interrupt from the keyboard exits with 130, its message
     (`interrupts.resume_command`) on stderr.
     """
     try:
-        code = main()
+        yield
     except UserError as error:
         _print_error(str(error))
-        code = EXIT_USAGE
+        sys.exit(EXIT_USAGE)
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "error: interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if fault := disk_fault(error):
             _print_error(f"{fault}; mend that, and the same command with its --output goes on where it was")
+        elif isinstance(error, ModuleNotFoundError):
+            command = " ".join([".venv/bin/python", *sys.argv])
+            _print_error(f"{sys.executable}: has no {error.name}; run `make setup`, then: {command}")
         elif type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which this module does not import
             _print_error("--batch_size: out of memory; try a smaller one")
         else:
             raise
-        code = EXIT_USAGE
-    sys.exit(code or EXIT_OK)
+        sys.exit(EXIT_USAGE)
 
 
 def disk_fault(error: Exception) -> str | None:

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from utils.audio.files import ALIGNMENTS, Clip, Identity, find_audio, load_clip
 from utils.audio.splits import HALVES, half_of, speaker_of
+from utils.choices import SPLITS
 from utils.errors import UserError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SPLITS = ("train", "validation", *HALVES, "test", "all")
 UNLABELLED = -1
 INT16_SCALE = 32768.0
 

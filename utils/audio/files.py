@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-from scipy.io import wavfile
 
 from utils.errors import UserError
 from utils.options import WINDOWS
@@ -294,6 +293,8 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
         raise ValueError(f"audio must be [T, C]. Received: shape {audio.shape}")
     if not np.isfinite(audio).all():
         raise ValueError(f"audio for {path} must be finite")
+    from scipy.io import wavfile  # here, because it takes a second and lists of files need none
+
     with atomic_path(path) as temporary:
         wavfile.write(temporary, sample_rate, audio)
 

@@ -8,21 +8,19 @@ where a 16-bit clip is matched to the rounding of its samples. A generator reach
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.signal
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from utils.bundled import bundled
 from utils.errors import UserError
+from utils.numpy_spectrograms import stft
 
 MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
-CALIBRATION = Path("results/attribution.json")  # that attribute.py --calibrate writes, unless told otherwise
 RESAMPLES = 200  # of the bootstrap
 
 
@@ -88,11 +86,6 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
     )
 
 
-def find_calibration(path: Path | None) -> Path:
-    """The file of thresholds to read: `path`; where it is None `CALIBRATION`; where there is none the bundled one."""
-    return path or (CALIBRATION if CALIBRATION.exists() else bundled("checkpoint/attribution.json"))
-
-
 def calibration_record(own: Sequence[float], others: Sequence[float], **facts: Any) -> dict[str, Any]:
     """What is kept of a calibration, JSON-able: the thresholds, the scores behind them, and `facts`."""
     return {"thresholds": asdict(calibrate(own, others)), **facts, "scores": {"own": own, "others": others}}
@@ -154,7 +147,8 @@ class Fingerprint:
     def _marks(self, audio: np.ndarray) -> np.ndarray:
         audio = np.asarray(audio, np.float64)
         residual = audio - scipy.signal.sosfiltfilt(self._filter, audio, axis=1)
-        power = np.square(np.abs(scipy.signal.stft(residual, nperseg=self.FRAME, axis=1)[2])).mean(axis=(2, 3))
+        spectra = stft(np.pad(residual, [(0, 0), (self.FRAME // 2, 0), (0, 0)]), self.FRAME, self.FRAME // 2)
+        power = np.square(np.abs(spectra) / (self.FRAME / 2)).mean(axis=(1, 3))
         level = np.mean(np.square(residual), axis=(1, 2))[:, None]
         return np.log(power + 1e-6 * level + 1e-20)
 

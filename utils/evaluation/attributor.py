@@ -11,7 +11,7 @@ from tqdm import tqdm
 from utils.domains import SYNTHETIC
 from utils.errors import UserError, one_line
 from utils.evaluation.attribution import residual_score
-from utils.inversion.invert import from_encoder
+from utils.inversion.methods import from_encoder
 from utils.inversion.search import NEIGHBOURS, LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 
@@ -27,7 +27,7 @@ class Attributor:
     from the nearest of a bank of samples.
 
     Args:
-        generator: in float32, as in `utils.inversion.invert`, with `name`.
+        generator: in float32, as in `utils.inversion.methods`, with `name`.
         fast: the same generator in the run's precision.
         encode: audio `[B, T, C]` and its domain to z; None: without.
         settings: see `score_settings`.

@@ -19,12 +19,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from utils.evaluation.detection_features import Extractor
-from utils.evaluation.names import CONDITIONS, LOGISTIC_REGRESSION, SVM
+from utils.evaluation.names import CONDITIONS, FOLDS, LOGISTIC_REGRESSION, SVM
 from utils.inversion.store import Record, ResultStore, key_sha256
 from utils.runs.progress import progress_bar
 
 REAL, SYNTHETIC = 0, 1
-FOLDS = 10
 
 
 # ---- classifiers ----------------------------------------------------------------

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from utils import metrics
+from utils import metrics, numpy_spectrograms
 from utils.audio.datasets import UNLABELLED
 from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
 from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
-from utils.inversion.invert import Recovery
+from utils.inversion.methods import Recovery
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
 from utils.metrics import Predictions, Row
 from utils.priors import PRIORS, Prior
@@ -220,7 +220,7 @@ class Scorer:
         }
 
     def _log_mel(self, audio: np.ndarray) -> np.ndarray:
-        return np.stack([metrics.log_mel(clip, self._sample_rate) for clip in audio])
+        return np.stack([numpy_spectrograms.log_mel(clip, self._sample_rate) for clip in audio])
 
     def _f0(self, audio: np.ndarray) -> np.ndarray:
         """Of the first `F0_CLIPS` clips, and never twice for one sound: pyin would take most of the time of scoring."""

@@ -2,7 +2,7 @@
 
 1. L-BFGS on log-mel spectrograms from every start: such spectrograms know no phase, so their basins are wide, and a
    gradient is cheap beside a Jacobian.
-2. From the lowest, Levenberg-Marquardt on whitened STFTs (`utils.losses.stft_whitened_residual`): in the waveform
+2. From the lowest, Levenberg-Marquardt on whitened STFTs (`stft_whitened_squared`): in the waveform
    alone the loud parts hide the directions of z that the sound hardly depends on.
 3. Levenberg-Marquardt on the waveform, until the residual is the rounding of the clip's samples
    (`utils.inversion.exactness`): the latent is found.
@@ -21,7 +21,7 @@ import numpy as np
 from utils.inversion import lbfgs
 from utils.inversion.bank import LatentBank
 from utils.inversion.exactness import noise_floor
-from utils.inversion.least_squares import LeastSquares
+from utils.inversion.problem import LeastSquares
 from utils.losses import parse_objective
 
 COARSE = "log_mel_squared=1"
@@ -59,7 +59,7 @@ class LatentSearch:
     """The stages over one generator; traced once for all batches.
 
     Args:
-        generator: searched with, as in `utils.inversion.invert`.
+        generator: searched with, as in `utils.inversion.methods`.
         exact: the same generator in float32, where `generator` computes in less.
         clip_to_prior: keep z in the box of a bounded prior.
         neighbours: starts from the bank.

@@ -21,7 +21,7 @@ from utils.audio.files import Identity
 from utils.errors import UserError
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.lbfgs import Status
-from utils.inversion.least_squares import LeastSquares
+from utils.inversion.problem import LeastSquares
 from utils.inversion.search import LatentSearch
 from utils.losses import Objective, Point
 from utils.priors import PRIORS

@@ -30,7 +30,7 @@ class LeastSquares:
     `CLIPS` clips for their gradient.
 
     Args:
-        generator: searched with, as in `utils.inversion.invert`.
+        generator: searched with, as in `utils.inversion.methods`.
         objective: one value per clip.
         exact: the same generator in float32, where `generator` computes in less: every value is its, and `generator`
             gives the Jacobians alone.
