@@ -204,7 +204,7 @@ class ClipRecovery:
             "gain_db": None if loaded.gain_db is None else float(loaded.gain_db.mean()),
             "evaluations": int(recovered.evaluations.sum()),
             "status": recovered.status[0] if len(set(recovered.status)) == 1 else "mixed",
-            "notes": "; ".join(getattr(loaded.clip, "notes", ())),
+            "notes": "; ".join(loaded.clip.notes),
         }
 
     def _judge(self, clips: Sequence[np.ndarray], suffix: str) -> list[dict[str, Any]]:

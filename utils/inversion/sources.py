@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.audio.files import SUFFIXES, find_audio
+from utils.audio.decoding import SUFFIXES
+from utils.audio.files import find_audio
 from utils.errors import UserError
 
 FILE, OWN_SAMPLE = "file", "own sample"
