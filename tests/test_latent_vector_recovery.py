@@ -199,7 +199,7 @@ def wavegan(tmp_path_factory):
 def test_the_projected_space_comes_nearer_is_labelled_and_replays(run, run_main, tmp_path, wavegan):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
     shared = (tmp_path / "a.wav", "--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
-    shared += ("--own_samples", 1, "--hybrid_max_iter", 15, *SIMPLE)
+    shared += ("--own_samples", 1, "--method", "hybrid", "--hybrid_max_iter", 15, *SIMPLE)
     found = {}
     for space in ("z", "projected"):
         done = run(*shared, "--space", space, "--output", tmp_path / space)
@@ -241,6 +241,8 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
         *networks,
         "--own_samples",
         1,
+        "--method",
+        "hybrid",
         "--hybrid_max_iter",
         2,
         *SIMPLE,
@@ -259,7 +261,7 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
     assert "<dt>gain</dt>" in (tmp_path / "out/index.html").read_text()
     replay = ("--latents", tmp_path / "out" / result["latents"], "--output", tmp_path / "replay", "--quiet")
     assert run_main("generate.py", *networks[:2], *replay).returncode == 0
-    np.testing.assert_allclose(soundfile.read(tmp_path / "replay/search.wav")[0], kept, atol=1e-5)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "replay/hybrid.wav")[0], kept, atol=1e-5)
     assert run(*args).returncode == 2  # other settings
 
 
@@ -390,7 +392,7 @@ def test_a_search_without_an_encoder_starts_from_samples(run, tmp_path, clips):
 def test_a_bfloat16_run_reports_float32(run, tmp_path, wavegan):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
     networks = ("--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
-    args = ("--precision", "mixed_bfloat16", "--own_samples", 1, "--hybrid_max_iter", 3, *SIMPLE)
+    args = ("--precision", "mixed_bfloat16", "--own_samples", 1, "--method", "hybrid", "--hybrid_max_iter", 3, *SIMPLE)
     assert run(tmp_path / "a.wav", *networks, *args, "--output", tmp_path / "out").returncode == 0
     generator = load_generator(wavegan / "generator")
     for row in read_jsonl(tmp_path / "out/results.jsonl"):

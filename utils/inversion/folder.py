@@ -24,6 +24,7 @@ from utils.inversion.methods import Progress
 from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
 from utils.options import DISK_FAULTS
+from utils.report.manifest import latent_columns
 from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
@@ -144,9 +145,8 @@ class RecoveryFolder:
                 missing = {"status": "failed" if error else "not done", "error": error}
                 return {"source": source.name, "method": method, "kind": source.kind} | missing
             arrays = read_npz(self._store.folder / result["latents"])
-            lists = {"z": arrays["z"], "z_true": arrays.get("z_true"), "window_objective": arrays["objective"]}
-            lists = {name: value if value is None else value.tolist() for name, value in lists.items()}
-            return result | lists | {"source_sha256": str(arrays["source_sha256"])}
+            named = (arrays["z"], arrays.get("z_true"), arrays["objective"], str(arrays["source_sha256"]))
+            return result | latent_columns(*named)
 
         keys = [(source, method) for source in self.sources for method in self.methods]
         with ThreadPoolExecutor(READERS) as pool:
