@@ -18,10 +18,13 @@ import soundfile
 from models.classifier import Classifier
 from models.encoder import Encoder
 from models.generator import load_generator
+from models.networks import Networks
+from models.recovery import make_inverter, make_recovery, make_search
 from tests.tiny import Tiny
 from tests.wavegan_checkpoints import build
 from utils.audio.files import Identity, join_windows
 from utils.inversion.align import move_back
+from utils.inversion.exactness import is_found, match
 from utils.inversion.latents import load_latents
 from utils.inversion.methods import Inverter, from_prior
 from utils.losses import parse_objective
@@ -387,6 +390,24 @@ def test_a_search_without_an_encoder_starts_from_samples(run, tmp_path, clips):
     assert [row["match"] for row in own] == ["exact"] * 2 and all(row["found"] for row in own)
     done = run(*args, "--method", "hybrid", "--output", tmp_path / "no")
     assert done.returncode == 2 and "--encoder none: the method hybrid starts from an encoder" in done.stderr
+
+
+def test_the_bundled_networks_find_their_own_samples():
+    networks = Networks("checkpoint/", encoder="inverse_mapping_checkpoint/")
+    z = networks.generator.sample_prior(0, 4)
+    targets = networks.generator(z).numpy()
+    recovery = make_recovery(
+        networks,
+        make_inverter(networks, parse_objective("waveform=1")),
+        max_iter=1,
+        hybrid_max_iter=1,
+        restarts=1,
+        seed=0,
+        search=make_search(networks),
+    )
+    found = recovery("search", targets, [Identity(str(i)) for i in range(4)], "synthetic")
+    assert [match(*pair) for pair in zip(targets, found.audio, strict=True)] == ["exact"] * 4
+    assert all(is_found(z_mse) for z_mse in np.square(found.z - z).mean(axis=1))
 
 
 def test_a_bfloat16_run_reports_float32(run, tmp_path, wavegan):
