@@ -321,8 +321,10 @@ def test_several_inputs_are_named_from_the_folder_they_have_in_common(run, tmp_p
 
 
 def test_where_nothing_can_be_read_no_own_sample_is_searched(run, tmp_path):
-    (tmp_path / "a.wav").write_text("no audio")
-    done = run(tmp_path / "a.wav", *TINY, *SIMPLE, "--own_samples", 3, "--output", tmp_path / "out")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.wav").write_text("no audio")
+    args = (*TINY, *SIMPLE, "--own_samples", 3, "--output", tmp_path / "out")
+    done = run(tmp_path / "in", *args)
     assert done.returncode == 3 and "failed: a.wav: " in done.stderr
     assert not (tmp_path / "out/own_samples").exists()
 
