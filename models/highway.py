@@ -1,4 +1,4 @@
-"""The encoder that recipe `autoencoder` trains together with a generator."""
+"""The architecture `highway` of an encoder."""
 
 import keras
 import tensorflow as tf
@@ -46,13 +46,3 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
 def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
     """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
     return spectrograms.log_mel(audio, sample_rate, frame_step=HOP, floor=3e-2) / 2 + 1
-
-
-def squash(u: tf.Tensor) -> tf.Tensor:
-    """Standard normal to U(-1, 1), same shape."""
-    return tf.math.erf(u / 2**0.5)
-
-
-def unsquash(z: tf.Tensor) -> tf.Tensor:
-    """Inverse of `squash`, to +-3.9 at most."""
-    return 2**0.5 * tf.math.erfinv(tf.clip_by_value(z, -0.9999, 0.9999))
