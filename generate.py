@@ -83,8 +83,7 @@ from utils.audio.files import join_windows, write_wav
 from utils.inversion.align import move_back
 from utils.inversion.latents import Latents, save_latents
 from utils.runs.batches import render
-from utils.runs.files import write_json
-from utils.runs.folders import output_folder
+from utils.runs.folders import keep_options, output_folder
 from utils.runs.progress import progress_bar
 
 
@@ -136,7 +135,8 @@ def main() -> int:
         raise UserError(f"--latents: all files must be of one space. Received: {' and '.join(sorted(spaces))}")
     z, (space,) = np.concatenate([piece.z for piece in pieces]), spaces
     output = output_folder(args.output, Path("waves"), "generate")
-    write_json(output / "options.json", vars(args))
+    settings = vars(args) | {"generator_sha256": generator.fingerprint}
+    keep_options(output, settings, changeable=("generator", "trust", "output", "quiet"))
     method = "replay" if args.latents else "interpolation" if args.interpolate else "prior"
     facts = {"method": method, "seed": args.seed, "options": vars(args), "space": space}
     save_latents(output / "latents.npz", Latents(z=z, generator=generator.fingerprint, **facts))

@@ -260,8 +260,9 @@ def test_the_first_clips_are_by_speaker_whatever_the_layout():
         assert again.names == clips.names[:2]
 
 
-def test_the_same_clip_and_seed_start_alike_in_recovery_and_in_tables(run_main, place, tmp_path):
-    """16-bit files in the same order: equal bit by bit; own samples, which are rendered in other batches: nearly."""
+@pytest.mark.parametrize("method", ["gradient", "hybrid"])
+def test_recovery_and_tables_give_a_clip_the_same_latent(run_main, place, tmp_path, method):
+    """16-bit files: equal bit by bit; own samples, which are rendered in other batches: nearly."""
     rng = np.random.default_rng(1)
     for name in ("a", "b"):
         soundfile.write(tmp_path / f"{name}.wav", rng.normal(0, 0.1, LENGTH), RATE, subtype="PCM_16")
@@ -279,8 +280,8 @@ def test_the_same_clip_and_seed_start_alike_in_recovery_and_in_tables(run_main, 
         2,
         "--quiet",
     )
-    shared += ("--method", "gradient")
-    out = tmp_path.parent / "out"
+    shared += ("--method", method, "--encoder", place / "encoder.keras", "--hybrid_max_iter", 3)
+    out = tmp_path.parent / f"out {method}"
     done = run_main("latent_vector_recovery.py", *shared, "--own_samples=2", "--output", out)
     assert done.returncode == EXIT_OK, done.stderr
     named = ("--split", "all", "--n", 2, "--resamples", 2, "--cache", place / "cache")
@@ -289,7 +290,7 @@ def test_the_same_clip_and_seed_start_alike_in_recovery_and_in_tables(run_main, 
         done = run_main("calculate_metrics.py", *shared, *named, out / "tables" / kind, *flags)
         assert done.returncode == EXIT_OK, done.stderr
         (record,) = (np.load(path) for path in (out / "tables" / kind / "recovered").iterdir())
-        recovered = [load_latents(path) for path in sorted(out.glob(f"{kind}/*/gradient.npz"))]
+        recovered = [load_latents(path) for path in sorted(out.glob(f"{kind}/*/{method}.npz"))]
         z = np.concatenate([latents.z for latents in recovered])
         np.testing.assert_allclose(record["z"], z, rtol=0, atol=tolerance)
 
