@@ -30,7 +30,6 @@ import numpy as np
 from models.generator import Generator, load_generator
 from models.projected import ProjectedGenerator
 from models.replay import Piece, one_each, read_latents, saved_pieces
-from models.tf1 import AUDIO_TENSOR, Z_TENSOR
 from utils import options
 from utils.audio.files import join_windows, write_wav
 from utils.errors import UserError
@@ -75,8 +74,6 @@ def parse_arguments() -> argparse.Namespace:
         help="written into the WAVs (default: what comes with the generator, else 16000)",
     )
     group.add_argument("--prior", choices=PRIORS, help="(default: what comes with the generator, else uniform)")
-    group.add_argument("--z_tensor", default=Z_TENSOR, metavar="NAME", help="input of a TF1 or frozen graph")
-    group.add_argument("--audio_tensor", default=AUDIO_TENSOR, metavar="NAME", help="its output")
     options.add_shared(parser.add_argument_group("output"), "output", "dry_run", "quiet")
     args = parser.parse_args()
     if args.interpolate and args.steps < 2:
@@ -121,8 +118,6 @@ def main() -> int:
     generator = load_generator(
         args.generator,
         args.precision,
-        z_tensor=args.z_tensor,
-        audio_tensor=args.audio_tensor,
         sample_rate=args.sample_rate,
         prior=args.prior,
         trust=args.trust,

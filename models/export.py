@@ -18,7 +18,7 @@ from models.encoder import Encoder
 from models.networks import inference
 from utils.domains import REAL
 from utils.errors import UserError
-from utils.runs.files import atomic_path
+from utils.runs.files import atomic_path, literal_path
 from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON
 
 LARGEST_DIFFERENCE = 1e-4  # of the exported network's answers from the network's own
@@ -84,8 +84,10 @@ def write_saved_model(frozen: Frozen, folder: Path) -> float:
     name, module = frozen.input.partition(":")[0], tf.Module()
     spec = tf.TensorSpec([None, *frozen.trial.shape[1:]], tf.float32, name)
     module.serve = tf.function(lambda x: function(x), input_signature=[spec], autograph=False)
-    tf.saved_model.save(module, str(folder), signatures=module.serve)
-    answer = tf.saved_model.load(str(folder)).signatures["serving_default"](**{name: tf.constant(frozen.trial)})
+    folder.mkdir(parents=True, exist_ok=True)
+    path = literal_path(folder)
+    tf.saved_model.save(module, path, signatures=module.serve)
+    answer = tf.saved_model.load(path).signatures["serving_default"](**{name: tf.constant(frozen.trial)})
     return frozen.compared(next(iter(answer.values())).numpy(), folder)
 
 

@@ -24,7 +24,7 @@ def one_line(error: BaseException) -> str:
     if text.startswith("in user code:"):  # then each call with its line of source, and last the error
         text = re.split(r"\n\s*\n", text)[-1].strip().removeprefix(f"{type(error).__name__}: ")
     lines = [line.strip() for line in text.splitlines() if not _AROUND.match(line.strip())]
-    line = " ".join((lines or text.split() or [type(error).__name__])[0].split())
+    line = " ".join((lines or text.split() or [type(error).__name__])[0].split()).rstrip(".")
     if len(line) > 200:  # the first sentences, if one ends there
         line = line[:200].rpartition(". ")[0] or line[:200]
     return line

@@ -49,7 +49,7 @@ def remove_torn(folder: Path) -> None:
             torn.unlink(missing_ok=True)
 
 
-def literal_path(path: Path) -> str:
+def literal_path(path: str | Path) -> str:
     """A path that TensorFlow's checkpoint functions take literally, of a folder or of a checkpoint's prefix.
 
     They read a path as a pattern (TensorFlow 2.21: `a [1]/model.ckpt` "matches no files"), and text that is not UTF-8
