@@ -1,12 +1,15 @@
 """The encoder that recipe `autoencoder` trains together with a generator."""
 
+import math
+
 import keras
 import tensorflow as tf
 from keras import layers
 
+from models.front_ends import LogMel
 from utils.spectrograms import magnitude, mel_filters, stft
 
-MEL_BANDS, HOP = 64, 256
+MEL_BANDS, HOP, FLOOR = 64, 256, 3e-2
 LARGEST_U = 3.0  # that the linear map can answer
 
 
@@ -22,10 +25,8 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
         sample_rate: Hz.
         precision: of the convolutions, "float32" or "mixed_bfloat16".
     """
-    _, num_samples, num_channels = audio.shape
-    x = layers.Lambda(
-        lambda a: log_mel(a, sample_rate), output_shape=(-(-num_samples // HOP), MEL_BANDS, num_channels)
-    )(audio)
+    x = LogMel(sample_rate, num_mels=MEL_BANDS, hop=HOP, floor=FLOOR)(audio)
+    x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # to about unit variance, as `log_mel`
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
@@ -47,7 +48,7 @@ def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
     """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
     mel = mel_filters(MEL_BANDS, 512, sample_rate)
     energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, HOP)), mel)
-    return tf.math.log(energies + 3e-2) / 2 + 1
+    return tf.math.log(energies + FLOOR) / 2 + 1
 
 
 def squash(u: tf.Tensor) -> tf.Tensor:

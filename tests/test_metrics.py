@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.metrics import structural_similarity
 
-from models.classifier import LogMel
+from models.front_ends import LogMel
 from utils import losses, metrics, spectrograms
 
 RNG = np.random.default_rng(0)
