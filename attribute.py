@@ -35,34 +35,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-
-from models.networks import Networks
 from utils import options
-from utils.audio.datasets import load_dataset
-from utils.audio.files import Clip, find_audio, load_clip
-from utils.audio.transformations import round_to_bits
-from utils.bundled import bundled
+from utils.bundled import CALIBRATION, find_calibration
 from utils.errors import UserError
-from utils.evaluation.attribution import (
-    CALIBRATION,
-    MADE,
-    Thresholds,
-    calibration_record,
-    find_calibration,
-    read_thresholds,
-)
-from utils.evaluation.attributor import Attributor, score_settings
-from utils.inversion.store import ResultStore
-from utils.runs.batches import render
-from utils.runs.environment import describe_environment
-from utils.runs.files import read_json, to_json, write_json, write_text
-from utils.runs.folders import keep_options, output_folder, tee_log
-from utils.runs.interrupts import resume_command
-from utils.runs.progress import progress_bar
 
 RESULTS = "results.jsonl"
 # What a run may be continued with another value of; of networks and clips the contents count.
@@ -75,9 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     clips = "audio files, or folders of them; may be left out with --calibrate"
     parser.add_argument("input", type=Path, nargs="*", metavar="CLIP", help=clips)
     group = parser.add_argument_group("model")
-    options.add_shared(group, "generator", "trust", "precision")
-    start = "audio to latent, where the search begins; `none`: near samples alone"
-    group.add_argument("--encoder", default=str(bundled("inverse_mapping_checkpoint/")), metavar="PATH", help=start)
+    options.add_shared(group, "generator", "encoder", "trust", "precision")
 
     group = parser.add_argument_group("clips")
     which = "which part of a clip longer than the generator's output"
@@ -99,23 +72,66 @@ def parse_arguments() -> argparse.Namespace:
     if not args.input and not args.calibrate:
         raise UserError("CLIP: name audio files or folders, or --calibrate DATA (--help shows all options)")
     args.calibration = (args.calibration or CALIBRATION) if args.calibrate else find_calibration(args.calibration)
+    if args.dry_run:
+        files, failures = find_files(args.input, args.limit)
+        plan = f"Would attribute {len(files)} files by {args.calibration}; {len(failures)} cannot be read."
+        options.end_dry_run(args, *([f"Would write {args.calibration}."] if args.calibrate else []), plan)
     return args
+
+
+def find_files(roots: list[Path], limit: int | None) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The clips in sorted order, each once, and (path, reason) of what cannot be read."""
+    from utils.audio.files import find_audio  # here, so that --help need not wait for NumPy
+
+    files, problems = [], []
+    for root in roots:
+        some, bad = find_audio(root)
+        if not some and not bad:
+            raise UserError(f"{root}: no audio in this folder")
+        files += some
+        problems += [(str(path), reason) for path, reason in bad]
+    return list(dict.fromkeys(files))[:limit], problems
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from models.networks import Networks
+from utils.audio.datasets import load_dataset
+from utils.audio.files import Clip, load_clip
+from utils.audio.transformations import round_to_bits
+from utils.evaluation.attribution import (
+    MADE,
+    Attributor,
+    Thresholds,
+    calibration_record,
+    read_thresholds,
+    score_settings,
+)
+from utils.inversion.store import ResultStore
+from utils.runs.batches import render
+from utils.runs.environment import describe_environment
+from utils.runs.files import read_json, to_json, write_json, write_text
+from utils.runs.folders import keep_options, output_folder, tee_log
+from utils.runs.interrupts import resume_command
+from utils.runs.progress import progress_bar
 
 
 def main() -> int:
     args = parse_arguments()
     files, failures = find_files(args.input, args.limit)
-    if args.dry_run:
-        plan = f"Would attribute {len(files)} files by {args.calibration}; {len(failures)} cannot be read."
-        return options.show_plan(args, *([f"Would write {args.calibration}."] if args.calibrate else []), plan)
-    encoder = None if args.encoder == "none" else args.encoder
     networks = Networks(
-        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=args.encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, **hashes)
     thresholds = None if args.calibrate else load_thresholds(args.calibration, settings)
-    encode = encoder and networks.encode
+    encode = args.encoder and networks.encode
     generators = networks.generator, networks.fast_generator
     attributor = Attributor(*generators, encode, settings=settings, cache=args.cache)
     output = output_folder(args.output, Path("results"), "attribution")
@@ -140,18 +156,6 @@ def main() -> int:
         if args.input:
             print(f"Results: {output / RESULTS}")
     return options.EXIT_SOME_FAILED if failures else options.EXIT_OK
-
-
-def find_files(roots: list[Path], limit: int | None) -> tuple[list[Path], list[tuple[str, str]]]:
-    """The clips in sorted order, each once, and (path, reason) of what cannot be read."""
-    files, problems = [], []
-    for root in roots:
-        some, bad = find_audio(root)
-        if not some and not bad:
-            raise UserError(f"{root}: no audio in this folder")
-        files += some
-        problems += [(str(path), reason) for path, reason in bad]
-    return list(dict.fromkeys(files))[:limit], problems
 
 
 def load_thresholds(path: Path, settings: dict[str, Any]) -> Thresholds:

@@ -13,7 +13,7 @@ Examples:
   # Tables 1 and 2 by the paper's protocol (days); both tables, a first look in minutes, then their page
   python calculate_metrics.py datasets/sc09 --all --preset paper --split validation --draw first
   python calculate_metrics.py ../shared/data/speech_commands_digits --all --n 40 --max_iter 50
-  python -m utils.report.results_md results --output results/RESULTS.md
+  python -m studies.results_md results --output results/RESULTS.md
 
   # Clips and reconstructions to listen to; somebody else's method in Table 2
   python calculate_metrics.py ../shared/data/speech_commands_digits --gradient --keep
@@ -31,40 +31,22 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-
-from models.networks import Networks
-from utils import losses, metrics, options
-from utils.audio.datasets import SPLITS, load_dataset
-from utils.audio.files import ALIGNMENTS
-from utils.domains import SYNTHETIC
+from utils import choices, options
 from utils.errors import UserError
 from utils.evaluation import names
-from utils.evaluation.clips import DRAWS, Clips, keep, load_pairs, pair_to_show, table_clips
-from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
-from utils.inversion.invert import Recovery
-from utils.inversion.store import ResultStore
-from utils.priors import PRIORS
 from utils.report import tables
-from utils.report.figures import reconstruction_figure, save_figure
-from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl
-from utils.runs.folders import output_folder
-from utils.runs.interrupts import resume_command
 
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
 ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = options.make_parser(f"{__doc__.strip()}\n\nMetrics, each with a 95 % interval:\n{metrics.describe()}")
+    metrics = f"Metrics, each with a 95 % interval:\n{names.describe_metrics()}"
+    parser = options.make_parser(f"{__doc__.strip()}\n\n{metrics}")
     real = "real clips: SC09 in either published layout, or any folder of audio"
     options.add_input(parser, real, default="datasets/sc09")
     add = parser.add_argument_group("one row").add_argument
-    add("--method", choices=names.METHODS, help="what makes the row (default: by the flags below)")
+    add("--method", choices=names.ROW_NAMES, help="what makes the row (default: by the flags below)")
     add("--synth", action="store_true", help="the generator's samples, not real clips")
     add("--inverse_mapping", action="store_true", help="start from the encoder's answer")
     add("--gradient", action="store_true", help="search by L-BFGS")
@@ -79,11 +61,11 @@ def parse_arguments() -> argparse.Namespace:
     group.add_argument("--originals", type=Path, metavar="DIR", help="what they are reconstructions of, by file name")
 
     add = parser.add_argument_group("clips").add_argument
-    add("--split", choices=SPLITS, default="report", help="which of the real ones")
+    add("--split", choices=choices.SPLITS, default="report", help="which of the real ones")
     add("--n", type=options.positive_int, default=501, metavar="N", help="clips of a row, at least 2")
     draw = "which N: random ones by --seed, or as in the paper the first ones, here in the order of speakers' names"
-    add("--draw", choices=DRAWS, default="random", help=draw)
-    add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
+    add("--draw", choices=choices.DRAWS, default="random", help=draw)
+    add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of real clips")
     add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model; --classifier none and --judge none do without them")
@@ -105,10 +87,12 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(group, "batch_size", "seed", "dry_run", "quiet", batch_size=32)
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    args.objective = args.objective and str(losses.parse_objective(args.objective))
     args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH)
     check(args, parser.explicit)
     args.method = args.method or names.METHOD_OF_FLAGS[args.inverse_mapping, args.gradient]
+    rows = sum(map(len, methods_by_table(args).values()))
+    what = f"draw figure{args.figure}" if args.figure else f"make {rows} row(s)"
+    options.end_dry_run(args, f"Would {what} into {args.output}")
     return args
 
 
@@ -133,12 +117,44 @@ def check(args: argparse.Namespace, explicit: Collection[str]) -> None:
         raise UserError(f"--splits: must be at most --n, {args.n}. Received: {args.splits}")
 
 
+def methods_by_table(args: argparse.Namespace) -> dict[int, Collection[str]]:
+    """What is asked for."""
+    if args.figure:
+        return {args.figure - 1: names.RECOVERY_METHODS}
+    if args.reconstructions:
+        return {args.table or 2: [args.reconstructions.resolve().name]}
+    if args.table or args.all:
+        return {number: methods for number, methods in names.ROWS.items() if args.all or number == args.table}
+    return {1 if args.synth else 2: [args.method]}
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from models.networks import Networks
+from models.recovery import choose_objective, make_inverter, make_recovery
+from utils.audio.datasets import load_dataset
+from utils.domains import SYNTHETIC
+from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
+from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
+from utils.inversion.methods import Recovery
+from utils.inversion.store import ResultStore
+from utils.priors import PRIORS
+from utils.report.figures import reconstruction_figure, save_figure
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl
+from utils.runs.folders import output_folder
+from utils.runs.interrupts import resume_command
+
+
 def main() -> int | None:
     args = parse_arguments()
     methods = methods_by_table(args)
-    if args.dry_run:
-        what = f"draw figure{args.figure}" if args.figure else f"make {sum(map(len, methods.values()))} row(s)"
-        return options.show_plan(args, f"Would {what} into {args.output}")
     session = Session(args, methods)
     output_folder(args.output, Path("results"), "tables")
     try:
@@ -153,17 +169,6 @@ def main() -> int | None:
         raise KeyboardInterrupt(resume_command(args.output, args.output)) from None
 
 
-def methods_by_table(args: argparse.Namespace) -> dict[int, Collection[str]]:
-    """What is asked for."""
-    if args.figure:
-        return {args.figure - 1: names.RECOVERY_METHODS}
-    if args.reconstructions:
-        return {args.table or 2: [args.reconstructions.resolve().name]}
-    if args.table or args.all:
-        return {number: methods for number, methods in names.ROWS.items() if args.all or number == args.table}
-    return {1 if args.synth else 2: [args.method]}
-
-
 class Session:
     """The networks of a run, and the rows and figures made by them."""
 
@@ -176,7 +181,7 @@ class Session:
             encoder=args.encoder if needs_encoder and not args.reconstructions else None,
             precision=args.precision,
             alignment=args.alignment if 2 in methods else None,
-            classifier=None if args.classifier == "none" else args.classifier,
+            classifier=args.classifier,
             judges=args.judge,
         )
 
@@ -194,10 +199,10 @@ class Session:
     @cache  # noqa: B019  (there is one session)
     def recovery(self, kind: str, space: str) -> Recovery:
         args, networks = self.args, self.networks
-        objective = networks.objective(args.objective, own=kind == SYNTHETIC)
-        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
-        search = ("max_iter", "hybrid_max_iter", "restarts", "seed")
-        return networks.recovery(inverter, **{name: getattr(args, name) for name in search})
+        objective = choose_objective(networks, args.objective, own=kind == SYNTHETIC)
+        inverter = make_inverter(networks, objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
+        limits = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
+        return make_recovery(networks, inverter, **limits)
 
     def recover(self, method: str, clips: Clips) -> Reconstruction:
         args, networks, store = self.args, self.networks, ResultStore(self.args.output / "recovered")
@@ -241,9 +246,10 @@ class Session:
         """Scores, prints and records a row."""
         args, clips = self.args, scorer.clips
         row = scorer(method, reconstruction)
+        objective = choose_objective(self.networks, args.objective, own=clips.kind == SYNTHETIC)
         row |= {
             "preset": args.preset,
-            "protocol": protocol(vars(args), clips, self.networks),
+            "protocol": protocol(vars(args), clips, self.networks, objective),
             "environment": describe_environment(),
         }
         append_jsonl(args.output / "metrics.jsonl", row)
@@ -262,7 +268,7 @@ class Session:
         class_names = {name: model.class_names for name, model in networks.classifiers.items()}
         shown, titles = pair_to_show(clips, networks.classify(clips.audio, args.batch_size), class_names)
         reconstructions = {method: self.recover(method, clips).audio[shown] for method in names.RECOVERY_METHODS}
-        objective = networks.objective(args.objective, own=clips.kind == SYNTHETIC)
+        objective = choose_objective(networks, args.objective, own=clips.kind == SYNTHETIC)
         note = (
             f"{clips.kind} clips, preset {args.preset}, {objective}, at most {args.max_iter} (gradient) and "
             f"{args.hybrid_max_iter} (hybrid) iterations, seed {args.seed}"

@@ -22,25 +22,9 @@ import argparse
 import itertools
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-
-from models.generator import Generator, load_generator
-from models.projected import ProjectedGenerator
-from models.replay import Piece, one_each, read_latents, saved_pieces
-from utils import options
-from utils.audio.files import join_windows, write_wav
+from utils import choices, options
 from utils.errors import UserError
-from utils.inversion.align import move_back
-from utils.inversion.latents import Latents, save_latents
 from utils.options import LARGEST_SEED
-from utils.priors import PRIORS
-from utils.runs.batches import render
-from utils.runs.files import write_json
-from utils.runs.folders import output_folder
-from utils.runs.progress import progress_bar
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,12 +57,33 @@ def parse_arguments() -> argparse.Namespace:
         metavar="HZ",
         help="written into the WAVs (default: what comes with the generator, else 16000)",
     )
-    group.add_argument("--prior", choices=PRIORS, help="(default: what comes with the generator, else uniform)")
+    group.add_argument("--prior", choices=choices.PRIORS, help="(default: what comes with the generator, else uniform)")
     options.add_shared(parser.add_argument_group("output"), "output", "dry_run", "quiet")
     args = parser.parse_args()
     if args.interpolate and args.steps < 2:
         raise UserError(f"--steps: must be at least 2. Received: {args.steps}")
+    options.end_dry_run(args, f"Would write WAVs and latents.npz into {args.output or 'a new folder of waves/'}")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from models.generator import Generator, load_generator
+from models.projected import ProjectedGenerator
+from models.replay import Piece, one_each, read_latents, saved_pieces
+from utils.audio.files import join_windows, write_wav
+from utils.inversion.align import move_back
+from utils.inversion.latents import Latents, save_latents
+from utils.runs.batches import render
+from utils.runs.files import write_json
+from utils.runs.folders import output_folder
+from utils.runs.progress import progress_bar
 
 
 def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]:
@@ -112,9 +117,6 @@ def endpoint(text: str, generator: Generator) -> tuple[np.ndarray, str]:
 
 def main() -> int:
     args = parse_arguments()
-    if args.dry_run:
-        where = args.output or "a new folder of waves/"
-        return options.show_plan(args, f"Would write WAVs and latents.npz into {where}")
     generator = load_generator(
         args.generator,
         args.precision,

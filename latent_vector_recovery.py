@@ -7,7 +7,7 @@ Examples:
   # 32 real clips, the best of 8 starts each.
   python latent_vector_recovery.py ../shared/data/speech_commands_digits/seven --limit 32 --restarts 8
 
-  # The paper's three methods by its protocol (hours; needs a trained encoder, and the classifier).
+  # All methods by the paper's protocol (hours; needs a trained encoder, and the classifier).
   python latent_vector_recovery.py datasets/sc09/valid --limit 501 --method all --preset paper
 
   # Files that are cut and levelled in their own way; nearer to them than any latent comes.
@@ -34,29 +34,19 @@ Exit codes: 0 all well, 2 wrong usage, 3 some files failed, 130 interrupted.
 """
 
 import argparse
+import importlib.util
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-
-from models.networks import Networks
-from utils import losses, options
-from utils.audio.files import ALIGNMENTS, SUFFIXES, find_audio
+from utils import choices, options
 from utils.errors import UserError
-from utils.inversion import ray_engine
-from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, Source, files_below, own_samples
-from utils.inversion.invert import METHODS, Recovery
-from utils.report.recovery import print_medians, write_reports
-from utils.runs.files import open_path, write_json
-from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
-from utils.runs.interrupts import on_interrupt, resume_command
-from utils.runs.progress import progress_bar
+from utils.inversion.names import ENCODER, GRADIENT, HYBRID, METHODS, SEARCH
+from utils.report.manifest import require_pyarrow
+from utils.runs.files import open_path
 
-PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"exact": False}}
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"method": HYBRID}}
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "trust", "limit", "preset", "output", "dry_run", "quiet")
 CHANGEABLE += ("engine", "address", "actors", "store", "manifest")
@@ -69,7 +59,9 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(model, "generator", "encoder", "classifier", "trust", "precision")
     clips = parser.add_argument_group("clips")
     options.add_shared(clips, "limit", "window")
-    clips.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
+    clips.add_argument(
+        "--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips"
+    )
     clips.add_argument(
         "--align",
         action="store_true",
@@ -92,32 +84,116 @@ def parse_arguments() -> argparse.Namespace:
         type=options.positive_int,
         default=200,
         metavar="N",
-        help="most iterations from the encoder's answer (hybrid), at least 1",
-    )
-    search.add_argument(
-        "--exact",
-        default=True,
-        action=options.Switch,
-        help="hybrid first searches for the latent itself, coarse to fine, and minimises the objective only of clips "
-        "that turn out to be out of the generator's range; of no effect on --space projected",
+        help="most iterations of L-BFGS from the encoder's answer (hybrid and search), at least 1",
     )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
-    ray_engine.add_options(parser.add_argument_group("many clips"))
+    add_many(parser.add_argument_group("many clips"))
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    ray_engine.check_options(args)
-    args.objective = args.objective and str(losses.parse_objective(args.objective))
+    check_many(args)
+    args.method = args.method or (SEARCH if args.space == "z" else HYBRID)
+    if args.method == SEARCH and args.space != "z":
+        raise UserError(f"--method search: finds latents of the prior; with --space {args.space} take hybrid")
     if args.align and args.window == "all":
         raise UserError("--align: places one window a file; it cannot stand with --window all")
+    if args.align and args.encoder is None:
+        raise UserError(
+            "--align: compares clips with an encoder's reconstructions; it cannot stand with --encoder none"
+        )
+    if args.dry_run:
+        options.end_dry_run(args, plan(args))
     return args
+
+
+def add_many(group: argparse._ArgumentGroup) -> None:
+    """Declares where clips are computed and kept when there are many."""
+    engine = "where clips are computed: in this process, or on actors of Ray (make setup-ray), with the same results"
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help=engine)
+    address = "of a running Ray cluster, HOST:PORT or auto (default: one is started on this machine)"
+    group.add_argument("--address", metavar="ADDRESS", help=address)
+    actors = "actors of Ray at a time (default: one a GPU, or one a machine where there is none)"
+    group.add_argument("--actors", type=options.positive_int, metavar="N", help=actors)
+    store = "keep WAVs and latents in this folder or URL (s3://, gs://), without a page (default: in --output)"
+    group.add_argument("--store", metavar="URL", help=store)
+    manifest = "also write manifest.parquet: status, losses and latents of each clip and method (needs pyarrow)"
+    group.add_argument("--manifest", action="store_true", help=manifest)
+
+
+def check_many(args: argparse.Namespace) -> None:
+    """Raises a UserError for options that do not go together, and for those whose packages are missing."""
+    if args.engine == "local" and (args.address or args.actors):
+        raise UserError("--address, --actors: go with --engine ray")
+    if args.engine == "ray" and not importlib.util.find_spec("ray"):
+        raise UserError("--engine ray: needs Ray, which is not installed: make setup-ray")
+    if args.manifest:
+        require_pyarrow()
+    if args.store:
+        open_path(args.store)
+
+
+def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
+    """What --method names, of what there is in the space and without an encoder."""
+    if args.method != "all":
+        return (args.method,)
+    absent = {SEARCH} if args.space != "z" else set()
+    absent |= {ENCODER, HYBRID} if args.encoder is None else set()
+    return tuple(method for method in METHODS if method not in absent)
+
+
+def find_files(args: argparse.Namespace) -> tuple[Path, list[Path], list[tuple[str, str]]]:
+    """The folder that clips are named from, the clips in sorted order, and (name, reason) of what cannot be read."""
+    from utils.audio.decoding import SUFFIXES  # here, so that --help need not wait for NumPy
+    from utils.audio.files import find_audio
+
+    root = args.input
+    files, problems = find_audio(root)
+    if not files and not problems:
+        raise UserError(f"{root}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
+    output = args.output or Path("results")
+    if root.is_dir() and output.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
+    base = root if root.is_dir() else root.parent
+    return base, files[: args.limit], [(path.relative_to(base).as_posix(), reason) for path, reason in problems]
+
+
+def plan(args: argparse.Namespace) -> str:
+    """What `--dry_run` says would be done."""
+    base, files, problems = find_files(args)
+    done = 0
+    if args.output:
+        methods = wanted_methods(args)
+        folders = [args.output / "clips" / file.relative_to(base) for file in files]
+        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
+    return (
+        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
+        f"{len(problems)} cannot be read."
+    )
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+
+from models.networks import Networks
+from models.recovery import choose_objective, make_aligner, make_inverter, make_recovery, make_search
+from utils.inversion import ray_engine
+from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, files_below, own_samples
+from utils.inversion.methods import Recovery
+from utils.losses import parse_objective
+from utils.report.recovery import print_medians, write_reports
+from utils.runs.files import write_json
+from utils.runs.folders import OPTIONS, keep_options, output_folder, tee_log
+from utils.runs.interrupts import on_interrupt, resume_command
+from utils.runs.progress import progress_bar
 
 
 def main() -> int:
     args = parse_arguments()
-    files, problems = find_files(args)
-    methods = METHODS if args.method == "all" else (args.method,)
-    if args.dry_run:
-        return show_plan(args, methods, files, problems)
+    base, paths, problems = find_files(args)
+    files, methods = files_below(base, paths), wanted_methods(args)
     networks, recoveries = made = make_recoveries(args, methods)
     output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
@@ -163,24 +239,25 @@ def main() -> int:
 
 def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple[Networks, dict[str, Recovery]]:
     """The run's networks, and how latents are found with them, by kind of clip."""
-    needs_classifier = losses.parse_objective(args.objective or options.REAL_OBJECTIVE).needs_features
+    needs_classifier = parse_objective(args.objective or options.REAL_OBJECTIVE).needs_features
     networks = Networks(
         args.generator,
         trust=args.trust,
         precision=args.precision,
         alignment=args.alignment,
-        encoder=None if methods == ("gradient",) and not args.align else args.encoder,
+        encoder=None if methods == (GRADIENT,) and not args.align else args.encoder,
         classifier=args.classifier if needs_classifier else None,
     )
-    search = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed", "exact")}
+    limits = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
+    limits["search"] = make_search(networks, clip_to_prior=args.clip_to_prior) if SEARCH in methods else None
     recoveries: dict[str, Recovery] = {}
     for kind in (FILE, OWN_SAMPLE) if args.own_samples else (FILE,):
-        objective = networks.objective(args.objective, own=kind == OWN_SAMPLE)
+        objective = choose_objective(networks, args.objective, own=kind == OWN_SAMPLE)
         if FILE in recoveries and recoveries[FILE].inverter.objective == objective:
             recoveries[kind] = recoveries[FILE]
             continue
-        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=args.space)
-        recoveries[kind] = networks.recovery(inverter, **search)
+        how = {"solver": args.solver, "clip_to_prior": args.clip_to_prior, "space": args.space}
+        recoveries[kind] = make_recovery(networks, make_inverter(networks, objective, **how), **limits)
     return networks, recoveries
 
 
@@ -198,35 +275,7 @@ def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, so
         alignment=args.alignment,
         batch_size=args.batch_size,
         store=args.store and open_path(args.store),
-        align=networks.align(args.batch_size) if args.align else None,
-    )
-
-
-def find_files(args: argparse.Namespace) -> tuple[list[Source], list[tuple[str, str]]]:
-    """The clips in sorted order, and (name, reason) of what cannot be read."""
-    root = args.input
-    files, problems = find_audio(root)
-    if not files and not problems:
-        raise UserError(f"{root}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
-    output = args.output or Path("results")
-    if root.is_dir() and output.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"--output {output}: lies inside INPUT, whose clips it would join; choose another folder")
-    base = root if root.is_dir() else root.parent
-    named_problems = [(path.relative_to(base).as_posix(), reason) for path, reason in problems]
-    return files_below(base, files[: args.limit]), named_problems
-
-
-def show_plan(
-    args: argparse.Namespace, methods: tuple[str, ...], files: list[Source], problems: list[tuple[str, str]]
-) -> int:
-    done = 0
-    if args.output:
-        folders = [args.output / source.folder for source in files]
-        done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
-    return options.show_plan(
-        args,
-        f"Would invert {len(files)} files ({done} of them are done) and {args.own_samples} own samples; "
-        f"{len(problems)} cannot be read.",
+        align=make_aligner(networks, args.batch_size) if args.align else None,
     )
 
 

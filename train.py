@@ -34,28 +34,7 @@ With --distribute multi_worker give every worker the same command, a shared --ou
 import argparse
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import keras
-import tensorflow as tf
-
-from models.checkpoints import write_in_half_precision
-from models.encoder import FILE_NAME, load_encoder
-from models.encoder_training import FEATURE_TERMS, EncoderTrainer, LossWeights, encoder_batches, new_encoder
-from models.encoder_validation import Validation, describe, losses_figure
-from models.generator import Generator
-from models.networks import Networks
-from utils import options
-from utils.audio.datasets import Dataset, batch_indices, load_dataset
-from utils.audio.files import ALIGNMENTS
-from utils.errors import UserError
-from utils.report.figures import save_figure
-from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl, atomic_path
-from utils.runs.strategies import STRATEGIES, distribute, is_chief, make_strategy
-from utils.runs.training_run import TrainingRun, rows_by_step
-from utils.spectrograms import KINDS
+from utils import choices, options
 
 PRESETS = {
     "aligned": {},
@@ -89,7 +68,7 @@ def parse_options() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "SC09 in either published layout, or any folder of audio", default="datasets/sc09")
     add = parser.add_argument_group("data").add_argument
-    add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
+    add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips")
     moved = "move real clips in time, change their level, add a little noise"
     add("--augment_real", action=options.Switch, default=True, help=moved)
     degraded = "give the samples that are encoded what real clips have: noise, and an end of zeros"
@@ -101,7 +80,7 @@ def parse_options() -> argparse.Namespace:
     options.add_shared(model, "preset", "generator", "trust", "classifier", "judge", "precision", "clip_to_prior")
     channels = "channels of the encoder's first stage; the paper's ResNet-18 has 64"
     add("--width", type=options.positive_int, default=32, metavar="N", help=channels)
-    add("--front_end", choices=KINDS, default="log_magnitude", help="what the encoder sees of a clip")
+    add("--front_end", choices=choices.FRONT_ENDS, default="log_magnitude", help="what the encoder sees of a clip")
     apart = "moving statistics of batch normalisation for real and for synthetic clips each; the paper mixes them"
     add("--domain_statistics", action=options.Switch, default=True, help=apart)
     first = "begin with this encoder, a .keras file or its folder: train.py's, of the same --width and --front_end, or "
@@ -114,7 +93,7 @@ def parse_options() -> argparse.Namespace:
     of_features = "of the difference of the classifier's activations; 0 needs no classifier"
     add("--feature_weight", **weight, default=1.0, help=of_features)
     kinds = "squared (the paper) or absolute (its supplement)"
-    add("--feature_distance", choices=FEATURE_TERMS, default="mse", help=kinds)
+    add("--feature_distance", choices=choices.FEATURE_DISTANCES, default="mse", help=kinds)
     of_spectra = "of the absolute difference of log-magnitude spectrograms"
     add("--spectral_weight", **weight, default=0.1, help=of_spectra)
     factor = "factor on the other terms of synthetic clips; 0 leaves the error of z, at half the cost"
@@ -131,7 +110,7 @@ def parse_options() -> argparse.Namespace:
     schedules = "of the learning rate; cosine reaches 0 at the last step"
     add("--schedule", choices=("cosine", "constant"), default="cosine", help=schedules)
     over = "over all devices of this machine, or of the machines in TF_CONFIG; batches are divided"
-    add("--distribute", choices=STRATEGIES, default="none", help=over)
+    add("--distribute", choices=choices.STRATEGIES, default="none", help=over)
 
     output = parser.add_argument_group("output")
     add = output.add_argument
@@ -153,9 +132,35 @@ def parse_options() -> argparse.Namespace:
         parser.error("--distribute multi_worker: needs an --output that all workers share")
     if args.distribute == "multi_worker" and args.minutes is not None:
         parser.error("--minutes: not with --distribute multi_worker, whose workers must stop at the same step")
-    if not loss_weights(args).synthetic.weights:
+    of_audio = (args.feature_weight or args.spectral_weight) and args.synthetic_audio_weight
+    if not (args.latent_weight or of_audio):
         parser.error("--latent_weight: synthetic clips need a term; it, or the terms of audio, must be above 0")
+    options.end_dry_run(args, f"Would train on {args.input}, in {args.output or 'logs/NNNNN-encoder-...'}")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_options)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import keras
+import tensorflow as tf
+
+from models.checkpoints import write_in_half_precision
+from models.encoder import FILE_NAME, load_encoder
+from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches, new_encoder
+from models.encoder_validation import Validation, describe, losses_figure
+from models.generator import Generator
+from models.networks import Networks
+from utils.audio.datasets import Dataset, batch_indices, load_dataset
+from utils.errors import UserError
+from utils.report.figures import save_figure
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path
+from utils.runs.strategies import distribute, is_chief, make_strategy
+from utils.runs.training_run import TrainingRun, rows_by_step
 
 
 def loss_weights(args: argparse.Namespace) -> LossWeights:
@@ -165,8 +170,6 @@ def loss_weights(args: argparse.Namespace) -> LossWeights:
 
 def main() -> int:
     args = parse_options()
-    if args.dry_run:
-        return options.show_plan(args, f"would train on {args.input}, in {args.output or 'logs/NNNNN-encoder-...'}")
     strategy = make_strategy(args.distribute)
     count = strategy.num_replicas_in_sync
     if args.batch_size % count:

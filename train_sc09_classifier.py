@@ -27,27 +27,7 @@ import functools
 import math
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import keras
-import numpy as np
-import tensorflow as tf
-from scipy.stats import binomtest
-
-from models.checkpoints import write_in_half_precision
-from models.classifier import ARCHITECTURES, Classifier
-from models.classifier_training import make_evaluation, make_step
-from utils import options
-from utils.audio.augment import AUGMENTATIONS
-from utils.audio.datasets import Dataset, batch_indices, evaluation_batches, load_dataset, training_batches
-from utils.audio.files import ALIGNMENTS
-from utils.errors import UserError
-from utils.report.figures import confusion_figure, save_figure
-from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl, atomic_path
-from utils.runs.training_run import TrainingRun, rows_by_step
-from utils.spectrograms import KINDS
+from utils import choices, options
 
 PRESETS = {
     "aligned": {},
@@ -73,12 +53,12 @@ def parse_options() -> argparse.Namespace:
 
     options.add_input(parser, "SC09, in either published layout", default="datasets/sc09")
     add = parser.add_argument_group("data").add_argument
-    add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
+    add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips")
     add("--num_samples", type=options.positive_int, default=16384, metavar="N", help="clip length in samples")
     add("--sample_rate", type=options.positive_int, default=16000, metavar="HZ", help="sample rate in Hz")
     add(
         "--augment",
-        choices=AUGMENTATIONS,
+        choices=choices.AUGMENTATIONS,
         default="light",
         help="light: random time shift, gain, noise, silenced stretches and removed bands; heavy (for the judges): "
         "other speeds, rooms, spectral tilts, band limits, coloured noise and codecs too",
@@ -88,7 +68,12 @@ def parse_options() -> argparse.Namespace:
     model = parser.add_argument_group("model")
     add = model.add_argument
     options.add_shared(model, "preset", "precision")
-    add("--architecture", choices=ARCHITECTURES, default="resnet18", help="mel_cnn and waveform_cnn are the judges'")
+    add(
+        "--architecture",
+        choices=choices.ARCHITECTURES,
+        default="resnet18",
+        help="mel_cnn and waveform_cnn are the judges'",
+    )
     add(
         "--width",
         type=options.positive_int,
@@ -96,7 +81,7 @@ def parse_options() -> argparse.Namespace:
         metavar="N",
         help="channels of the first stage; the paper's ResNet-18 has 64",
     )
-    add("--front_end", choices=KINDS, default="log_magnitude", help="of resnet18; mel_cnn has its own")
+    add("--front_end", choices=choices.FRONT_ENDS, default="log_magnitude", help="of resnet18; mel_cnn has its own")
 
     optimisation = parser.add_argument_group("optimisation")
     add = optimisation.add_argument
@@ -144,13 +129,35 @@ def parse_options() -> argparse.Namespace:
         parser.error(f"--export: must end in .keras. Received: {args.export}")
     if "export_dtype" in parser.explicit and not args.export:
         parser.error("--export_dtype: goes with --export")
+    options.end_dry_run(args, f"Would train on {args.input}, in {args.output or 'logs/NNNNN-classifier-...'}")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_options)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.stats import binomtest
+
+from models.checkpoints import write_in_half_precision
+from models.classifier import Classifier
+from models.classifier_training import make_evaluation, make_step
+from utils.audio.augment import AUGMENTATIONS
+from utils.audio.datasets import Dataset, batch_indices, evaluation_batches, load_dataset, training_batches
+from utils.errors import UserError
+from utils.report.figures import confusion_figure, save_figure
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path
+from utils.runs.training_run import TrainingRun, rows_by_step
 
 
 def main() -> int:
     args = parse_options()
-    if args.dry_run:
-        return options.show_plan(args, f"would train on {args.input}, in {args.output or 'logs/NNNNN-classifier-...'}")
     clips, validation_clips = (
         load_dataset(
             args.input, args.num_samples, 1, args.sample_rate, split, args.alignment, args.cache, quiet=args.quiet

@@ -26,38 +26,12 @@ is a --generator, and after recipe autoencoder an --encoder too).
 import argparse
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-import tensorflow as tf
-
-from models.autoencoder import AutoencoderTrainer
-from models.checkpoints import write_in_half_precision
-from models.encoder import FILE_NAME
-from models.gan_training import Batches, GeneratorTrainer
-from models.generator import Generator, load_generator
-from models.highway import log_mel
-from models.tf1 import write_tf1
-from models.wavegan import LENGTHS, Architecture
-from models.wgan_gp import WassersteinTrainer
-from utils import options
-from utils.audio.datasets import Dataset, load_dataset
-from utils.audio.files import write_wav
-from utils.audio.principal_latents import class_code
-from utils.errors import UserError
-from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
-from utils.evaluation.honesty import fixed_waveform_share, matched_share, mean_squared_cosine, variance, within_class
-from utils.runs.batches import in_batches
-from utils.runs.training_run import Checkpoints, TrainingRun
+from utils import choices, options
+from utils.runs.environment import gpus
 
 RECIPES = {
     "wgan_gp": {"batch_size": 64, "learning_rate": 1e-4, "steps": 200_000, "dim": 64},
     "autoencoder": {"batch_size": 16, "learning_rate": 2e-4, "steps": 6_000, "dim": 32},
-}
-TRAINERS = {
-    "wgan_gp": lambda architecture, dataset, *options, steps: WassersteinTrainer(architecture, *options),
-    "autoencoder": AutoencoderTrainer,
 }
 CHANGEABLE = ("input", "steps", "minutes", "output", "dry_run", "quiet", "evaluate_every", "save_minutes")
 EVALUATED, JACOBIANS, SHOWN = 500, 9, 20  # samples measured, latents at which dG/dz is taken, samples written
@@ -69,7 +43,7 @@ def parse_options() -> argparse.Namespace:
     options.add_input(parser, "folder of audio to learn from")
     add = parser.add_argument_group("data").add_argument
     add("--sample_rate", type=options.positive_int, default=16000, metavar="HZ", help="of the generator")
-    add("--num_samples", type=int, choices=LENGTHS, default=16384, help="of one clip")
+    add("--num_samples", type=int, choices=choices.LENGTHS, default=16384, help="of one clip")
     add("--num_channels", type=options.positive_int, default=1, metavar="C", help="of one clip")
 
     add = parser.add_argument_group("model").add_argument
@@ -82,7 +56,7 @@ def parse_options() -> argparse.Namespace:
     add(
         "--recipe",
         choices=tuple(RECIPES),
-        default="wgan_gp" if tf.config.list_physical_devices("GPU") else "autoencoder",
+        default="wgan_gp" if gpus() else "autoencoder",
         help="how it is trained, see above; sets other options too, of which one given by itself wins; autoencoder "
         "where there is no GPU",
     )
@@ -99,13 +73,46 @@ def parse_options() -> argparse.Namespace:
         metavar="N",
         help="steps between two rounds of statistics, samples and exports",
     )
-    return options.apply_preset(parser.parse_args(), parser, RECIPES, option="recipe")
+    args = options.apply_preset(parser.parse_args(), parser, RECIPES, option="recipe")
+    options.end_dry_run(args, f"Would train on {args.input}, in {args.output or 'logs/NNNNN-wavegan-...'}")
+    return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_options)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+from models.autoencoder import AutoencoderTrainer
+from models.checkpoints import write_in_half_precision
+from models.encoder import FILE_NAME
+from models.gan_training import Batches, GeneratorTrainer
+from models.generator import Generator, load_generator
+from models.highway import log_mel
+from models.tf1 import write_tf1
+from models.wavegan import Architecture
+from models.wgan_gp import WassersteinTrainer
+from utils.audio.datasets import Dataset, load_dataset
+from utils.audio.files import write_wav
+from utils.audio.principal_latents import class_code
+from utils.errors import UserError
+from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
+from utils.evaluation.honesty import fixed_waveform_share, matched_share, mean_squared_cosine, variance, within_class
+from utils.runs.batches import in_batches
+from utils.runs.training_run import Checkpoints, TrainingRun
+
+TRAINERS = {
+    "wgan_gp": lambda architecture, dataset, *options, steps: WassersteinTrainer(architecture, *options),
+    "autoencoder": AutoencoderTrainer,
+}
 
 
 def main() -> int:
     args = parse_options()
-    if args.dry_run:
-        return options.show_plan(args, f"would train on {args.input}, in {args.output or 'logs/NNNNN-wavegan-...'}")
     dataset = load_dataset(args.input, args.num_samples, args.num_channels, args.sample_rate, quiet=args.quiet)
     held_out = load_held_out(args) if args.recipe == "autoencoder" else None
     architecture = Architecture(

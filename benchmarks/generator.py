@@ -15,10 +15,52 @@ Examples:
     python -m benchmarks.generator --generator checkpoint/ --jacobian
 """
 
+import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    group = parser.add_argument_group("generator")
+    options.add_shared(group, "generator", generator=None)
+    group.add_argument(
+        "--dim",
+        type=options.positive_int,
+        default=64,
+        metavar="N",
+        help="without --generator: WaveGAN's channel multiplier, random weights; the published models have 64",
+    )
+    group = parser.add_argument_group("measurement")
+    options.add_shared(group, "seed")
+    group.add_argument(
+        "--batch_sizes",
+        type=options.positive_int,
+        nargs="+",
+        default=[1, 8, 32],
+        metavar="B",
+        help="clips computed together",
+    )
+    group.add_argument(
+        "--rounds",
+        type=options.positive_int,
+        default=20,
+        metavar="N",
+        help="of which medians are taken, at B = 1",
+    )
+    group.add_argument("--jacobian", action="store_true", help="print singular values of dG/dz instead of times")
+    group.add_argument(
+        "--latents", type=options.positive_int, default=9, metavar="N", help="of --jacobian: at how many z"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -29,7 +71,6 @@ import tensorflow as tf
 from models import tf1
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
-from utils import options
 from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics
 
@@ -159,38 +200,7 @@ def _line(name: str, values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    group = parser.add_argument_group("generator")
-    options.add_shared(group, "generator", generator=None)
-    group.add_argument(
-        "--dim",
-        type=options.positive_int,
-        default=64,
-        metavar="N",
-        help="without --generator: WaveGAN's channel multiplier, random weights; the published models have 64",
-    )
-    group = parser.add_argument_group("measurement")
-    options.add_shared(group, "seed")
-    group.add_argument(
-        "--batch_sizes",
-        type=options.positive_int,
-        nargs="+",
-        default=[1, 8, 32],
-        metavar="B",
-        help="clips computed together",
-    )
-    group.add_argument(
-        "--rounds",
-        type=options.positive_int,
-        default=20,
-        metavar="N",
-        help="of which medians are taken, at B = 1",
-    )
-    group.add_argument("--jacobian", action="store_true", help="print singular values of dG/dz instead of times")
-    group.add_argument(
-        "--latents", type=options.positive_int, default=9, metavar="N", help="of --jacobian: at how many z"
-    )
-    args = parser.parse_args()
+    args = parse_arguments()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.generator
         if folder is None:

@@ -7,9 +7,12 @@ Run from the project's folder:
 
 import time
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+from utils import options
 
-import numpy as np  # isort: skip
+if __name__ == "__main__":
+    options.parse_early(options.make_parser(__doc__).parse_args)
+
+import numpy as np
 
 from utils.inversion.lbfgs import minimize
 

@@ -19,20 +19,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-import soundfile
-
-from models.networks import Networks
 from utils import options
-from utils.inversion import ray_engine
-from utils.inversion.folder import FILE, RecoveryFolder, files_below
-from utils.losses import parse_objective
-from utils.runs.folders import keep_options
-from utils.runs.interrupts import Interrupt
-from utils.runs.progress import progress_bar
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,6 +31,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", **count, default=3, help="times each is measured, in turn; medians are printed")
     parser.add_argument("--memory", **count, help="instead, watch the memory while N short clips are inverted")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+import soundfile
+
+from models.networks import Networks
+from models.recovery import make_inverter, make_recovery
+from utils.inversion import ray_engine
+from utils.inversion.folder import FILE, RecoveryFolder, files_below
+from utils.losses import parse_objective
+from utils.runs.folders import keep_options
+from utils.runs.interrupts import Interrupt
+from utils.runs.progress import progress_bar
 
 
 def main() -> int:
@@ -141,8 +147,8 @@ def invert(
 
 def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFolder:
     networks = Networks(args.generator, trust=args.trust)
-    inverter = networks.inverter(parse_objective(args.objective))
-    recovery = networks.recovery(inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
+    inverter = make_inverter(networks, parse_objective(args.objective))
+    recovery = make_recovery(networks, inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
     settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size, "options": {}}
     return RecoveryFolder(place, {FILE: recovery}, ("gradient",), sources, generator=networks.generator, **settings)
 

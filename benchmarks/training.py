@@ -33,6 +33,24 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "SC09, or any folder of audio")
+    add = parser.add_argument
+    add("--dim", type=options.positive_int, default=64, metavar="N", help="WaveGAN's channel multiplier")
+    add("--width", type=options.positive_int, default=64, metavar="N", help="of encoder and classifier")
+    options.add_shared(parser, "precision", "batch_size", batch_size=64)
+    add("--rounds", type=options.non_negative_int, default=5, metavar="N", help="steps of which medians are taken")
+    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
@@ -49,7 +67,6 @@ from models.encoder import Encoder
 from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
-from utils import options
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
 
 PIPELINE_BATCHES = 50
@@ -216,15 +233,7 @@ def trainer_side(args: argparse.Namespace) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09, or any folder of audio")
-    add = parser.add_argument
-    add("--dim", type=options.positive_int, default=64, metavar="N", help="WaveGAN's channel multiplier")
-    add("--width", type=options.positive_int, default=64, metavar="N", help="of encoder and classifier")
-    options.add_shared(parser, "precision", "batch_size", batch_size=64)
-    add("--rounds", type=options.non_negative_int, default=5, metavar="N", help="steps of which medians are taken")
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
-    args = parser.parse_args()
+    args = parse_arguments()
 
     native = random_wavegan(args.dim, load_generator)
     dataset = load_dataset(args.input, cache_dir=args.cache)

@@ -7,27 +7,48 @@ samples, inverts them with latent_vector_recovery.py and writes originals and re
 that says what is what.
 """
 
+import argparse
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from utils import options
 from utils.report.markdown import table_lines
+
+HERE = Path(__file__).parent
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "SC09, of which the report half is used")
+    options.add_shared(parser, "seed")
+    parser.add_argument("--output", type=Path, default=HERE / "audio", metavar="DIR", help="where the sounds go")
+    work = "where they are inverted; remove it to invert them anew"
+    parser.add_argument("--work", type=Path, default=Path("results/audio"), metavar="DIR", help=work)
+    cache = "where decoded clips are kept"
+    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
+    more = 'further options of latent_vector_recovery.py, such as --recovery="--max_iter 100" (default: none)'
+    parser.add_argument("--recovery", default="", metavar="OPTIONS", help=more)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
 import soundfile
 
-from utils import options
 from utils.audio.datasets import load_dataset
 from utils.audio.splits import speaker_of
 from utils.errors import UserError
 from utils.runs.environment import describe_environment
 from utils.runs.files import atomic_path, write_text
 
-HERE = Path(__file__).parent
 COUNT = 5  # of each kind
 LARGEST = 2_000_000  # bytes of all files
 
@@ -50,17 +71,7 @@ them and of the generator, which learned from the same data, are given under the
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09, of which the report half is used")
-    options.add_shared(parser, "seed")
-    parser.add_argument("--output", type=Path, default=HERE / "audio", metavar="DIR", help="where the sounds go")
-    work = "where they are inverted; remove it to invert them anew"
-    parser.add_argument("--work", type=Path, default=Path("results/audio"), metavar="DIR", help=work)
-    cache = "where decoded clips are kept"
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
-    more = 'further options of latent_vector_recovery.py, such as --recovery="--max_iter 100" (default: none)'
-    parser.add_argument("--recovery", default="", metavar="OPTIONS", help=more)
-    args = parser.parse_args()
+    args = parse_arguments()
 
     sources = choose(args.input, args.seed, args.cache)
     clips = args.work / "clips"

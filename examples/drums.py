@@ -19,6 +19,36 @@ import argparse
 import time
 from pathlib import Path
 
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    add = parser.add_argument_group("training").add_argument
+    add("--n", type=options.positive_int, default=700, metavar="N", help="sounds of each kind to train on")
+    add(
+        "--warm_steps",
+        type=options.non_negative_int,
+        default=2500,
+        metavar="N",
+        help="updates of the generator as a decoder of the sounds' principal components",
+    )
+    add(
+        "--steps",
+        type=options.non_negative_int,
+        default=750,
+        metavar="N",
+        help="updates of generator and critic after that",
+    )
+    add("--sounds_only", action=argparse.BooleanOptionalAction, default=False, help="write the sounds, then stop")
+    group = parser.add_argument_group("run")
+    options.add_shared(group, "output", "batch_size", "seed", "quiet", output=Path("results/drums"), batch_size=32)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
@@ -31,7 +61,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import QuantileTransformer
 from tqdm import tqdm
 
-from utils import losses, options
+from utils import losses
 from utils.audio.datasets import batch_indices, load_dataset
 from utils.audio.files import write_wav
 from utils.errors import UserError
@@ -228,27 +258,7 @@ def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: i
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    add = parser.add_argument_group("training").add_argument
-    add("--n", type=options.positive_int, default=700, metavar="N", help="sounds of each kind to train on")
-    add(
-        "--warm_steps",
-        type=options.non_negative_int,
-        default=2500,
-        metavar="N",
-        help="updates of the generator as a decoder of the sounds' principal components",
-    )
-    add(
-        "--steps",
-        type=options.non_negative_int,
-        default=750,
-        metavar="N",
-        help="updates of generator and critic after that",
-    )
-    add("--sounds_only", action=argparse.BooleanOptionalAction, default=False, help="write the sounds, then stop")
-    group = parser.add_argument_group("run")
-    options.add_shared(group, "output", "batch_size", "seed", "quiet", output=Path("results/drums"), batch_size=32)
-    args = parser.parse_args()
+    args = parse_arguments()
     started = time.monotonic()
     folder = output_folder(args.output, Path("results"), "drums")
     settings = {name: getattr(args, name) for name in ("n", "warm_steps", "steps", "batch_size", "seed")}

@@ -11,16 +11,17 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from utils.choices import FRONT_ENDS
 from utils.spectrograms import (
     FRAME_LENGTH,
     FRAME_STEP,
-    KINDS,
     LOG_FLOOR,
     MAGNITUDE_EPSILON,
-    magnitude,
+    MEL_BANDS,
+    MEL_FRAME,
+    log_mel,
     mel_filters,
     spectrogram,
-    stft,
 )
 
 
@@ -31,13 +32,6 @@ class _FrontEnd(layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**{**kwargs, "dtype": "float32"})
-
-    def _magnitude(self, audio: tf.Tensor, frame_length: int, frame_step: int) -> tf.Tensor:
-        """Magnitudes of the STFT, float32 `[B, ceil(T / frame_step), frame_length / 2 + 1, C]`."""
-        if not self.products:
-            return magnitude(stft(audio, frame_length, frame_step))
-        real, imaginary = stft_by_products(audio, frame_length, frame_step)
-        return tf.sqrt(tf.square(real) + tf.square(imaginary) + MAGNITUDE_EPSILON)
 
 
 @keras.saving.register_keras_serializable("audio_gan_inversion")
@@ -51,8 +45,8 @@ class Spectrogram(_FrontEnd):
     """
 
     def __init__(self, kind: str = "log_magnitude", stack: bool = False, **kwargs):
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
+        if kind not in FRONT_ENDS:
+            raise ValueError(f"kind must be one of {', '.join(FRONT_ENDS)}. Received: {kind!r}")
         super().__init__(**kwargs)
         self.kind = kind
         self.stack = stack
@@ -63,7 +57,7 @@ class Spectrogram(_FrontEnd):
         elif self.kind == "stft_real":
             image = stft_by_products(audio, FRAME_LENGTH, FRAME_STEP)[0]
         else:
-            image = tf.math.log(self._magnitude(audio, FRAME_LENGTH, FRAME_STEP) + LOG_FLOOR)
+            image = tf.math.log(_magnitude_by_products(audio, FRAME_LENGTH, FRAME_STEP) + LOG_FLOOR)
         if self.kind == "log_magnitude":
             image -= math.log(LOG_FLOOR)
         return tf.repeat(image, 3, axis=-1) if self.stack else image
@@ -79,8 +73,8 @@ class LogMel(_FrontEnd):
     def __init__(
         self,
         sample_rate: int,
-        num_mels: int = 64,
-        frame_length: int = 512,
+        num_mels: int = MEL_BANDS,
+        frame_length: int = MEL_FRAME,
         hop: int = 256,
         floor: float = 1e-2,
         **kwargs,
@@ -93,13 +87,17 @@ class LogMel(_FrontEnd):
             "hop": hop,
             "floor": floor,
         }
-        self.filters = np.asarray(mel_filters(num_mels, frame_length, sample_rate))
 
     def call(self, audio: tf.Tensor) -> tf.Tensor:
-        spectra = self._magnitude(audio, self.options["frame_length"], self.options["hop"])
-        mel = tf.einsum("btfc,fm->btmc", spectra, self.filters)
-        floor = self.options["floor"]
-        return tf.math.log(mel + floor) - math.log(floor)
+        rate, bands, length, hop, floor = self.options.values()
+        if self.products:
+            mel = tf.einsum(
+                "btfc,fm->btmc", _magnitude_by_products(audio, length, hop), mel_filters(bands, length, rate)
+            )
+            image = tf.math.log(mel + floor)
+        else:
+            image = log_mel(audio, rate, bands=bands, frame_length=length, frame_step=hop, floor=floor)
+        return image - math.log(floor)
 
     def get_config(self) -> dict:
         return {**super().get_config(), **self.options}
@@ -142,3 +140,8 @@ def stft_by_products(audio: tf.Tensor, frame_length: int, frame_step: int) -> tu
         return tf.transpose(spectra, [0, 1, 3, 2])  # [B, frames, bins, C]
 
     return product(np.cos(angles)), product(-np.sin(angles))
+
+
+def _magnitude_by_products(audio: tf.Tensor, frame_length: int, frame_step: int) -> tf.Tensor:
+    real, imaginary = stft_by_products(audio, frame_length, frame_step)
+    return tf.sqrt(tf.square(real) + tf.square(imaginary) + MAGNITUDE_EPSILON)

@@ -7,9 +7,9 @@ import tensorflow as tf
 from keras import layers
 
 from models.front_ends import LogMel
-from utils.spectrograms import magnitude, mel_filters, stft
+from utils import spectrograms
 
-MEL_BANDS, HOP, FLOOR = 64, 256, 3e-2
+HOP, FLOOR = 256, 3e-2
 LARGEST_U = 3.0  # that the linear map can answer
 
 
@@ -25,8 +25,8 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
         sample_rate: Hz.
         precision: of the convolutions, "float32" or "mixed_bfloat16".
     """
-    x = LogMel(sample_rate, num_mels=MEL_BANDS, hop=HOP, floor=FLOOR)(audio)
-    x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # to about unit variance, as `log_mel`
+    x = LogMel(sample_rate, hop=HOP, floor=FLOOR)(audio)
+    x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # as `log_mel` below
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
@@ -46,9 +46,7 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
 
 def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
     """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
-    mel = mel_filters(MEL_BANDS, 512, sample_rate)
-    energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, HOP)), mel)
-    return tf.math.log(energies + FLOOR) / 2 + 1
+    return spectrograms.log_mel(audio, sample_rate, frame_step=HOP, floor=FLOOR) / 2 + 1
 
 
 def squash(u: tf.Tensor) -> tf.Tensor:

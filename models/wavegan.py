@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-LENGTHS = (16384, 32768, 65536)
+from utils.choices import LENGTHS
+
 FIRST_FRAMES = 16
 NARROW = 16  # up to so many results a frame (the last layer) gathering neighbours costs more than a convolution
 POST_FILTER = "G/pp_filt/conv1d/kernel"

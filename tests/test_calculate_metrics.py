@@ -24,8 +24,8 @@ from utils.audio.files import ALIGNMENTS, Identity, load_clip
 from utils.audio.splits import half_of
 from utils.evaluation.clips import real_clips, synthetic_clips
 from utils.evaluation.names import PROJECTED, ROWS
-from utils.inversion.invert import Inverter
 from utils.inversion.latents import load_latents
+from utils.inversion.methods import Inverter
 from utils.options import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE
 from utils.report import tables
 from utils.runs.files import read_jsonl

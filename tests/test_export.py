@@ -15,10 +15,10 @@ from models.export import exportable, freeze, write_onnx, write_saved_model
 from models.generator import load_generator
 from models.resnet import BatchNormalization
 from tests.wavegan_checkpoints import build
+from utils.choices import FRONT_ENDS
 from utils.errors import UserError
 from utils.inversion.latents import load_latents
 from utils.runs.files import read_json, read_jsonl
-from utils.spectrograms import KINDS
 
 RNG = np.random.default_rng(0)
 SHAPE = {"width": 2, "num_samples": 1024, "sample_rate": 8000}
@@ -37,7 +37,7 @@ def test_the_bundled_networks_are_exported(run_main, tmp_path):
     assert done.returncode == 0 and done.stdout.count("equal to it within") == 2, done.stderr
 
 
-@pytest.mark.parametrize("front_end", KINDS)
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
 def test_a_resnet_is_exported_as_it_encodes_real_clips(front_end):
     encoder = Encoder(latent_dim=5, front_end=front_end, domain_statistics=True, **SHAPE)
     for layer in encoder.network.layers:

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from models.front_ends import LogMel, Spectrogram, by_products, stft_by_products
-from utils.spectrograms import KINDS, LOG_FLOOR, log_magnitude, stft, stft_real
+from utils.choices import FRONT_ENDS
+from utils.spectrograms import LOG_FLOOR, log_magnitude, stft, stft_real
 
 RNG = np.random.default_rng(0)
 
@@ -36,7 +37,7 @@ def test_the_stft_by_products_is_the_stft(frame_length, frame_step, length, chan
 
 
 @pytest.mark.parametrize(
-    "front_end", [*(Spectrogram(kind, stack) for kind in KINDS for stack in (False, True)), LogMel(8000)]
+    "front_end", [*(Spectrogram(kind, stack) for kind in FRONT_ENDS for stack in (False, True)), LogMel(8000)]
 )
 def test_a_network_by_products_answers_the_same_with_the_same_weights(front_end):
     audio = keras.Input((1000, 1))

@@ -10,17 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.metrics import structural_similarity
 
-from models.front_ends import LogMel
 from utils import losses, metrics, spectrograms
 
 RNG = np.random.default_rng(0)
 ORIGINAL = RNG.uniform(-0.5, 0.5, (4096, 2))
 NOISE = RNG.normal(0, 0.05, (4096, 2))
-
-
-def test_stft_real_equals_the_front_end():
-    expected = spectrograms.stft_real(tf.constant(ORIGINAL[None], tf.float32))[0]
-    np.testing.assert_allclose(metrics.stft_real(ORIGINAL), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0])
@@ -99,12 +93,6 @@ def test_stft_distance_equals_the_loss(reconstruction):
     audio, target = (tf.constant(x[None], tf.float32) for x in (reconstruction, ORIGINAL))
     expected = losses.TERMS["mr_stft"](losses.Point(audio, target, tf.zeros([1, 1]), "uniform"))
     assert metrics.stft_distance(ORIGINAL, reconstruction) == pytest.approx(float(expected[0]), rel=1e-4)
-
-
-def test_log_mel_equals_the_judges_front_end():
-    for rate in (8000, 16000):
-        front_end = LogMel(rate, frame_length=512, hop=128, floor=1e-3)(tf.constant(ORIGINAL[None], tf.float32))[0]
-        np.testing.assert_allclose(metrics.log_mel(ORIGINAL, rate), front_end + np.log(1e-3), atol=1e-3)
 
 
 def test_log_mel_correlation_equals_scipys_and_no_fixed_answer_has_any():
@@ -255,7 +243,6 @@ def test_each_metric_lies_in_its_interval_and_is_the_same_again(name):
     assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["low"] < estimate["high"]
     assert estimate == metrics.measure(name, ROW, resamples=50)
     assert ("std" in estimate) == (name == "inception_score") and estimate["n"] == N
-    assert metrics.METRICS[name].definition in metrics.describe()
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)

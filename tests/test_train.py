@@ -443,7 +443,9 @@ def test_mistakes_are_told_in_a_line(call, place, tmp_path, capsys):
         with pytest.raises(SystemExit) as end:
             call(tmp_path, *more)
         assert end.value.code == options.EXIT_USAGE and told in capsys.readouterr().err
-    assert call(tmp_path, "--preset", "paper", "--dry_run") == options.EXIT_OK
+    with pytest.raises(SystemExit) as end:
+        call(tmp_path, "--preset", "paper", "--dry_run")
+    assert end.value.code == options.EXIT_OK
     plan = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:-1])
     assert (plan["front_end"], plan["clip_to_prior"], plan["spectral_weight"]) == ("stft_real", "False", "0.0")
     assert plan["width"] == "4"  # given by itself, an option wins over the preset

@@ -91,7 +91,7 @@ def test_a_graph_that_writes_files_runs_only_when_trusted(tmp_path):
     ran, model = tmp_path / "ran", Writes(tmp_path / "ran")
     tf.saved_model.save(model, str(tmp_path / "m"))
     frozen = model.__call__.get_concrete_function().graph.as_graph_def()
-    next(node for node in frozen.node if node.name == "Identity").name = "G_z"
+    frozen.node.add(name="G_z", op="Identity", input=["Identity"]).attr["T"].type = tf.float32.as_datatype_enum
     tf.io.write_graph(frozen, str(tmp_path), "g.pb", as_text=False)
     for path in (tmp_path / "m", tmp_path / "g.pb"):
         with pytest.raises(

@@ -4,24 +4,22 @@ A function takes what is known of one clip, or of a whole row of a table; `measu
 a 95 % bootstrap interval.
 """
 
-import functools
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import librosa
 import numpy as np
-import tensorflow as tf
 from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
 
-from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON, MEL_BANDS, mel_filters
+from utils.numpy_spectrograms import log_magnitude, stft, stft_real
+from utils.spectrograms import LOG_FLOOR
 
 SNR_CAP_DB = 120.0  # about the resolution of float32 audio
 SSIM_SIGMA, SSIM_TAPS = 1.5, 11
 SSIM_K1, SSIM_K2 = 0.01, 0.03
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of stft_distance in samples; the hop is a quarter
-MEL_FRAME, MEL_STEP = 512, 128
 F0_LOWEST, F0_HIGHEST = 65.0, 400.0  # Hz
 FEWEST_VOICED = 5  # frames that must be voiced for a clip to have a pitch: 80 ms at 16 kHz
 OCTAVE = 12.0  # semitones
@@ -184,47 +182,6 @@ def accuracy(probabilities: np.ndarray, label: int) -> float:
     return float(np.argmax(probabilities) == label)
 
 
-def stft(audio: np.ndarray, frame_length: int = FRAME_LENGTH, frame_step: int = FRAME_STEP) -> np.ndarray:
-    """`utils.spectrograms.stft` in float64: `[T, C]` to complex `[ceil(T / step), frame_length // 2 + 1, C]`."""
-    audio = np.asarray(audio, np.float64)
-    frames = -(-len(audio) // frame_step)
-    padded = np.pad(audio, [(0, (frames - 1) * frame_step + frame_length - len(audio)), (0, 0)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, frame_length, axis=0)[::frame_step]
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
-    return np.fft.rfft(windows * hann, axis=-1).transpose(0, 2, 1)
-
-
-def stft_real(audio: np.ndarray) -> np.ndarray:
-    """`utils.spectrograms.stft_real` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    return stft(audio).real
-
-
-def log_magnitude(audio: np.ndarray) -> np.ndarray:
-    """`utils.spectrograms.log_magnitude` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    return np.log(np.sqrt(np.square(np.abs(stft(audio))) + MAGNITUDE_EPSILON) + LOG_FLOOR)
-
-
-def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """log(mel + 1e-3) of magnitudes, 64 bands from 60 Hz to 95 % of half the rate, frames of 512 samples, hop 128.
-
-    Args:
-        audio: `[T, C]`.
-        sample_rate: Hz.
-
-    Returns:
-        float64 `[ceil(T / 128), 64, C]`.
-    """
-    magnitudes = np.sqrt(np.square(np.abs(stft(audio, MEL_FRAME, MEL_STEP))) + MAGNITUDE_EPSILON)
-    mel = magnitudes.transpose(0, 2, 1) @ _mel_filters(sample_rate)
-    return np.log(mel.transpose(0, 2, 1) + LOG_FLOOR)
-
-
-@functools.cache
-def _mel_filters(sample_rate: int) -> np.ndarray:
-    """`[257, 64]`."""
-    return mel_filters(MEL_BANDS, MEL_FRAME, sample_rate, tf.float64).numpy()
-
-
 # ---- of a set of clips ----------------------------------------------------------
 
 
@@ -337,14 +294,12 @@ class Metric(NamedTuple):
 
     function: of the fields of `Row` in `needs`; gives a number, or a number and its standard deviation.
     needs: where one of them is None there is no such number.
-    definition: one line.
     per_clip: `function` takes one clip at a time, and the row's number is the mean, without the clips for
         which it gives None; otherwise it takes the whole row.
     """
 
     function: Callable[..., Any]
     needs: tuple[str, ...]
-    definition: str
     per_clip: bool = True
 
     @property
@@ -355,66 +310,19 @@ class Metric(NamedTuple):
 
 PAIR = ("original", "reconstruction")
 METRICS = {
-    "inception_score": Metric(
-        inception_score,
-        ("probabilities", "splits"),
-        "exp of the mean KL divergence of a classifier's answers from their mean, over --splits groups; 1 to 10",
-        per_clip=False,
-    ),
-    "frechet_distance": Metric(
-        frechet_distance,
-        ("features", "reference_features"),
-        "Frechet distance of a classifier's pooled features, reconstructions against the clips (FID)",
-        per_clip=False,
-    ),
-    "accuracy": Metric(
-        accuracy,
-        ("probabilities", "labels"),
-        "share of reconstructions classified as the clip's digit (of a clip without one: as the clip itself)",
-    ),
-    "waveform_mse": Metric(waveform_mse, PAIR, "mean squared difference of the samples"),
-    "ssim": Metric(
-        ssim,
-        PAIR,
-        "structural similarity of the real-part STFTs, max_val = max - min over both (the paper's); at most 1",
-    ),
-    "ssim_log_magnitude": Metric(
-        ssim_log_magnitude,
-        PAIR,
-        "structural similarity of the log-magnitude STFTs, max_val = max - min over both; at most 1",
-    ),
-    "stft_distance": Metric(
-        stft_distance,
-        PAIR,
-        "multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, 1024",
-    ),
-    "log_mel_correlation": Metric(
-        log_mel_correlation,
-        ("original_log_mel", "reconstruction_log_mel", "digit_log_mel"),
-        "correlation of the log-mel spectrograms after the mean of the row's originals of that digit is taken out",
-    ),
-    "f0_error": Metric(
-        f0_error,
-        ("original_f0", "reconstruction_f0"),
-        "median error of F0 (pyin) in semitones where both are voiced; at most 12, which stands where they never are",
-    ),
-    "voicing_agreement": Metric(
-        voicing_agreement,
-        ("original_f0", "reconstruction_f0"),
-        "frames voiced in both, as a share of those voiced in either (pyin)",
-    ),
-    "latent_mse": Metric(
-        latent_mse,
-        ("z", "z_true"),
-        "mean squared difference of recovered and true latents; always answering 0 scores the prior's variance",
-    ),
-    "latent_frechet_distance": Metric(
-        frechet_distance,
-        ("z", "z_reference"),
-        "Frechet distance of the recovered latents from the true ones, or for real clips from the prior's",
-        per_clip=False,
-    ),
-    "outside_prior": Metric(outside_prior, ("z", "bound"), "share of the entries of z outside of the prior's box"),
+    "inception_score": Metric(inception_score, ("probabilities", "splits"), per_clip=False),
+    "frechet_distance": Metric(frechet_distance, ("features", "reference_features"), per_clip=False),
+    "accuracy": Metric(accuracy, ("probabilities", "labels")),
+    "waveform_mse": Metric(waveform_mse, PAIR),
+    "ssim": Metric(ssim, PAIR),
+    "ssim_log_magnitude": Metric(ssim_log_magnitude, PAIR),
+    "stft_distance": Metric(stft_distance, PAIR),
+    "log_mel_correlation": Metric(log_mel_correlation, ("original_log_mel", "reconstruction_log_mel", "digit_log_mel")),
+    "f0_error": Metric(f0_error, ("original_f0", "reconstruction_f0")),
+    "voicing_agreement": Metric(voicing_agreement, ("original_f0", "reconstruction_f0")),
+    "latent_mse": Metric(latent_mse, ("z", "z_true")),
+    "latent_frechet_distance": Metric(frechet_distance, ("z", "z_reference"), per_clip=False),
+    "outside_prior": Metric(outside_prior, ("z", "bound")),
 }
 
 
@@ -462,12 +370,6 @@ def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict
         "n": count,
         **({"std": std[0]} if std else {}),
     }
-
-
-def describe() -> str:
-    """One line per metric, for `--help`."""
-    width = max(map(len, METRICS)) + 2
-    return "\n".join(f"  {name:{width}}{metric.definition}" for name, metric in METRICS.items())
 
 
 def _take(known: list[Any], index: Any) -> list[Any]:

@@ -2,12 +2,20 @@
 
 A script reads:
 
-    def main(arguments=None):
+    def parse_options():
         parser = options.make_parser(__doc__)
-        options.add_shared(parser.add_argument_group("model"), "generator", "preset")
-        args = options.apply_preset(parser.parse_args(arguments), parser, PRESETS)
-        if args.dry_run:
-            return options.show_plan(args, "Would ...")
+        options.add_shared(parser.add_argument_group("model"), "generator", "preset", "dry_run")
+        args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+        options.end_dry_run(args, "Would ...")
+        return args
+
+    if __name__ == "__main__":
+        options.parse_early(parse_options)
+
+    import tensorflow as tf
+
+    def main():
+        args = parse_options()
         ...
 
     if __name__ == "__main__":
@@ -15,24 +23,27 @@ A script reads:
 """
 
 import argparse
+import contextlib
 import errno
+import importlib.util
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.bundled import bundled
 from utils.errors import UserError, one_line
+from utils.inversion.names import METHODS
+from utils.objectives import format_weights, parse_weights
 
 EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 PRESETS = ("aligned", "paper")
 PRECISIONS = ("float32", "mixed_bfloat16")
-METHODS = ("encoder", "gradient", "hybrid", "all")
-SOLVERS = ("batched", "scipy", "gauss_newton")
+SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 SPACES = ("z", "projected")
@@ -186,10 +197,19 @@ def seed_list(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def _objective(text: str) -> str:
+    return format_weights(parse_weights(text))
+
+
 def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("must name a path. Received an empty text")
     return Path(text)
+
+
+def _network(text: str) -> str | None:
+    """A path; `none` -> None, for a network that a script can do without."""
+    return None if text == "none" else str(_path(text))
 
 
 def _paths(text: str) -> tuple[str, ...] | None:
@@ -212,14 +232,16 @@ _SHARED: dict[str, dict[str, Any]] = {
     "encoder": dict(
         default="inverse_mapping_checkpoint/",
         metavar="PATH",
-        help="the trained encoder (audio to latent) that the methods encoder and hybrid start from: a .keras file, "
-        "or a folder with one",
+        type=_network,
+        help="the trained encoder (audio to latent) that recovery starts from: a .keras file, a folder with one, or "
+        "`none` for what does without: the method gradient, and a search from a bank of samples",
     ),
     "classifier": dict(
         default="classifier_checkpoint/",
         metavar="PATH",
+        type=_network,
         help="the digit classifier whose activations serve as a loss, read where a loss needs them: a .keras file, "
-        "or a folder with classifier.keras",
+        "a folder with classifier.keras, or `none`",
     ),
     "judge": dict(
         default=None,
@@ -295,16 +317,17 @@ _SHARED: dict[str, dict[str, Any]] = {
         help="stop after X minutes of training, ready to go on (default: at the last step)",
     ),
     "method": dict(
-        default="hybrid",
-        choices=METHODS,
+        default=None,
+        choices=(*METHODS, "all"),
         help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior, without an encoder), hybrid "
-        "(L-BFGS from the encoder's answer), or all three",
+        "(L-BFGS from the encoder's answer; these are the paper's), search (from the encoder's answer the latent "
+        "itself; where a clip has none, L-BFGS), or all four (default: search; hybrid with --preset paper and with "
+        "--space projected, where nothing but L-BFGS is to be had)",
     ),
     "solver": dict(
         default="batched",
         choices=SOLVERS,
-        help="L-BFGS of many clips at once; SciPy's L-BFGS-B one clip at a time, as in the paper; or gauss_newton, "
-        "Levenberg-Marquardt with exact Jacobians, for an --objective of squared terms, such as waveform_squared=1",
+        help="L-BFGS of many clips at once, or SciPy's L-BFGS-B one clip at a time, as in the paper",
     ),
     "space": dict(
         default="z",
@@ -326,6 +349,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "objective": dict(
         default=None,
+        type=_objective,
         metavar="TERM=WEIGHT,...",
         help="what is minimised over z: a weighted sum of named terms (default: for the generator's own samples "
         f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips)",
@@ -436,39 +460,65 @@ def changed_options(
     return {n: getattr(args, n) for n in names if getattr(args, n) != preset.get(n, parser.get_default(n))}
 
 
-def show_plan(args: argparse.Namespace, *lines: str) -> int:
-    """What `--dry_run` prints: the resolved options and, in `lines`, what would be done. Returns the exit code."""
+def end_dry_run(args: argparse.Namespace, *lines: str) -> None:
+    """Ends the process where `--dry_run` is given: prints the resolved options and, in `lines`, what would be done."""
+    if not args.dry_run:
+        return
     width = max(map(len, vars(args))) + 1
     for name, value in vars(args).items():
         print(f"{name:{width}} {value}")
     print(*lines, sep="\n")
-    return EXIT_OK
+    sys.exit(EXIT_OK)
+
+
+def parse_early(parse: Callable[[], Any]) -> None:
+    """Parses the command line before a script imports TensorFlow, which takes seconds.
+
+    So `--help`, wrong usage and `--dry_run` end the process at once, as `run` does. The script's `main` parses again.
+    """
+    with _errors_in_one_line():
+        parse()
+        if not importlib.util.find_spec("tensorflow"):
+            raise ModuleNotFoundError(name="tensorflow")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
+
+    Errors end it as `_errors_in_one_line` says.
+    """
+    with _errors_in_one_line():
+        code = main()
+    sys.exit(code or EXIT_OK)
+
+
+@contextlib.contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Within the block an error that the user can fix ends the process.
 
     A `UserError` becomes one line on stderr and exit code 2, and so do TensorFlow's running out of memory and a disk
     that is full, read-only, gone or broken; an interrupt from the keyboard exits with 130, its message
     (`interrupts.resume_command`) on stderr.
     """
     try:
-        code = main()
+        yield
     except UserError as error:
         _print_error(str(error))
-        code = EXIT_USAGE
+        sys.exit(EXIT_USAGE)
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "error: interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if fault := disk_fault(error):
             _print_error(f"{fault}; mend that, and the same command with its --output goes on where it was")
+        elif isinstance(error, ModuleNotFoundError):
+            command = " ".join([".venv/bin/python", *sys.argv])
+            _print_error(f"{sys.executable}: has no {error.name}; run `make setup`, then: {command}")
         elif type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which this module does not import
             _print_error("--batch_size: out of memory; try a smaller one")
         else:
             raise
-        code = EXIT_USAGE
-    sys.exit(code or EXIT_OK)
+        sys.exit(EXIT_USAGE)
 
 
 def disk_fault(error: Exception) -> str | None:

@@ -56,9 +56,6 @@ def synthetic_clips(generator: Any, n: int, seed: int, *, start: int = 0, batch_
     )
 
 
-DRAWS = ("random", "first")
-
-
 def real_clips(
     dataset: Dataset, n: int, seed: int, besides: Dataset | None = None, draw: str = "random"
 ) -> tuple[Clips, Clips | None]:

@@ -7,7 +7,7 @@ RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
 PROJECTED = "hybrid, projected"  # in the space of the dense layer's output: no latents of the prior
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
 LOOK_UPS = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier hears
-METHODS = (*RECOVERY_METHODS, PROJECTED, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
+ROW_NAMES = (*RECOVERY_METHODS, PROJECTED, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
 # Of synthetic clips other ones are random samples.
@@ -17,6 +17,7 @@ ROWS = {
 }
 KINDS = {1: SYNTHETIC, 2: REAL}
 
+FOLDS = 10  # of the cross-validation
 SPECTROGRAMS, LATENTS = "spectrograms", "predicted latents"
 CLIPPED_LATENTS = "predicted latents, clipped into the box"
 TAIL_LEVEL = "tail level"
@@ -27,3 +28,32 @@ CONDITIONS = {
     "pcm16": "both rounded to 16 bit",
     "matched": "real silence and level as the synthetic clips', then both rounded to 16 bit",
 }
+
+# What the numbers of Tables 1 and 2 (`utils.metrics`) are.
+METRICS = {
+    "inception_score": "exp of the mean KL divergence of a classifier's answers from their mean, over --splits groups; "
+    "1 to 10",
+    "frechet_distance": "Frechet distance of a classifier's pooled features, reconstructions against the clips (FID)",
+    "accuracy": "share of reconstructions classified as the clip's digit (of a clip without one: as the clip itself)",
+    "waveform_mse": "mean squared difference of the samples",
+    "ssim": "structural similarity of the real-part STFTs, max_val = max - min over both (the paper's); at most 1",
+    "ssim_log_magnitude": "structural similarity of the log-magnitude STFTs, max_val = max - min over both; at most 1",
+    "stft_distance": "multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, "
+    "1024",
+    "log_mel_correlation": "correlation of the log-mel spectrograms after the mean of the row's originals of that "
+    "digit is taken out",
+    "f0_error": "median error of F0 (pyin) in semitones where both are voiced; at most 12, which stands where they "
+    "never are",
+    "voicing_agreement": "frames voiced in both, as a share of those voiced in either (pyin)",
+    "latent_mse": "mean squared difference of recovered and true latents; always answering 0 scores the prior's "
+    "variance",
+    "latent_frechet_distance": "Frechet distance of the recovered latents from the true ones, or for real clips from "
+    "the prior's",
+    "outside_prior": "share of the entries of z outside of the prior's box",
+}
+
+
+def describe_metrics() -> str:
+    """One line per metric, for `--help`."""
+    width = max(map(len, METRICS)) + 2
+    return "\n".join(f"  {name:{width}}{definition}" for name, definition in METRICS.items())

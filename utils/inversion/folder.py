@@ -23,8 +23,8 @@ from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
 from utils.inversion.align import move_back, place
 from utils.inversion.exactness import match
-from utils.inversion.invert import Recovered, Recovery
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
+from utils.inversion.methods import Recovered, Recovery
 from utils.inversion.store import Record, ResultStore, read_npz
 from utils.runs.files import (
     append_jsonl,
@@ -81,7 +81,7 @@ class RecoveryFolder:
     Args:
         folder: of the run.
         recoveries: how latents are found, of sources of each kind.
-        methods: names in `utils.inversion.invert.METHODS`, in the order in which they are applied and reported.
+        methods: names in `utils.inversion.methods.METHODS`, in the order in which they are applied and reported.
         sources: all clips of the run.
         generator: in float32; its own samples are made by it.
         options: JSON-able, kept with the latents.

@@ -2,7 +2,7 @@
 
 1. L-BFGS on log-mel spectrograms from every start: such spectrograms know no phase, so their basins are wide, and a
    gradient is cheap beside a Jacobian.
-2. From the lowest, Levenberg-Marquardt on whitened STFTs (`utils.losses.stft_whitened_residual`): in the waveform
+2. From the lowest, Levenberg-Marquardt on whitened STFTs (`stft_whitened_squared`): in the waveform
    alone the loud parts hide the directions of z that the sound hardly depends on.
 3. Levenberg-Marquardt on the waveform, until the residual is the rounding of the clip's samples
    (`utils.inversion.exactness`): the latent is found.
@@ -21,9 +21,10 @@ import numpy as np
 from utils.inversion import lbfgs
 from utils.inversion.bank import LatentBank
 from utils.inversion.exactness import noise_floor
-from utils.inversion.least_squares import LeastSquares
+from utils.inversion.problem import LeastSquares
 from utils.losses import parse_objective
 
+SEARCH_VERSION = 1  # to be raised with every change of what the search gives: it is in the keys of kept results
 COARSE = "log_mel_squared=1"
 STAGES = ("stft_whitened_squared=1", "waveform_squared=1")
 JACOBIANS = (100, 40)  # of the stages, at most
@@ -59,8 +60,7 @@ class LatentSearch:
     """The stages over one generator; traced once for all batches.
 
     Args:
-        generator: searched with, as in `utils.inversion.invert`.
-        exact: the same generator in float32, where `generator` computes in less.
+        generator: searched with, as in `utils.inversion.problem`.
         clip_to_prior: keep z in the box of a bounded prior.
         neighbours: starts from the bank.
         bank_size: of the bank.
@@ -73,7 +73,6 @@ class LatentSearch:
         self,
         generator: Any,
         *,
-        exact: Any = None,
         clip_to_prior: bool = True,
         neighbours: int = NEIGHBOURS,
         bank_size: int = BANK_SIZE,
@@ -85,7 +84,7 @@ class LatentSearch:
         self._bank = LatentBank(generator, bank_size, cache)
         self._coarse = LeastSquares(generator, parse_objective(COARSE))
         self._stages = [
-            (LeastSquares(generator, parse_objective(text), exact=exact), max_iter)
+            (LeastSquares(generator, parse_objective(text)), max_iter)
             for text, max_iter in zip(STAGES, jacobians, strict=True)
         ]
 

@@ -2,11 +2,9 @@
 
 import tensorflow as tf
 
-STRATEGIES = ("none", "mirrored", "multi_worker")
-
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
-    """A strategy by its name in `STRATEGIES`; "mirrored" takes all GPUs, without any all CPU devices."""
+    """A strategy by its name in `utils.choices.STRATEGIES`; "mirrored" takes all GPUs, without any all CPU devices."""
     if name == "multi_worker":
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
