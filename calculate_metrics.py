@@ -138,6 +138,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 
 from models.networks import Networks
+from models.recovery import choose_objective, make_inverter, make_recovery
 from utils.audio.datasets import load_dataset
 from utils.domains import SYNTHETIC
 from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
@@ -181,7 +182,7 @@ class Session:
             encoder=args.encoder if needs_encoder and not args.reconstructions else None,
             precision=args.precision,
             alignment=args.alignment if 2 in methods else None,
-            classifier=None if args.classifier == "none" else args.classifier,
+            classifier=args.classifier,
             judges=args.judge,
         )
 
@@ -199,10 +200,10 @@ class Session:
     @cache  # noqa: B019  (there is one session)
     def recovery(self, kind: str, space: str) -> Recovery:
         args, networks = self.args, self.networks
-        objective = networks.objective(args.objective, own=kind == SYNTHETIC)
-        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
-        search = ("max_iter", "hybrid_max_iter", "restarts", "seed")
-        return networks.recovery(inverter, **{name: getattr(args, name) for name in search})
+        objective = choose_objective(networks, args.objective, own=kind == SYNTHETIC)
+        inverter = make_inverter(networks, objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
+        limits = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
+        return make_recovery(networks, inverter, **limits)
 
     def recover(self, method: str, clips: Clips) -> Reconstruction:
         args, networks, store = self.args, self.networks, ResultStore(self.args.output / "recovered")
@@ -246,9 +247,10 @@ class Session:
         """Scores, prints and records a row."""
         args, clips = self.args, scorer.clips
         row = scorer(method, reconstruction)
+        objective = choose_objective(self.networks, args.objective, own=clips.kind == SYNTHETIC)
         row |= {
             "preset": args.preset,
-            "protocol": protocol(vars(args), clips, self.networks),
+            "protocol": protocol(vars(args), clips, self.networks, objective),
             "environment": describe_environment(),
         }
         append_jsonl(args.output / "metrics.jsonl", row)
@@ -267,7 +269,7 @@ class Session:
         class_names = {name: model.class_names for name, model in networks.classifiers.items()}
         shown, titles = pair_to_show(clips, networks.classify(clips.audio, args.batch_size), class_names)
         reconstructions = {method: self.recover(method, clips).audio[shown] for method in names.RECOVERY_METHODS}
-        objective = networks.objective(args.objective, own=clips.kind == SYNTHETIC)
+        objective = choose_objective(networks, args.objective, own=clips.kind == SYNTHETIC)
         note = (
             f"{clips.kind} clips, preset {args.preset}, {objective}, at most {args.max_iter} (gradient) and "
             f"{args.hybrid_max_iter} (hybrid) iterations, seed {args.seed}"

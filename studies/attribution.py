@@ -85,9 +85,8 @@ SCORES = ("inversion", "fingerprint")
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "real clips, of which the report half is used")
-    options.add_shared(parser, "generator", "trust", "precision", "batch_size", "quiet")
+    options.add_shared(parser, "generator", "encoder", "trust", "precision", "batch_size", "quiet")
     add = parser.add_argument
-    add("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help="as of attribute.py; or `none`")
     add("--calibration", type=Path, metavar="FILE", help="thresholds (default: those that attribute.py finds)")
     another = "a generator of the same architecture and data, trained from another seed (default: left out)"
     add("--other_seed", metavar="PATH", help=another)
@@ -114,9 +113,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    encoder = None if args.encoder == "none" else args.encoder
     networks = Networks(
-        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=args.encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, **hashes)
@@ -129,7 +127,7 @@ def main() -> None:
     negatives = make_negatives(args, generator, own)
     fingerprint = Fingerprint(samples(generator, args.n, calibration["seed"]), generator.sample_rate)
     generators = generator, networks.fast_generator
-    attributor = Attributor(*generators, encoder and networks.encode, settings=settings, cache=args.cache)
+    attributor = Attributor(*generators, args.encoder and networks.encode, settings=settings, cache=args.cache)
     scorer = Scorer(attributor, fingerprint, thresholds, ResultStore(output_folder(args.output, Path(), "")), args)
 
     own_scores = scorer(OWN, own)

@@ -19,6 +19,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 from matplotlib.figure import Figure
 
+from models.recovery import choose_objective, make_inverter, make_recovery
 from studies.speech import heard, heard_right, judges_of_line, parse_networks, protocol
 from utils import losses, options
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
@@ -56,7 +57,7 @@ def main() -> int:
     parser.add_argument("--max_iter", type=options.positive_int, default=100, metavar="N", help="iterations a search")
     args, networks = parse_networks(parser)
     clips = pairs(load_dataset(args.input, *networks.generator.clip_shape, "report", cache_dir=args.cache), args)
-    objective = str(networks.objective(None, own=False))
+    objective = str(choose_objective(networks, None, own=False))
     weights = [options.non_negative_float(text) for text in args.weights.split()]
     runs = [("z", 0.0), *(("projected", weight) for weight in weights)]
 
@@ -64,8 +65,9 @@ def main() -> int:
     shared |= protocol(args, networks, clips)
     for space, weight in runs:
         minimised = losses.parse_objective(objective + (f",latent_prior={weight}" if weight else ""))
-        recovery = networks.recovery(
-            networks.inverter(minimised, space=space),
+        recovery = make_recovery(
+            networks,
+            make_inverter(networks, minimised, space=space),
             max_iter=1,
             hybrid_max_iter=args.max_iter,
             restarts=1,

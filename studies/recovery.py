@@ -33,7 +33,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
-from models.networks import CACHE, Networks
+from models.networks import Networks
 from utils import metrics, options
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import EXACT, match
@@ -42,6 +42,7 @@ from utils.inversion.search import LatentSearch
 from utils.losses import Point, parse_objective
 from utils.report.figures import COLOURS
 from utils.report.markdown import table_lines
+from utils.runs.cache import cache_folder
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, read_jsonl
 
@@ -128,9 +129,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON lines, appended to")
     args = parser.parse_args()
     networks = Networks(args.generator, precision=args.precision, encoder=args.encoder)
-    generator, fast = networks.generator, networks.fast_generator
+    generator = networks.generator
     problem = Problem(generator)
-    search = LatentSearch(fast, exact=None if fast is generator else generator, cache=CACHE)
+    search = LatentSearch(networks.fast_generator, cache=cache_folder())
     z_true = generator.sample_prior(args.seed, args.n)
     targets = np.concatenate([generator(z_true[i : i + 16]).numpy() for i in range(0, args.n, 16)])
     environment = describe_environment()

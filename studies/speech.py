@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.networks import Networks
+from models.recovery import make_aligner, make_inverter, make_recovery
 from utils import losses, options
 from utils.audio.datasets import load_dataset
 from utils.domains import REAL
@@ -74,8 +75,13 @@ def main() -> int:
     record(args.results, shared | {"method": "clips"} | heard(networks, clips, clips.audio))
     for method, space, objective in runs:
         max_iter = 100 if space == "projected" else args.max_iter
-        recovery = networks.recovery(
-            networks.inverter(objective, space=space), max_iter=1, hybrid_max_iter=max_iter, restarts=1, seed=args.seed
+        recovery = make_recovery(
+            networks,
+            make_inverter(networks, objective, space=space),
+            max_iter=1,
+            hybrid_max_iter=max_iter,
+            restarts=1,
+            seed=args.seed,
         )
         short = replace(recovery, max_iter={"hybrid": 1})
         short(method, clips.audio[: args.batch_size], clips.identities[: args.batch_size], REAL)  # traces the graphs
@@ -117,7 +123,7 @@ def encode_moved(networks: Networks, clips: Clips, seed: int) -> dict[str, np.nd
     offset, gain_db = rng.integers(-reach, reach, len(clips)), rng.uniform(-18, 0, len(clips))
     moved, zero = place(clips.audio, offset, gain_db), np.zeros(len(clips), np.int64)
     answers = {}
-    for method, placement in (("", (zero, zero)), (", --align", networks.align(32)(moved))):
+    for method, placement in (("", (zero, zero)), (", --align", make_aligner(networks, 32)(moved))):
         z = in_batches(lambda audio: networks.encode(audio, REAL), place(moved, *placement), 32)
         made = move_back(in_batches(networks.generator, z, 32), *placement)
         answers[f"encoder, of moved and quieter clips{method}"] = move_back(made, offset, gain_db)

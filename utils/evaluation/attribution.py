@@ -68,9 +68,8 @@ class Attributor:
         cache: Path | None = None,
     ):
         self._generator, self._encode, self.settings = generator, encode, settings
-        exact = None if fast is generator else generator
         self._search = LatentSearch(
-            fast, exact=exact, neighbours=0 if encode else NEIGHBOURS, near=NEAR, jacobians=JACOBIANS, cache=cache
+            fast, neighbours=0 if encode else NEIGHBOURS, near=NEAR, jacobians=JACOBIANS, cache=cache
         )
         try:
             self._search.check()
