@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.generator import load_generator
 from models.networks import Networks
-from studies.attribution import Fingerprint, auroc, eer, section, separation, tpr_at_fpr
+from studies.attribution import TITLES, Fingerprint, auroc, eer, section, separation, tpr_at_fpr
 from utils.audio.datasets import DIGITS
 from utils.audio.splits import HALVES, half_of
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
@@ -20,6 +20,7 @@ from utils.bundled import bundled
 from utils.errors import UserError
 from utils.evaluation import attribution
 from utils.evaluation.attribution import ABSTAINS, MADE, NOT, Attributor, calibrate, residual_score, score_settings
+from utils.evaluation.comparison import share_interval
 from utils.inversion.store import ResultStore
 from utils.runs.files import read_json, read_jsonl, write_json
 
@@ -135,14 +136,30 @@ def test_measures_against_counting(own, others):
 
 def test_separation_has_intervals_that_hold_the_value():
     random = np.random.default_rng(0)
-    own, others = random.normal(0, 1, 60), random.normal(1.5, 1, 60)
-    facts = separation(own, others, seed=3)
-    assert facts == separation(own, others, seed=3) != separation(own, others, seed=4)
-    for low, value, high in ([facts[name][1], facts[name][0], facts[name][2]] for name in facts):
-        assert low <= value <= high and high - low > 0.02
-    perfect = separation(own, own + 100, seed=3)
-    for name, value in {"auroc": 1, "tpr_at_1_fpr": 1, "eer": 0}.items():
-        np.testing.assert_allclose(perfect[name], value, atol=1e-9)
+    own, others = random.normal(0, 1, 60), random.normal(1.5, 1, 300)
+    facts = separation(own, others)
+    assert facts.keys() == set(TITLES)
+    for value, low, high in facts.values():
+        assert low < value < high and high - low > 0.1  # as of 60 clips
+    perfect = separation(own, others + 100)
+    assert [perfect[name][0] for name in ("auroc", "tpr_at_1_fpr", "eer")] == pytest.approx([1, 1, 0])
+    for name in ("auroc", "tpr_at_1_fpr"):  # all of 60
+        assert perfect[name] == pytest.approx([1, *share_interval(60, 60)])
+
+
+def test_a_rate_at_1_percent_false_alarms_needs_300_negatives():
+    own, others = np.zeros(60), np.ones(299)
+    assert "tpr_at_1_fpr" not in separation(own, others) and "tpr_at_1_fpr" in separation(own, np.ones(300))
+
+
+def test_the_area_varies_less_than_the_interval_says():
+    """Of a hundred draws of scores whose area is known, the interval holds it in at least 95."""
+    random, known = np.random.default_rng(1), 0.856  # of unit normals 1.5 apart: Phi(1.5 / sqrt 2)
+    held = 0
+    for _ in range(100):
+        low, high = separation(random.normal(0, 1, 40), random.normal(1.5, 1, 80))["auroc"][1:]
+        held += low <= known <= high
+    assert held >= 95
 
 
 def test_the_fingerprint_knows_a_filter_by_what_it_leaves():
@@ -300,12 +317,17 @@ def test_the_study_and_its_section(calibration, data, run_main, tmp_path):
     assert list(plain) == ["own samples", "another seed", "real clips", *spoken, "Griffin-Lim"]
     assert plain["own samples"]["verdicts"] == {MADE: 6, ABSTAINS: 0, NOT: 0}
     for name in plain.keys() - {"own samples"}:
-        assert plain[name]["inversion"]["auroc"] == pytest.approx([1, 1, 1]) and plain[name]["n"] == 6, name
+        assert (
+            plain[name]["inversion"]["auroc"] == pytest.approx([1, *share_interval(6, 6)]) and plain[name]["n"] == 6
+        ), name
     assert {record["transformation"] for record in records} == {"none", *TRANSFORMATIONS}
     assert plain["real clips"]["commit"] and plain["real clips"]["thresholds"]["own"] == 12
 
     text = section(records)
-    assert "| another seed | 1.000 (1.000 to 1.000) | 100.0 % (100.0 to 100.0) | 0.0 % (0.0 to 0.0) |" in text
+    assert "| another seed | <sub>1.000 (n = 6)</sub> | <sub>0.0 % (n = 6)</sub> |" in text
+    assert "false alarms" not in text
+    enough = [record | {"n": 300} for record in records]
+    assert "| another seed | 1.000 (0.541 to 1.000) | – | 0.0 % (0.0 to 45.9) |" in section(enough)
     assert "| own samples | 100.0 % | 0.0 % | 0.0 % | -" in text and "| MP3 | " in text
 
     others = [record | {"generator_sha256": "0", "generator": "kin"} for record in records[:2]]

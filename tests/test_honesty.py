@@ -9,6 +9,7 @@ from utils.evaluation.honesty import (
     fixed_waveform_share,
     matched_share,
     mean_squared_cosine,
+    nearest_distances,
     precision_recall_density_coverage,
     variance,
     within_class,
@@ -99,3 +100,9 @@ def test_coverage_of_the_same_distribution_of_a_look_up_and_of_nothing():
     assert set(nothing.values()) == {0.0}
     with pytest.raises(ValueError, match="more than 5 rows"):
         precision_recall_density_coverage(real[:5], other)
+
+
+def test_nearest_distances_by_hand():
+    known = np.array([[0.0, 0.0], [3.0, 4.0]])
+    found = nearest_distances(np.array([[3.0, 4.0], [0.0, 1.0], [3.0, 2.0]]), known)
+    np.testing.assert_allclose(found, [0, (1 / 2) ** 0.5, (4 / 2) ** 0.5], atol=1e-6)

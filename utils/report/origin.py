@@ -3,8 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from utils.runs.environment import describe_environment
+
 FACTS = ("generator_sha256", "encoder_sha256", "precision", "solver", "commit")
 SHOWN = 12  # digits of a hash
+
+
+def origin(networks: Any, *, precision: str = "float32", solver: str | None = None) -> dict[str, Any]:
+    """What a study's line says of how it was made: hashes of the run's networks, `FACTS`, versions and hardware.
+
+    Args:
+        networks: a `models.networks.Networks`.
+        precision: computed in.
+        solver: of what was searched; None where nothing was.
+    """
+    named = ("generator", "encoder", "classifier", *networks.judges)
+    hashes = {f"{name}_sha256": networks.sha256(name) for name in named}
+    return hashes | {"precision": precision, "solver": solver} | describe_environment()
 
 
 def origin_of(line: Mapping[str, Any]) -> dict[str, Any]:
