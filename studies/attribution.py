@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import librosa
 import numpy as np
+from matplotlib.figure import Figure
 import scipy.signal
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -54,10 +55,11 @@ from utils.evaluation.attribution import (
     read_thresholds,
     score_settings,
 )
+from utils.evaluation.comparison import share_interval
 from utils.evaluation.detection import equal_error_rate
 from utils.inversion.store import ResultStore
 from utils.numpy_spectrograms import stft
-from utils.report.markdown import table_lines
+from utils.report.figures import Estimate, interval_figure
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, read_json
@@ -65,6 +67,7 @@ from utils.runs.folders import output_folder
 from utils.runs.progress import progress_bar
 
 TITLE = "Was this clip made by this generator?"
+ABOUT = "verdicts and separation of own samples from clips of other origin, and after transformations"
 KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
 OWN = "own samples"
 ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
@@ -78,7 +81,6 @@ NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruct
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
 RESAMPLES = 200  # of the bootstrap
-TITLES = {"auroc": "AUROC", "tpr_at_1_fpr": "found at 1 % false alarms", "eer": "equal error rate"}
 SCORES = ("inversion", "fingerprint")
 
 
@@ -324,72 +326,21 @@ def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
     return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
 
 
-def section(lines: Iterable[Mapping[str, Any]]) -> str:
-    """For RESULTS.md, by generator, the first without a heading: a table of what own samples are told from, one of what
-    they survive; brackets are 95 % bootstrap intervals."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in lines:
-        groups.setdefault(record["generator_sha256"], []).append(record)
-    first, *others = groups.values()
-    return _one_generator(first) + "".join(
-        f"\n### With `{group[0]['generator']}` as the generator\n\n"
-        f"What that is: [benchmarks/README.md](benchmarks/README.md).\n\n{_one_generator(group)}"
-        for group in others
-    )
-
-
-def _one_generator(records: list[Mapping[str, Any]]) -> str:
-    plain = [record for record in records if record["transformation"] == "none"]
-    own = next(record for record in plain if record["set"] == "own samples")
-    others = [record for record in plain if record is not own]
-    titles = [f"{TITLES[measure]}, {method}" for method in SCORES for measure in MEASURES]
-    lines = [
-        f"Own samples against clips of other origin, n = {own['n']} of each unless a row says otherwise, all of "
-        "16 bits. Inversion: what is left of a clip after the search for its latent (`attribute.py`). Fingerprint: the "
-        "cheap baseline, correlation with the mean residual of own samples (arXiv 2411.14013).\n",
-        *table_lines(["told from", *titles], [[_name(record, own), *_separation(record)] for record in others]),
-        "",
-        _verdicts(plain, "clips"),
-        f"\nMedian score of own samples {own['median_score']:.2f}, {own['exact']} of {own['n']} met to the rounding of "
-        f"their samples; {own['seconds']:.1f} s a clip.\n",
-    ]
-    changed = [record for record in records if record["transformation"] != "none"]
-    pairs = [record for record in changed if record["set"] != "own samples"]
-    if pairs:
-        lines += [
-            f"Both classes after a transformation, own samples against real clips, n = {pairs[0]['n']} of each; then "
-            "the verdicts by the thresholds of untouched clips:\n",
-            *table_lines(
-                ["transformation", *titles], [[record["transformation"], *_separation(record)] for record in pairs]
-            ),
-            "",
-            _verdicts([record for record in changed if record["set"] == "own samples"], "own samples after"),
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _name(record: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    return record["set"] if record["n"] == own["n"] else f"{record['set']} (n = {record['n']})"
-
-
-def _separation(record: Mapping[str, Any]) -> list[str]:
-    return [_interval(record[method][measure], measure) for method in SCORES for measure in MEASURES]
-
-
-def _interval(value: tuple[float, float, float], measure: str) -> str:
-    if measure == "auroc":
-        return "{:.3f} ({:.3f} to {:.3f})".format(*value)
-    return "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * x for x in value))
-
-
-def _verdicts(records: list[Mapping[str, Any]], title: str) -> str:
-    """A table of the verdicts' shares."""
-    rows = []
-    for record in records:
-        name = record["set"] if record["transformation"] == "none" else record["transformation"]
-        shares = [f"{100 * record['verdicts'][verdict] / record['n']:.1f} %" for verdict in (MADE, ABSTAINS, NOT)]
-        rows.append([name, *shares, f"{record['median_score']:z.2f}"])
-    return "\n".join(table_lines([title, MADE, ABSTAINS, NOT, "median score"], rows))
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Shares of the verdicts, and by how much the scores tell own samples from each other set; a row a set."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
+    first = lines[0]["generator_sha256"]
+    for line in lines:
+        row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
+        row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
+        row += f", n = {line['n']}"
+        for verdict, count in line["verdicts"].items():
+            numbers = Estimate(*(100 * x for x in (count / line["n"], *share_interval(count, line["n"]))))
+            panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
+        for score in SCORES:
+            if score in line:
+                panels.setdefault("AUROC", {}).setdefault(score, {})[row] = Estimate(*line[score]["auroc"])
+    return interval_figure(panels)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
+from matplotlib.figure import Figure
 import tensorflow as tf
 
 from models.networks import Networks
@@ -28,23 +29,18 @@ from utils import losses, options
 from utils.audio.datasets import load_dataset
 from utils.domains import REAL
 from utils.evaluation.clips import Clips, real_clips
+from utils.evaluation.comparison import share_interval
 from utils.inversion.align import move_back, place
 from utils.metrics import stft_distance
-from utils.report.markdown import table_lines
+from utils.report.figures import Estimate, interval_figure
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 from utils.spectrograms import log_mel
 
-TITLE = "Real clips: what is heard"
+TITLE = "Real clips by objective and space"
+ABOUT = "real clips by objective and space: accuracy by the judges, log-mel and STFT distance, seconds"
 KEY = ("split", "method", "space", "objective")  # of two lines with the same, the later one counts
-HEARD = """\
-By objective and space, {n} clips of each half, {precision}, seed {seed}. The default objective was chosen on the
-selection half; `python -m studies.speech INPUT` makes the lines. The classifier takes part in the objective's term
-`features`, the judges in none.
-
-{table}
-"""
 
 
 def main() -> int:
@@ -160,23 +156,25 @@ def record(folder: Path, facts: Mapping[str, Any]) -> None:
     append_jsonl(folder / "speech.jsonl", {**facts, **describe_environment()})
 
 
-def section(lines: Sequence[Mapping[str, Any]]) -> str:
-    """For RESULTS.md: a row an objective, method and half."""
-    first = lines[0]
-    judges = ["classifier", *judges_of_line(first)]
-    head = ["half", "made by", "objective", "iterations", *(f"right, {judge}" for judge in judges)]
-    head += ["log-mel distance", "STFT distance", "s a clip"]
-    rows = []
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy by each classifier and the distances from the clips, a row an objective and method."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for line in lines:
-        made_by = "the clips themselves" if line["method"] == "clips" else line["method"]
-        made_by += ", projected" if line.get("space") == "projected" else ""
-        cells = [line["split"], made_by, f"`{line['objective']}`" if "objective" in line else "–"]
-        cells += [str(line.get("max_iter", "–")), *(f"{100 * line[f'accuracy/{judge}']:.0f} %" for judge in judges)]
-        cells += [f"{line['log_mel']:.2f}", f"{line['stft_distance']:.2f}"]
-        cells += [f"{line['seconds_a_clip']:.1f}" if "seconds_a_clip" in line else "–"]
-        rows.append(cells)
-    facts = {name: first[name] for name in ("n", "precision", "seed")}
-    return HEARD.format(table="\n".join(table_lines(head, rows)), **facts)
+        row = "the clips themselves" if line["method"] == "clips" else line["method"]
+        row += ", projected" if line.get("space") == "projected" else ""
+        row += f", {line['objective']}" if "objective" in line else ""
+        row += f" ({line['split']})"
+        for judge in ("classifier", *judges_of_line(line)):
+            share = share_estimate(line[f"accuracy/{judge}"], line["n"])
+            panels.setdefault("correct, %", {}).setdefault(judge, {})[row] = share
+        for title, key in (("log-mel distance", "log_mel"), ("STFT distance", "stft_distance")):
+            panels.setdefault(title, {}).setdefault("distance", {})[row] = Estimate(line[key])
+    return interval_figure(panels)
+
+
+def share_estimate(share: float, n: int) -> Estimate:
+    """A share of n clips in percent."""
+    return Estimate(100 * share, *(100 * bound for bound in share_interval(round(share * n), n)))
 
 
 def judges_of_line(line: Mapping[str, Any]) -> list[str]:
