@@ -11,7 +11,7 @@ Examples:
   python calculate_metrics.py ../shared/data/speech_commands_digits --method hybrid
 
   # Tables 1 and 2 by the paper's protocol (days); both tables, a first look in minutes, then their page
-  python calculate_metrics.py datasets/sc09 --all --preset paper --split validation --draw first
+  python calculate_metrics.py datasets/sc09 --all --preset paper
   python calculate_metrics.py ../shared/data/speech_commands_digits --all --n 40 --max_iter 50
   python -m studies.results_md results --output results/RESULTS.md
 
@@ -36,7 +36,8 @@ from utils.errors import UserError
 from utils.evaluation import names
 from utils.report import tables
 
-PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
+# The published scripts take clips of the validation split, the first ones.
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"split": "validation", "draw": "first"}}
 ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 
@@ -87,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(group, "batch_size", "seed", "dry_run", "quiet", batch_size=32)
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH)
+    args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH_OPTIONS)
     check(args, parser.explicit)
     args.method = args.method or names.METHOD_OF_FLAGS[args.inverse_mapping, args.gradient]
     rows = sum(map(len, methods_by_table(args).values()))

@@ -7,7 +7,8 @@ RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
 PROJECTED = "hybrid, projected"  # in the space of the dense layer's output: no latents of the prior
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
 LOOK_UPS = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier hears
-ROW_NAMES = (*RECOVERY_METHODS, PROJECTED, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
+BASELINES = (CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)  # they search nothing
+ROW_NAMES = (*RECOVERY_METHODS, PROJECTED, *BASELINES)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
 # Of synthetic clips other ones are random samples.
@@ -18,6 +19,8 @@ ROWS = {
 KINDS = {1: SYNTHETIC, 2: REAL}
 
 FOLDS = 10  # of the cross-validation
+FEWEST = 30  # clips of which something is concluded
+
 SPECTROGRAMS, LATENTS = "spectrograms", "predicted latents"
 CLIPPED_LATENTS = "predicted latents, clipped into the box"
 TAIL_LEVEL = "tail level"
@@ -42,9 +45,9 @@ METRICS = {
     "1024",
     "log_mel_correlation": "correlation of the log-mel spectrograms after the mean of the row's originals of that "
     "digit is taken out",
-    "f0_error": "median error of F0 (pyin) in semitones where both are voiced; at most 12, which stands where they "
-    "never are",
-    "voicing_agreement": "frames voiced in both, as a share of those voiced in either (pyin)",
+    "f0_error": "median error of F0 (pyin) in semitones where both are voiced, of clips with a pitch; at most 12, "
+    "which stands where they never are",
+    "f0_frame_error": "share of frames voiced (pyin) in one alone, or in both with F0 more than 20 % off",
     "latent_mse": "mean squared difference of recovered and true latents; always answering 0 scores the prior's "
     "variance",
     "latent_frechet_distance": "Frechet distance of the recovered latents from the true ones, or for real clips from "

@@ -16,7 +16,8 @@ from utils.audio.datasets import UNLABELLED
 from utils.domains import REAL
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
-from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
+from utils.evaluation.comparison import compare
+from utils.evaluation.names import BASELINES, CLASS_SAMPLE, CLIPS, SILENCE
 from utils.inversion.methods import Recovery
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
 from utils.losses import Objective
@@ -24,8 +25,6 @@ from utils.metrics import Predictions, Row
 from utils.priors import PRIORS, Prior
 from utils.runs.batches import render
 from utils.runs.progress import progress_bar
-
-F0_CLIPS = 200  # of a row
 
 
 @dataclass(frozen=True)
@@ -165,6 +164,7 @@ class Scorer:
         self._splits, self._resamples, self._seed = min(splits, len(clips)), resamples, seed
         self.of_clips = classify(clips.audio)
         self._sample_rate, self._f0_of = sample_rate, {}
+        self._scored: dict[str, dict[str, np.ndarray]] = {}  # by row, then by metric: each clip's value
         # The digit of an unlabelled clip is what the first classifier takes it for, as in `look_up`.
         answers = next(iter(self.of_clips.values())).probabilities.argmax(axis=1) if self.of_clips else UNLABELLED
         digits = np.where(clips.labels == UNLABELLED, answers, clips.labels)
@@ -202,7 +202,7 @@ class Scorer:
             found = {"log_mel": self._log_mel(reconstruction.audio), "f0": self._f0(reconstruction.audio)}
             found = {f"reconstruction_{name}": value for name, value in found.items()}
             plain = plain._replace(**self._originals, **found)
-        numbers = {}
+        numbers, values = {}, {}
         for name, metric in metrics.METRICS.items():
             rows = {name: plain}
             if metric.by_classifier:
@@ -211,27 +211,43 @@ class Scorer:
                     for who, answers in predictions.items()
                 }
             for key, row in rows.items():
-                numbers[key] = metrics.measure(name, row, resamples=self._resamples, seed=self._seed)
+                of_clips = metrics.clip_values(name, row)
+                if of_clips is not None:
+                    values[key] = of_clips
+                settings = {"resamples": self._resamples, "seed": self._seed}
+                numbers[key] = metrics.measure(name, row, values=of_clips, **settings)
+        against = {} if method in BASELINES else {other: self._compare(values, other) for other in self._scored}
+        self._scored[method] = values
         return {
             "row": method,
             "kind": clips.kind,
             "metrics": numbers,
+            "against": against,
             "seconds_a_clip": reconstruction.seconds,
             "evaluations_a_clip": reconstruction.evaluations,
             "seconds_to_score": time.monotonic() - started,
         }
 
+    def _compare(self, values: Mapping[str, np.ndarray], other: str) -> dict[str, Any]:
+        """By metric, the values of a row's clips beside those of another row."""
+        said = {}
+        for key, theirs in self._scored[other].items():
+            if key in values:
+                better = metrics.METRICS[key.partition("/")[0]].higher_is_better
+                said[key] = compare(values[key], theirs, higher_is_better=better, seed=self._seed)
+        return {key: facts for key, facts in said.items() if facts}
+
     def _log_mel(self, audio: np.ndarray) -> np.ndarray:
         return np.stack([numpy_spectrograms.log_mel(clip, self._sample_rate) for clip in audio])
 
     def _f0(self, audio: np.ndarray) -> np.ndarray:
-        """Of the first `F0_CLIPS` clips, and never twice for one sound: pyin would take most of the time of scoring."""
-        sounds = {array_sha256(clip): clip for clip in audio[:F0_CLIPS]}
+        """Never twice for one sound: pyin takes most of the time of scoring."""
+        sounds = {array_sha256(clip): clip for clip in audio}
         new = [key for key in sounds if key not in self._f0_of]
         if new:
             tracks = metrics.f0(np.stack([sounds[key] for key in new]), self._sample_rate)
             self._f0_of |= dict(zip(new, tracks, strict=True))
-        return np.stack([self._f0_of[array_sha256(clip)] for clip in audio[:F0_CLIPS]])
+        return np.stack([self._f0_of[array_sha256(clip)] for clip in audio])
 
     def _classified(self, row: Row, is_clips: bool, of_clips: Predictions, of_reconstructions: Predictions) -> Row:
         """A row with one classifier's answers; an unlabelled clip's digit is what it takes the clip itself for."""
