@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import librosa
 import numpy as np
 import scipy.signal
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from models.generator import Generator, load_generator
@@ -54,11 +55,11 @@ from utils.evaluation.attribution import (
     read_thresholds,
     score_settings,
 )
-from utils.evaluation.comparison import FEWEST, share_interval
+from utils.evaluation.comparison import share_interval
 from utils.evaluation.detection import equal_error_rate
 from utils.inversion.store import ResultStore
 from utils.numpy_spectrograms import stft
-from utils.report.markdown import table_lines
+from utils.report.figures import Estimate, interval_figure
 from utils.report.origin import origin
 from utils.runs.batches import render
 from utils.runs.cache import cache_folder
@@ -67,6 +68,7 @@ from utils.runs.folders import output_folder
 from utils.runs.progress import progress_bar
 
 TITLE = "Was this clip made by this generator?"
+ABOUT = "verdicts and separation of own samples from clips of other origin, and after transformations"
 KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
 OWN = "own samples"
 ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
@@ -81,7 +83,6 @@ VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
 FEWEST_FOR_RATE = 300  # negatives: 1 % of fewer is not even three of them
 RATE = "tpr_at_1_fpr"
-TITLES = {"auroc": "AUROC", RATE: "found at 1 % false alarms", "eer": "equal error rate"}
 SCORES = ("inversion", "fingerprint")
 
 
@@ -329,81 +330,22 @@ def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
     return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
 
 
-def section(lines: Iterable[Mapping[str, Any]]) -> str:
-    """For RESULTS.md, by generator, the first without a heading: a table of what own samples are told from, one of what
-    they survive; brackets are 95 % intervals."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in lines:
-        groups.setdefault(record["generator_sha256"], []).append(record)
-    first, *others = groups.values()
-    return _one_generator(first) + "".join(
-        f"\n### With `{group[0]['generator']}` as the generator\n\n"
-        f"What that is: [benchmarks/README.md](benchmarks/README.md).\n\n{_one_generator(group)}"
-        for group in others
-    )
-
-
-def _one_generator(records: list[Mapping[str, Any]]) -> str:
-    plain = [record for record in records if record["transformation"] == "none"]
-    own = next(record for record in plain if record["set"] == "own samples")
-    others = [record for record in plain if record is not own]
-    measures = [m for m in TITLES if m != RATE or any(record["n"] >= FEWEST_FOR_RATE for record in others)]
-    titles = [f"{TITLES[measure]}, {method}" for method in SCORES for measure in measures]
-    lines = [
-        f"Own samples against clips of other origin, n = {own['n']} of each unless a row says otherwise, all of "
-        "16 bits. Inversion: what is left of a clip after the search for its latent (`attribute.py`). Fingerprint: the "
-        "cheap baseline, correlation with the mean residual of own samples (arXiv 2411.14013).\n",
-        *table_lines(
-            ["told from", *titles], [[_name(record, own), *_separation(record, measures)] for record in others]
-        ),
-        "",
-        _verdicts(plain, "clips"),
-        f"\nMedian score of own samples {own['median_score']:.2f}, {own['exact']} of {own['n']} met to the rounding of "
-        f"their samples; {own['seconds']:.1f} s a clip.\n",
-    ]
-    changed = [record for record in records if record["transformation"] != "none"]
-    pairs = [record for record in changed if record["set"] != "own samples"]
-    if pairs:
-        lines += [
-            f"Both classes after a transformation, own samples against real clips, n = {pairs[0]['n']} of each; then "
-            "the verdicts by the thresholds of untouched clips:\n",
-            *table_lines(
-                ["transformation", *titles],
-                [[record["transformation"], *_separation(record, measures)] for record in pairs],
-            ),
-            "",
-            _verdicts([record for record in changed if record["set"] == "own samples"], "own samples after"),
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _name(record: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    return record["set"] if record["n"] == own["n"] else f"{record['set']} (n = {record['n']})"
-
-
-def _separation(record: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
-    return [_cell(record, method, measure) for method in SCORES for measure in measures]
-
-
-def _cell(record: Mapping[str, Any], method: str, measure: str) -> str:
-    if measure not in record[method] or (measure == RATE and record["n"] < FEWEST_FOR_RATE):
-        return "–"
-    value, low, high = record[method][measure]
-    scale, form, unit = (1, ".3f", "") if measure == "auroc" else (100, ".1f", " %")
-    text = f"{scale * value:{form}}{unit}"
-    if record["n"] < FEWEST:
-        return f"<sub>{text} (n = {record['n']})</sub>"
-    return f"{text} ({scale * low:{form}} to {scale * high:{form}})"
-
-
-def _verdicts(records: list[Mapping[str, Any]], title: str) -> str:
-    """A table of the verdicts' shares."""
-    rows = []
-    for record in records:
-        name = record["set"] if record["transformation"] == "none" else record["transformation"]
-        shares = [f"{100 * record['verdicts'][verdict] / record['n']:.1f} %" for verdict in (MADE, ABSTAINS, NOT)]
-        rows.append([name, *shares, f"{record['median_score']:z.2f}"])
-    return "\n".join(table_lines([title, MADE, ABSTAINS, NOT, "median score"], rows))
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Shares of the verdicts, and by how much the scores tell own samples from each other set; a row a set."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
+    first = lines[0]["generator_sha256"]
+    for line in lines:
+        row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
+        row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
+        row += f", n = {line['n']}"
+        for verdict in (MADE, ABSTAINS):
+            count, n = line["verdicts"][verdict], line["n"]
+            numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
+            panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
+        for score in SCORES:
+            if score in line:
+                panels.setdefault("AUROC", {}).setdefault(score, {})[row] = Estimate(*line[score]["auroc"])
+    return interval_figure(panels)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Examples:
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
+from matplotlib.figure import Figure
 
 from models.networks import Networks
 from utils import metrics, options
@@ -28,25 +29,20 @@ from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
 from utils.evaluation.comparison import share_interval
 from utils.evaluation.generator_statistics import judged_statistics
-from utils.report.markdown import table_lines
+from utils.report.figures import Estimate, interval_figure
 from utils.report.origin import origin
 from utils.runs.batches import in_batches
 from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl
 
 TITLE = "The judges"
+ABOUT = "each classifier on real clips, samples and reconstructions of both: accuracy, inception score, confidence"
 KEY = ("set",)  # of two lines with the same, the later one counts
 PAPER = {name: options.PAPER_RECOVERY[name] for name in ("encoder", "classifier", "alignment")}
 PRESETS = {"aligned": {}, "paper": PAPER}
 BATCH = 50
 F0_CLIPS = 200
 F0_RANGE = {"lowest": 80.0, "highest": 500.0}  # Hz; above the hum at 62.5 Hz, which pitch trackers take for voice
-ERRORS = {
-    "waveform_mse": ("waveform MSE", ".5f"),
-    "z_mse": ("z-MSE", ".3f"),
-    "voiced_kept": (f"voiced frames that stay voiced, first {F0_CLIPS} clips", ".1%"),
-    "f0_within_semitone": ("of those, F0 within a semitone", ".1%"),
-}
 
 
 def main() -> int:
@@ -124,38 +120,17 @@ def describe(answers: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> di
     return facts
 
 
-def section(lines: Iterable[Mapping[str, Any]]) -> str:
-    """For RESULTS.md: accuracy, inception score and confidence of each classifier; agreement of each pair; errors."""
-    sets = {f"{record['set']}, n = {record['n']:,}": record for record in lines}
-    subjects = dict.fromkeys(
-        who for record in sets.values() for who, facts in record.items() if isinstance(facts, dict)
-    )
-    rows = []
-    for who in subjects:
-        measures = {
-            f"{who}: accuracy (95 % interval)": ("accuracy", "from", "to"),
-            f"{who}: inception score": ("inception_score",),
-            f"{who}: answers at p >= 0.9": ("confident",),
-            f"same answer of {' and '.join(who.split(', '))}": ("agreement",),
-        }
-        for title, names in measures.items():
-            cells = [_judged(record.get(who, {}), names) for record in sets.values()]
-            if any(cell != "–" for cell in cells):
-                rows.append([title, *cells])
-    for name, (title, form) in ERRORS.items():
-        cells = [record.get("errors", {}).get(name) for record in sets.values()]
-        if any(cell is not None for cell in cells):
-            rows.append([title, *("–" if cell is None else format(cell, form).replace("%", " %") for cell in cells)])
-    return "\n".join(table_lines(["", *sets], rows)) + "\n"
-
-
-def _judged(facts: Mapping[str, float], names: tuple[str, ...]) -> str:
-    if names[0] not in facts:
-        return "–"
-    if names[0] == "inception_score":
-        return f"{facts[names[0]]:.2f}"
-    interval = " ({:.1f} to {:.1f})".format(*(100 * facts[name] for name in names[1:])) if len(names) > 1 else ""
-    return f"{100 * facts[names[0]]:.1f} %{interval}"
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy of each classifier on each set of clips, with its interval, and the inception score."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {"correct, %": {}, "inception score": {}}
+    for line in lines:
+        row = f"{line['set']} (n = {line['n']})"
+        for who, facts in line.items():
+            if isinstance(facts, dict) and "accuracy" in facts:
+                numbers = Estimate(*(100 * facts[key] for key in ("accuracy", "from", "to")))
+                panels["correct, %"].setdefault(who, {})[row] = numbers
+                panels["inception score"].setdefault(who, {})[row] = Estimate(facts["inception_score"])
+    return interval_figure(panels)
 
 
 if __name__ == "__main__":

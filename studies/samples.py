@@ -26,7 +26,7 @@ Examples:
     python -m studies.samples --generator checkpoint/sc09 --n 5000
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +59,13 @@ from utils.evaluation.honesty import (
     within_class,
 )
 from utils.metrics import Predictions, f0
-from utils.report.markdown import table_lines
 from utils.report.origin import origin
 from utils.runs.batches import in_batches, render
 from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl
 
 TITLE = "The generator's samples beside real clips"
+ABOUT = "statistics of the generator's samples beside real clips: inception score, variety, precision and recall"
 KEY = ("set", "n")  # of two lines with the same, the later one counts
 BATCH = 50
 JACOBIANS = 25
@@ -206,19 +206,6 @@ def beside_real(
         among = precision_recall_density_coverage(of_real[judge].features, features)
         facts |= {f"{measure}/{judge}": value for measure, value in among.items()}
     return facts
-
-
-def section(lines: Sequence[Mapping[str, Any]]) -> str:
-    """For RESULTS.md: a row a measure, a column a set of clips."""
-    columns = {f"{record['set']}, n = {record['n']:,}": numbers_of(record) for record in lines}
-    rows = []
-    for measure in dict.fromkeys(name for numbers in columns.values() for name in numbers):
-        cells = [format(numbers[measure], ".4g") if measure in numbers else "–" for numbers in columns.values()]
-        rows.append([measure.replace("_", " ").replace("/", ", "), *cells])
-    for name in dict.fromkeys(name for line in lines for name in line if name.startswith("digit_shares/")):
-        shares = [" ".join(f"{100 * share:.0f}" for share in line.get(name, ())) or "–" for line in lines]
-        rows.append([f"shares of zero to nine in %, {name.partition('/')[2]}", *shares])
-    return "\n".join(table_lines(["", *columns], rows)) + "\n"
 
 
 def numbers_of(record: Mapping[str, Any]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from models.networks import Networks
 from models.recovery import make_aligner, make_inverter, make_recovery
@@ -34,25 +35,16 @@ from utils.evaluation.clips import Clips, real_clips
 from utils.evaluation.comparison import WORSE, compare, share_interval
 from utils.inversion.align import move_back, place
 from utils.metrics import stft_distance
-from utils.report.markdown import table_lines
+from utils.report.figures import Estimate, interval_figure
 from utils.report.origin import origin
 from utils.runs.batches import in_batches
 from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl
 from utils.spectrograms import log_mel
 
-TITLE = "Real clips: objectives and latent spaces"
+TITLE = "Real clips by objective and space"
+ABOUT = "real clips by objective and space: accuracy by the judges, log-mel and STFT distance, seconds"
 KEY = ("split", "method", "space", "objective")  # of two lines with the same, the later one counts
-TEXT = """\
-By objective and space, {n} clips of each half, searches in {precision}, seed {seed}; brackets are 95 % intervals.
-`python -m studies.speech INPUT` makes the lines. The classifier takes part in the objective's term `features`; the
-judges take part in none and answer on the report half alone.{chosen}
-
-{table}
-"""
-CHOSEN = """ On the selection half `{objective}` is chosen: of the
-objectives by which the classifier's accuracy is not worse than by the best (McNemar's exact test), the one with the
-smallest log-mel distance."""
 
 
 def main() -> int:
@@ -187,11 +179,9 @@ def judged_correct(
     }
 
 
-def summary(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The means of the clips' values; of shares also the interval, as `interval/name`."""
-    facts: dict[str, Any] = {name: float(np.mean(of_clips)) for name, of_clips in values.items()}
-    shares = {name: of_clips for name, of_clips in values.items() if "/" in name}
-    return facts | {f"interval/{name}": share_interval(x.sum(), len(x)) for name, x in shares.items()}
+def summary(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The means of the clips' values."""
+    return {name: float(np.mean(of_clips)) for name, of_clips in values.items()}
 
 
 def compare_all(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -205,32 +195,25 @@ def log_mel_distance(clips: np.ndarray, audio: np.ndarray, sample_rate: int) -> 
     return np.abs(a - b).mean(axis=(1, 2, 3))
 
 
-def section(lines: Sequence[Mapping[str, Any]]) -> str:
-    """For RESULTS.md: a row an objective, method and half."""
-    judges = ["classifier", *judges_of(lines)]
-    head = ["half", "made by", "objective", "iterations", *(f"accuracy, {judge}" for judge in judges)]
-    head += ["log-mel distance", "STFT distance", "s a clip"]
-    rows = []
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy by each classifier and the distances from the clips, a row an objective and method."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for line in (line for line in lines if line["method"] != "chosen"):
-        made_by = "the clips themselves" if line["method"] == "clips" else line["method"]
-        made_by += ", projected" if line.get("space") == "projected" else ""
-        cells = [line["split"], made_by, f"`{line['objective']}`" if "objective" in line else "–"]
-        cells += [str(line.get("max_iter", "–")), *(share_text(line, f"accuracy/{judge}") for judge in judges)]
-        cells += [f"{line['log_mel']:.2f}", f"{line['stft_distance']:.2f}"]
-        cells += [f"{line['seconds_a_clip']:.1f}" if "seconds_a_clip" in line else "–"]
-        rows.append(cells)
-    chosen = "".join(CHOSEN.format(**line) for line in lines if line["method"] == "chosen")
-    precision = next((line["precision"] for line in lines if "objective" in line), lines[0]["precision"])
-    facts = {"n": lines[0]["n"], "seed": lines[0]["seed"], "precision": precision, "chosen": chosen}
-    return TEXT.format(table="\n".join(table_lines(head, rows)), **facts)
+        row = "the clips themselves" if line["method"] == "clips" else line["method"]
+        row += ", projected" if line.get("space") == "projected" else ""
+        row += f", {line['objective']}" if "objective" in line else ""
+        row += f" ({line['split']})"
+        for judge in ("classifier", *judges_of([line])):
+            share = share_estimate(line[f"accuracy/{judge}"], line["n"])
+            panels.setdefault("correct, %", {}).setdefault(judge, {})[row] = share
+        for title, key in (("log-mel distance", "log_mel"), ("STFT distance", "stft_distance")):
+            panels.setdefault(title, {}).setdefault("distance", {})[row] = Estimate(line[key])
+    return interval_figure(panels)
 
 
-def share_text(line: Mapping[str, Any], name: str) -> str:
-    """A share with its interval, `91 % [84, 95]`; a dash where the line has none."""
-    if name not in line:
-        return "–"
-    interval = " [{:.0f}, {:.0f}]".format(*(100 * x for x in line[key])) if (key := f"interval/{name}") in line else ""
-    return f"{100 * line[name]:.0f} %{interval}"
+def share_estimate(share: float, n: int) -> Estimate:
+    """A share of n clips in percent."""
+    return Estimate(100 * share, *(100 * bound for bound in share_interval(round(share * n), n)))
 
 
 def judges_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
