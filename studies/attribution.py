@@ -49,7 +49,8 @@ from utils.errors import UserError
 from utils.evaluation.attribution import (
     ABSTAINS,
     MADE,
-    NOT,
+    RELATED,
+    VERDICTS,
     Attributor,
     Thresholds,
     read_thresholds,
@@ -78,6 +79,7 @@ ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
     "espeak-ng",
     "Griffin-Lim",
 )
+LOSSY_TRANSFORMATIONS = ("resampled", "MP3", "Opus")  # after which no clip can be matched exactly
 NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
@@ -254,9 +256,12 @@ class Scorer:
             results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)
         inversion = np.array([NO_SCORE if result["score"] is None else result["score"] for result in results])
         scores = {"inversion": inversion, "fingerprint": -self._fingerprint(audio)}
-        verdicts = Counter(self._thresholds.verdict(result["score"]) for result in results)
+        lossless = transformation not in LOSSY_TRANSFORMATIONS
+        verdicts = Counter(
+            self._thresholds.verdict(result["score"], exact=result["exact"], lossless=lossless)[0] for result in results
+        )
         facts: dict[str, Any] = {
-            "verdicts": {verdict: verdicts[verdict] for verdict in (MADE, ABSTAINS, NOT)},
+            "verdicts": {verdict: verdicts[verdict] for verdict in VERDICTS},
             "exact": sum(result["exact"] for result in results),
             "median_score": float(np.median(inversion)),
             "seconds": float(np.mean([result["seconds"] for result in results])),
@@ -338,8 +343,8 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
         row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
         row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
         row += f", n = {line['n']}"
-        for verdict in (MADE, ABSTAINS):
-            count, n = line["verdicts"][verdict], line["n"]
+        for verdict in (MADE, RELATED, ABSTAINS):
+            count, n = line["verdicts"].get(verdict, 0), line["n"]
             numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
             panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
         for score in SCORES:
