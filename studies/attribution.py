@@ -34,8 +34,8 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import librosa
 import numpy as np
-from matplotlib.figure import Figure
 import scipy.signal
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from models.generator import Generator, load_generator
@@ -334,8 +334,9 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
         row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
         row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
         row += f", n = {line['n']}"
-        for verdict, count in line["verdicts"].items():
-            numbers = Estimate(*(100 * x for x in (count / line["n"], *share_interval(count, line["n"]))))
+        for verdict in (MADE, ABSTAINS):
+            count, n = line["verdicts"][verdict], line["n"]
+            numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
             panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
         for score in SCORES:
             if score in line:

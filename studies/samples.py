@@ -19,9 +19,7 @@ Examples:
     python -m studies.samples --generator checkpoint/sc09 --n 5000
 """
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 

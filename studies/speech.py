@@ -20,8 +20,8 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
-from matplotlib.figure import Figure
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from models.networks import Networks
 from models.recovery import make_aligner, make_inverter, make_recovery

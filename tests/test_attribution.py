@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.generator import load_generator
 from models.networks import Networks
-from studies.attribution import Fingerprint, auroc, eer, section, separation, tpr_at_fpr
+from studies.attribution import Fingerprint, auroc, eer, figure, separation, tpr_at_fpr
 from utils.audio.datasets import DIGITS
 from utils.audio.splits import HALVES, half_of
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
@@ -288,7 +288,7 @@ def test_dry_run_writes_nothing(run_main, tmp_path):
     assert done.returncode == 0 and "Would attribute 24 files" in done.stdout and not list(tmp_path.iterdir())
 
 
-def test_the_study_and_its_section(calibration, data, run_main, tmp_path):
+def test_the_study_and_its_figure(calibration, data, run_main, tmp_path):
     arguments = ("studies/attribution.py", data, *GENERATOR, "--calibration", calibration, "--n", 6, "--robust_n", 2)
     where = ("--output", tmp_path / "scores", "--results", tmp_path, "--cache", tmp_path / "cache", "--quiet")
     done = run_main(*arguments, *where, "--other_seed", "tests.tiny:other_seed")
@@ -304,12 +304,11 @@ def test_the_study_and_its_section(calibration, data, run_main, tmp_path):
     assert {record["transformation"] for record in records} == {"none", *TRANSFORMATIONS}
     assert plain["real clips"]["commit"] and plain["real clips"]["thresholds"]["own"] == 12
 
-    text = section(records)
-    assert "| another seed | 1.000 (1.000 to 1.000) | 100.0 % (100.0 to 100.0) | 0.0 % (0.0 to 0.0) |" in text
-    assert "| own samples | 100.0 % | 0.0 % | 0.0 % | -" in text and "| MP3 | " in text
-
     others = [record | {"generator_sha256": "0", "generator": "kin"} for record in records[:2]]
-    assert section(records + others).startswith(text + "\n### With `kin` as the generator\n")
+    verdicts, _ = figure(records + others).axes
+    labels = [label.get_text() for label in verdicts.get_yticklabels()]
+    assert labels[0] == "own samples, n = 6" and "own samples, MP3, n = 2" in labels
+    assert labels[-2] == "own samples (generator: kin), n = 6"
 
     done = run_main(*arguments, *where, "--negatives", "earlier checkpoint")
     assert done.returncode == 2 and "--robust_n 2: needs 'real clips' among --negatives" in done.stderr

@@ -1,4 +1,4 @@
-"""The commands of README.md and of the pages it leads to: each one's options exist, and each one runs (at a small size)."""
+"""The commands of README.md and of the pages it leads to: their options exist, and they run (at a small size)."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON = ".venv/bin/python"
 # What makes a command small; a later option wins over an earlier one.
 SMALL = {
@@ -93,9 +93,11 @@ def test_pages_have_commands_of_every_script():
     assert scripts >= {path.name for path in ROOT.glob("*.py")} - {"download.py", "entry_points.py"}
 
 
-def test_the_readme_is_read_in_five_minutes():
+def test_readme_and_results_are_short():
     text = (ROOT / "README.md").read_text()
     assert len(text.split()) <= 1000 and len(text.splitlines()) <= 150
+    lines = (ROOT / "RESULTS.md").read_text().splitlines()
+    assert len(lines) <= 200 and max(map(len, lines)) <= 700
 
 
 @pytest.mark.parametrize("page", [p for p in ROOT.glob("*/README.md") if "_checkpoint" in p.parent.name] + [PAGES[1]])
