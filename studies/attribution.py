@@ -201,7 +201,7 @@ def eer(own: np.ndarray, others: np.ndarray) -> float:
 
 
 def separation(own: np.ndarray, others: np.ndarray) -> dict[str, list[float]]:
-    """`TITLES` of scores that are lower for own samples, each with its 95 % interval.
+    """How well scores, which are lower for own samples, tell these from others, each measure with its 95 % interval.
 
     That of the samples found is of a share of them. Area and equal error rate vary at most as a share of as many clips
     as the smaller class has (Birnbaum and Klose, 1957), so theirs are such shares' intervals: too wide rather than,

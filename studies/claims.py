@@ -67,13 +67,15 @@ def _on_digits(rows: Mapping[str, Mapping[str, Any]]) -> str:
         baselines = [known[name] for name in LOOK_UPS if known.get(name)]
         if known.get(HYBRID) and baselines:
             best = max(baselines, key=lambda estimate: estimate["value"])
-            parts.append(f"{_estimate(known[HYBRID])} of them by {judge} (baseline {_estimate(best)})")
+            parts.append(
+                f"{_estimate(known[HYBRID])} by {judge} (the better class-conditional baseline: {_estimate(best)})"
+            )
     if not parts:
         return ""
     n = rows[HYBRID]["protocol"]["n"]
     return (
         f"**Real clips keep their digit**: the hybrid's reconstructions of {n} clips are judged correct for "
-        f"{' and '.join(parts)}; the baseline answers with one sound of the digit that a classifier assigns to the clip."
+        f"{' and '.join(parts)}."
     )
 
 
@@ -86,7 +88,7 @@ def _on_the_hybrid(rows: Mapping[str, Mapping[str, Any]]) -> str:
         if len(pair) == 2 and all(pair):
             said = verdict(rows, HYBRID, ENCODER, metric)
             encoder, hybrid = map(_estimate, pair)
-            parts.append(f"{said} by {judge} (n = {pair[1]['n']}; {encoder} to {hybrid})")
+            parts.append(f"{said} by {judge} ({encoder} to {hybrid}, n = {pair[1]['n']})")
     if not parts:
         return ""
     return f"**On real clips the hybrid, compared with the encoder, is** {', '.join(parts)}; the paper finds it worse."
@@ -110,13 +112,13 @@ def _on_detection(part: Mapping[str, Any] | None) -> str:
             f"{100 * cell['accuracy']:.1f} % ({100 * cell['low']:.1f} to {100 * cell['high']:.1f})"
             for cell in (latents, spectrograms)
         )
-        parts.append(f"{said} on clips {CONDITIONS[condition]} ({numbers})")
+        parts.append(f"{said} on clips {'as they are' if condition == conditions[0] else condition} ({numbers})")
+    if not parts:
+        return ""
     facts = part["protocol"]
     return (
-        f"**Latents tell real from synthetic, compared with spectrograms,** {'; '.join(parts)}, by logistic regression, "
-        f"n = {facts['n']} of each kind, {facts['repeats']} draws; the paper finds them better."
-        if parts
-        else ""
+        f"**Latents tell real from synthetic, compared with spectrograms,** {'; '.join(parts)}, by logistic "
+        f"regression, n = {facts['n']} of each kind, {facts['repeats']} draws; the paper finds them better."
     )
 
 
@@ -136,9 +138,10 @@ def _on_attribution(lines: Lines) -> str:
         return ""
     n = sum(line["n"] for line in others)
     passed = sum(line["verdicts"][MADE] for line in others)
+    made = share_text(own["verdicts"][MADE], own["n"])
     return (
-        f"**Own samples are attributed to the generator** in {share_text(own['verdicts'][MADE], own['n'])} of {own['n']}, "
-        f"clips of other origin in {share_text(passed, n)} of {n}."
+        f"**Own samples are attributed to the generator** in {made} of {own['n']}, clips of other origin in "
+        f"{share_text(passed, n)} of {n}."
     )
 
 

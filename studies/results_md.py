@@ -82,7 +82,9 @@ Real clips. The judges take part in no loss and no choice; accuracy is by the cl
 as the paper's is. Baselines invert nothing: silence, a random sample, another real clip, and two that answer with a
 sound of the digit that the classifier assigns to the clip (one fixed waveform a digit, or a random sample of it).
 Log-mel correlation is taken after the mean of the clip's digit is subtracted from both.""",
-    3: "Accuracy of telling real from synthetic clips. Chance is 50 %.",
+    3: """\
+Accuracy of telling real from synthetic clips, by logistic regression (LR) and SVM; chance is 50 %. Matched: real
+silence and level as the synthetic clips', then all rounded to 16 bit.""",
 }
 
 DIFFERENCES = """\
@@ -96,7 +98,7 @@ DIFFERENCES = """\
 - **Preset `paper`** reads clips as the published scripts do (stretched by 2.4 %, raised by 3 dB), minimises their loss
   and leaves z free; its encoder is a ResNet-18, under-trained. **Preset `aligned`** reads clips at the generator's rate
   and level and keeps z in the prior's box; its encoder is a linear map of log-mel bands with convolutions beside it.
-- **FID** is the Frechet distance of a classifier's pooled features. The paper does not say whose features its FID takes.
+- **FID** is the Frechet distance of a classifier's pooled features; the paper does not say whose features it takes.
 - **SSIM**, the paper's, is of signed STFTs and scaled by the range of both clips: silence scores high.
 - IS and FID depend on n; compare at equal n only.
 """
@@ -167,8 +169,7 @@ def publish(folder: Path, target: Path) -> None:
 
 
 def write_results(path: Path, folder: Path, pictures: Path | None = None) -> None:
-    """Writes the page from the JSON lines in a folder, its figures into `figures/` beside it, and a CSV file beside each
-    file of lines.
+    """Writes the page from the JSON lines in a folder, its figures into `figures/` beside it, and the lines as CSV.
 
     Args:
         path: RESULTS.md.
@@ -249,9 +250,11 @@ def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str)
         picture = f"![{TITLES[number]}, with intervals](figures/table{number}.png)\n"
         parts += [f"## {TITLES[number]}\n", TABLE_NOTES[number] + "\n", text, picture]
     parts += [
-        f"## {STUDIES[name].TITLE}\n\n![{STUDIES[name].TITLE}](figures/{name}.png)\n" for name in lines if name != "samples"
+        f"## {STUDIES[name].TITLE}\n\n![{STUDIES[name].TITLE}](figures/{name}.png)\n"
+        for name in lines
+        if name != "samples"
     ]
-    parts += [f"![{EXAMPLES[n]}](figures/figure{n}.png)\n\n{EXAMPLES[n]}\n" for n in examples]
+    parts += ["## Figures\n"] + [f"![{EXAMPLES[n]}](figures/figure{n}.png)\n" for n in examples]
     missing = [f"Table {n}" for n in TITLES if n not in tables]
     missing += [f"Figure {n}" for n in EXAMPLES if n not in examples]
     if missing:
@@ -281,7 +284,9 @@ def describe_origins(every: Mapping[str, Sequence[Line]], bundled_sha256: str) -
 def _generator(every: Mapping[str, Sequence[Line]], bundled_sha256: str) -> str:
     found = {sha256 for name in every if name.startswith("table") for sha256 in _facts(every[name], "generator_sha256")}
     if found <= {bundled_sha256[:12]}:
-        return "the small WaveGAN that comes with the project ([checkpoint](checkpoint/README.md)), not the published one"
+        return (
+            "the small WaveGAN that comes with the project ([checkpoint](checkpoint/README.md)), not the published one"
+        )
     return f"{', '.join(sorted(found))} (fingerprints)"
 
 
@@ -308,7 +313,7 @@ def _facts(lines: Sequence[Line], key: str) -> list[str]:
 
 
 def lines_csv(lines: Sequence[Line]) -> str:
-    """JSON lines as CSV: entries of objects have columns `name/entry`, of three numbers `name`, `name/low`, `name/high`."""
+    """JSON lines as CSV: columns `name/entry` of an object, `name`, `name/low`, `name/high` of three numbers."""
     rows = [dict(_flat(line)) for line in lines]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")

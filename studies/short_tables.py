@@ -8,12 +8,22 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from utils.evaluation.names import ENCODER, GRADIENT, HYBRID, LOGISTIC_REGRESSION, RECOVERY_METHODS, SVM, TEMPLATE
+from utils.evaluation.names import (
+    CONDITIONS,
+    ENCODER,
+    GRADIENT,
+    HYBRID,
+    LOGISTIC_REGRESSION,
+    RECOVERY_METHODS,
+    SVM,
+    TEMPLATE,
+)
 from utils.report import published
 from utils.report.figures import Estimate, interval_figure
 from utils.report.markdown import table_lines
 from utils.report.tables import NONE, ROW_TITLES, judges_of, parts_of
 
+ENDS = (next(iter(CONDITIONS)), next(reversed(CONDITIONS)))  # of Table 3's conditions: the first, and the hardest
 # Columns: title, metric as recorded, decimals (`%`: a share).
 LOSS_CLASSIFIER = (
     ("IS", "inception_score/classifier", "2"),
@@ -45,7 +55,7 @@ def table_markdown(table: Mapping[str, Any]) -> str:
         known = published.ROWS[number].get(name)
         if known:
             cells = [_paper(known.get(metric.partition("/")[0]), form, metric) for _, metric, form in columns]
-            lines.append([ROW_TITLES.get(name, name), "paper", *cells])
+            lines.append([ROW_TITLES.get(name, name), "the paper", *cells])
         sources: dict[tuple[str, ...], list[str]] = {}
         for preset, rows in presets.items():
             for row in (row for row in rows if row["row"] == name):
@@ -53,7 +63,8 @@ def table_markdown(table: Mapping[str, Any]) -> str:
                 sources.setdefault(cells, []).append(preset)
         for cells, of in sources.items():
             if any(cell != NONE for cell in cells):
-                lines.append([ROW_TITLES.get(name, name), " and ".join(of), *cells])
+                of = "both presets" if len(of) > 1 else f"preset {of[0]}"
+                lines.append([ROW_TITLES.get(name, name), of, *cells])
     used = [i for i in range(len(columns)) if any(line[i + 2] != NONE for line in lines)]
     head = ["row", "by", *(columns[i][0] for i in used)]
     return "\n".join(table_lines(head, [[*line[:2], *(line[i + 2] for i in used)] for line in lines])) + "\n"
@@ -89,8 +100,13 @@ def detection_markdown(table: Mapping[str, Any]) -> str:
     """Table 3: accuracy by feature, classifier, condition and preset, beside the paper's."""
     cells, names = _detection_cells(table), (LOGISTIC_REGRESSION, SVM)
     groups = list(dict.fromkeys(key[:2] for key in cells))
-    head = ["feature", *(f"paper, {name}" for name in names)]
-    head += [f"{preset}, {condition.replace('_', ' ')}, {name}" for preset, condition in groups for name in names]
+    short = {LOGISTIC_REGRESSION: "LR", SVM: SVM}
+    head = ["feature", *(f"the paper, {short[name]}" for name in names)]
+    head += [
+        f"preset {preset}, {condition.replace('_', ' ')}, {short[name]}"
+        for preset, condition in groups
+        for name in names
+    ]
     rows = []
     for feature in dict.fromkeys(key[2] for key in cells):
         known = [published.DETECTION.get((feature, name)) for name in names]
@@ -106,19 +122,19 @@ def detection_figure(table: Mapping[str, Any]) -> Figure:
     """Table 3 with intervals, a panel for each preset and condition."""
     panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for (preset, condition, feature, name), cell in _detection_cells(table).items():
-        panel = panels.setdefault(f"{preset}, {condition.replace('_', ' ')}", {})
+        panel = panels.setdefault(f"preset {preset}, {condition.replace('_', ' ')}", {})
         numbers = Estimate(*(100 * cell[key] for key in ("accuracy", "low", "high")))
         panel.setdefault(name, {})[feature] = numbers
     return interval_figure(panels, "accuracy in %; chance is 50 %")
 
 
 def _detection_cells(table: Mapping[str, Any]) -> dict[tuple[str, str, str, str], Mapping[str, Any]]:
-    """By preset, condition, feature and classifier; tested on clips of the kind trained on."""
+    """By preset, condition in `ENDS`, feature and classifier; tested on clips of the kind trained on."""
     return {
         (preset, c["condition"], c["feature"], c["classifier"]): c
         for preset, part in parts_of(table).items()
         for c in part["cells"]
-        if c["tested_on"] == "own"
+        if c["tested_on"] == "own" and c["condition"] in ENDS
     }
 
 
@@ -150,10 +166,8 @@ def readme_markdown(tables: Mapping[int, Mapping[str, Any]]) -> str:
     protocol = next(iter(rows.values()))["protocol"]
     limits = " and ".join(f"{protocol[option]:,} ({row})" for row, (option, _) in published.LIMITS.items())
     opening = (
-        f"Preset `aligned`, {protocol['n']:,} clips a row, seed {protocol['seed']}, at most {limits} iterations (the "
-        f"paper: {' and '.join(f'{papers:,}' for _, papers in published.LIMITS.values())}). Judged by "
-        f"{' / '.join(judges)}, which take part in no loss; the paper's classifier takes part in its loss. Generator and "
-        "clips differ from the paper's: compare the order of the methods."
+        f"Preset `aligned`, {protocol['n']:,} clips a row, at most {limits} iterations. Judges: {' / '.join(judges)}, "
+        "which take part in no loss. Generator and clips differ from the paper's: compare the order of the methods."
     )
     return "\n".join([opening, "", *table_lines(head, body)]) + "\n"
 
@@ -162,7 +176,7 @@ def number_text(estimate: Mapping[str, Any] | None, form: str) -> str:
     """A number without its interval: `7.37`, `75.4 %`; a dash where there is none."""
     if estimate is None:
         return NONE
-    return f"{100 * estimate['value']:.1f} %" if form == "%" else format(estimate["value"], f".{form}f")
+    return f"{100 * estimate['value']:.1f} %" if form == "%" else format(estimate["value"], f"z.{form}f")
 
 
 def _paper(numbers: tuple[float, ...] | None, form: str, metric: str) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 from sklearn.manifold import TSNE
 
@@ -67,15 +68,18 @@ def interval_figure(
         for name, series in panel.items():
             place = names.index(name)
             style = {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
-            shift = 0.5 * (place / max(len(names) - 1, 1) - 0.5) if len(names) > 1 else 0.0
+            shift = 0.5 * (list(panel).index(name) / (len(panel) - 1) - 0.5) if len(panel) > 1 else 0.0
             for row, (value, low, high) in series.items():
                 error = None if low is None or high is None else [[max(value - low, 0)], [max(high - value, 0)]]
                 y = rows.index(row) + shift
                 axes.errorbar(value, y, xerr=error, label=name, linestyle="", capsize=2, elinewidth=1, **style)
         if title in logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.set_title(title, loc="left", fontsize=10)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=8, left=False)
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right", "left"]].set_visible(False)
     grid[0].set_yticks(range(len(rows)), rows)
