@@ -87,8 +87,8 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from models.classifier import LogMel
 from models.distillation import FlowTrainer
+from models.front_ends import LogMel
 from models.gan_training import Batches, GeneratorTrainer
 from models.generator import Generator, load_generator
 from models.tf1 import write_tf1

@@ -90,7 +90,6 @@ def test_another_architecture_is_refused():
         Encoder(**TINY, architecture="unet")
 
 
-
 @pytest.mark.parametrize("synchronized", [False, True])
 def test_each_domain_has_its_own_moving_statistics(clips, tmp_path, synchronized):
     keras.utils.set_random_seed(0)

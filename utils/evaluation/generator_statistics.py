@@ -1,8 +1,11 @@
 """How good a generator is, in numbers: levels, what a judge makes of its samples, how evenly it uses its latents."""
 
-import numpy as np
+from typing import Any
 
-from utils.metrics import inception_score
+import numpy as np
+import tensorflow as tf
+
+from utils.metrics import FEWEST_VOICED, inception_score
 
 
 def level_statistics(audio: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -27,6 +30,33 @@ def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:
         "smallest_class": float(shares.min()),
         "largest_class": float(shares.max()),
     }
+
+
+def voice_statistics(tracks: np.ndarray) -> dict[str, float]:
+    """What F0 tracks `[N, frames]` in Hz, 0 where unvoiced (`utils.metrics.f0`), say of a set of clips.
+
+    Returns:
+        voiced: share of frames that are.
+        f0_median, f0_spread: of the medians of the clips with a pitch, in Hz: their median and standard deviation;
+            left out where fewer than two clips have one.
+    """
+    voiced = [track[track > 0] for track in tracks]
+    pitches = [np.median(track) for track in voiced if len(track) >= FEWEST_VOICED]
+    facts = {"voiced": float(np.mean(tracks > 0))}
+    if len(pitches) > 1:
+        facts |= {"f0_median": float(np.median(pitches)), "f0_spread": float(np.std(pitches, ddof=1))}
+    return facts
+
+
+def singular_values(generator: Any, z: np.ndarray) -> np.ndarray:
+    """Singular values of dG/dz at one z `[latent_dim]`, largest first; float64 `[latent_dim]`."""
+    if generator.network is not None:
+        return generator.network.singular_values(z)
+    repeated = tf.tile(tf.constant(z[None]), [len(z), 1])
+    with tf.autodiff.ForwardAccumulator(repeated, tf.eye(len(z))) as accumulator:
+        audio = generator(repeated)
+    jacobian = np.asarray(accumulator.jvp(audio), np.float64).reshape(len(z), -1)
+    return np.linalg.svd(jacobian, compute_uv=False)
 
 
 def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:

@@ -58,6 +58,17 @@ def within_class(measure, audio: np.ndarray, classes: np.ndarray) -> float:
     return float(np.mean(values))
 
 
+def nearest_distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Root mean square difference from each of `features` `[N, ...]` to the nearest of `known` `[M, ...]`; `[N]`.
+
+    Of a generator's samples among training clips, beside those of clips that were not trained on: lower where training
+    clips come out again.
+    """
+    a, b = (np.asarray(x, np.float32).reshape(len(x), -1) for x in (features, known))
+    squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(squares.min(axis=1), 0) / a.shape[1])
+
+
 def variance(features: np.ndarray) -> float:
     """Mean over the entries of the unbiased variance over clips, `[N, ...]`: of log-mel spectrograms, how varied sounds
     are. Divide by that of real clips."""

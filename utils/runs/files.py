@@ -1,21 +1,24 @@
-"""Files that are whole or absent: atomic writing, JSON, JSON lines, SHA-256; and paths as TensorFlow may have them."""
+"""Files that are whole or absent: atomic writing, JSON, JSON lines, CSV, SHA-256; and paths for TensorFlow."""
 
 import contextlib
+import csv
 import errno
 import functools
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError, one_line
 
 TEMPORARY = ".tmp-"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text begins that a spreadsheet would compute
 
 
 def open_path(text: str) -> Path:
@@ -228,6 +231,22 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows of the same keys as CSV, atomically; none where there are no rows.
+
+    A text that a spreadsheet would compute, as the name of a file may be, gets an apostrophe before it.
+    """
+    rows, text = list(rows), io.StringIO()
+    if not rows:
+        return
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        is_formula = {name for name, value in row.items() if isinstance(value, str) and value.startswith(FORMULA)}
+        writer.writerow({name: f"'{value}" if name in is_formula else value for name, value in row.items()})
+    write_text(path, text.getvalue())
 
 
 def file_sha256(path: str | Path) -> str:
