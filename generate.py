@@ -58,8 +58,6 @@ def parse_arguments() -> argparse.Namespace:
         help="written into the WAVs (default: what comes with the generator, else 16000)",
     )
     group.add_argument("--prior", choices=choices.PRIORS, help="(default: what comes with the generator, else uniform)")
-    group.add_argument("--z_tensor", default="z:0", metavar="NAME", help="input of a TF1 or frozen graph")
-    group.add_argument("--audio_tensor", default="G_z:0", metavar="NAME", help="its output")
     options.add_shared(parser.add_argument_group("output"), "output", "dry_run", "quiet")
     args = parser.parse_args()
     if args.interpolate and args.steps < 2:
@@ -121,8 +119,6 @@ def main() -> int:
     generator = load_generator(
         args.generator,
         args.precision,
-        z_tensor=args.z_tensor,
-        audio_tensor=args.audio_tensor,
         sample_rate=args.sample_rate,
         prior=args.prior,
         trust=args.trust,

@@ -352,7 +352,9 @@ _SHARED: dict[str, dict[str, Any]] = {
         type=_objective,
         metavar="TERM=WEIGHT,...",
         help="what is minimised over z: a weighted sum of named terms (default: for the generator's own samples "
-        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips)",
+        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips; "
+        f"preset paper: {PAPER_RECOVERY['objective']}, as in the published metric script; the inversion script's is "
+        "feature=1)",
     ),
     "clip_to_prior": dict(
         default=True,

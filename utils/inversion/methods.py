@@ -27,7 +27,7 @@ from utils.runs.batches import in_batches
 
 SOLVERS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
-FLOAT32_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
+FLOAT32_SHARE = 5  # the last fifth of the iterations of a bfloat16 search is float32's
 
 
 @dataclass
@@ -146,26 +146,31 @@ class Inverter:
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
             starts: float32 `[B, K, latent_dim]`; all B * K rows are searched together by the batched solver.
-            max_iter: iterations per start.
+            max_iter: iterations per start, those in float32 included.
             progress: called after each evaluation.
         """
         clips, restarts, latent_dim = starts.shape
         problem = self._problem
         targets = problem.targets(targets)
         rows, search = starts.reshape(-1, latent_dim), problem.value_and_gradient
-        result = self._minimize(search, targets, rows, restarts, max_iter, progress)
+        in_float32 = self.float32_iterations(max_iter)
+        result = self._minimize(search, targets, rows, restarts, max_iter - in_float32, progress)
         best = result.fun.reshape(clips, restarts).argmin(axis=1) + restarts * np.arange(clips)
         z, status = result.x[best], [result.status_names[i] for i in best]
         evaluations = result.evaluations.reshape(clips, restarts).sum(axis=1)
         curve = [result.curve[i] for i in best]
-        if problem.float32_generator is not problem.generator:
+        if in_float32:
             search = problem.float32_value_and_gradient
-            last = self._minimize(search, targets, z, 1, -(-max_iter // FLOAT32_SHARE), progress)
+            last = self._minimize(search, targets, z, 1, in_float32, progress)
             z, status = last.x, last.status_names
             evaluations = evaluations + last.evaluations
             curve = [np.concatenate(parts) for parts in zip(curve, last.curve, strict=True)]
         objective, audio = problem.value_and_audio(z, np.arange(clips), targets)
         return Recovered(z, audio, objective.astype(np.float64), evaluations, status, curve)
+
+    def float32_iterations(self, max_iter: int) -> int:
+        """How many of a search's iterations are float32's after those of a generator that computes in less."""
+        return 0 if self._problem.float32_generator is self._problem.generator else max_iter // FLOAT32_SHARE
 
     def evaluate(self, targets: np.ndarray, z: np.ndarray) -> Recovered:
         """What given latents, float32 `[B, latent_dim]`, give without a search: one evaluation each."""
@@ -317,7 +322,9 @@ class Recovery:
         settings = {"method": method, "objective": str(inverter.objective), "clip_to_prior": inverter.clip_to_prior}
         settings |= self.networks
         if method != ENCODER:
-            settings |= {"solver": inverter.solver, "max_iter": self._max_iter(method)}
+            max_iter = self._max_iter(method)
+            settings |= {"solver": inverter.solver, "max_iter": max_iter}
+            settings |= {"float32_iterations": inverter.float32_iterations(max_iter)}
         if method == SEARCH:
             settings |= {"search_version": SEARCH_VERSION if self.search else None}
         if method == GRADIENT:
