@@ -251,7 +251,7 @@ class RecoveryFolder:
         except (UserError, OSError) as error:
             self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
             return None
-        return loaded if self._written(source, lambda folder: folder.mkdir(parents=True, exist_ok=True)) else None
+        return loaded if self._written(source, _make_folder) else None
 
     def _written(self, source: Source, write: Callable[[Path], None]) -> bool:
         """Whether `write` could write into a clip's folder; a clip whose own fault it is, by its name or size, fails
@@ -325,6 +325,11 @@ class RecoveryFolder:
 
 def _record_name(source: Source, method: str) -> str:
     return f"{source.folder}/{method}"
+
+
+def _make_folder(folder: Path) -> None:
+    if is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _cell(value: Any) -> Any:
