@@ -28,14 +28,18 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import numpy as np
 
-from benchmarks.generator import singular_values
 from models.classifier import LogMel
 from models.generator import Generator
 from models.networks import Networks
 from utils import options
 from utils.audio.datasets import load_dataset
 from utils.errors import UserError
-from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from utils.evaluation.generator_statistics import (
+    jacobian_statistics,
+    judged_statistics,
+    level_statistics,
+    singular_values,
+)
 from utils.evaluation.honesty import (
     fixed_waveform_share,
     mean_squared_cosine,

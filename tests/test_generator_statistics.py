@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from tests.tiny import generator
+from utils.evaluation.generator_statistics import (
+    jacobian_statistics,
+    judged_statistics,
+    level_statistics,
+    singular_values,
+)
 
 
 @given(st.integers(0, 2**31))
@@ -35,3 +41,12 @@ def test_jacobian_of_one_and_of_all_directions():
     assert jacobian_statistics(np.ones(7)) == {"participation_ratio": 7, "smallest_to_largest": 1}
     lone = jacobian_statistics(np.array([5.0, 0, 0]))
     assert lone == {"participation_ratio": 1, "smallest_to_largest": 0}
+
+
+def test_singular_values_are_those_of_the_jacobian():
+    tiny, z = generator(), np.linspace(-0.5, 0.5, 6, dtype=np.float32)
+    tiny.network = None  # as of a generator that is no native WaveGAN
+    steps = 1e-3 * np.eye(6, dtype=np.float32)
+    differences = (tiny(z + steps) - tiny(z - steps)).numpy().reshape(6, -1) / 2e-3
+    expected = np.linalg.svd(differences, compute_uv=False)
+    np.testing.assert_allclose(singular_values(tiny, z), expected, rtol=1e-2, atol=1e-2)

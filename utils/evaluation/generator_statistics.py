@@ -1,6 +1,9 @@
 """How good a generator is, in numbers: levels, what a judge makes of its samples, how evenly it uses its latents."""
 
+from typing import Any
+
 import numpy as np
+import tensorflow as tf
 
 from utils.metrics import inception_score
 
@@ -27,6 +30,17 @@ def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:
         "smallest_class": float(shares.min()),
         "largest_class": float(shares.max()),
     }
+
+
+def singular_values(generator: Any, z: np.ndarray) -> np.ndarray:
+    """Singular values of dG/dz at one z `[latent_dim]`, largest first; float64 `[latent_dim]`."""
+    if generator.network is not None:
+        return generator.network.singular_values(z)
+    repeated = tf.tile(tf.constant(z[None]), [len(z), 1])
+    with tf.autodiff.ForwardAccumulator(repeated, tf.eye(len(z))) as accumulator:
+        audio = generator(repeated)
+    jacobian = np.asarray(accumulator.jvp(audio), np.float64).reshape(len(z), -1)
+    return np.linalg.svd(jacobian, compute_uv=False)
 
 
 def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:
