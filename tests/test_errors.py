@@ -39,7 +39,7 @@ def fails(message):
         (lambda: tf.ensure_shape(Z, [2, 4]), "Shape of tensor input [3,4] is not compatible with expected shape [2,4]"),
         (
             lambda: traced(lambda z: tf.ensure_shape(z * 1, [2, 4]), autograph=False),
-            "Shape of tensor mul [3,4] is not compatible with expected shape [2,4]",
+            "Shape of tensor * [3,4] is not compatible with expected shape [2,4]",
         ),
         (in_a_session, "Matrix size-incompatible: In[0]: [3,4], In[1]: [3,4]"),
         (lambda: traced(leaves_the_graph), "'SymbolicTensor' object has no attribute 'numpy'"),
@@ -51,8 +51,8 @@ def fails(message):
         (lambda: Inner()(Z), "Matrix size-incompatible: In[0]: [3,4], In[1]: [3,3]"),
         (
             lambda: keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])(Z),
-            "Input 0 with name 'None' of layer 'dense*' is incompatible with the layer: expected axis -1 of input shape "
-            "to have value 5, but received input with shape (3, 4)",
+            "Input 0 with name 'None' of layer 'dense*' is incompatible with the layer: expected axis -1 of input "
+            "shape to have value 5, but received input with shape (3, 4)",
         ),
         (lambda: fails("a first line\nand more"), "a first line"),
         (lambda: fails(""), "ValueError"),
