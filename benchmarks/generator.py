@@ -116,7 +116,8 @@ def matrix_product(dtype: tf.DType) -> Callable[[], object]:
 def frozen_graph(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
     """The generator of a TF1 folder as its frozen graph."""
     graph_path, prefix = tf1.find_checkpoint(folder)
-    return tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)[0]
+    with tf1.restored(graph_path, prefix) as graph:
+        return tf1.as_function(graph.freeze(), graph_path)[0]
 
 
 def passes(function: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[Callable, Callable]:

@@ -35,7 +35,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import numpy as np
 
-from models.classifier import LogMel
+from models.front_ends import LogMel
 from models.generator import Generator
 from models.networks import Networks
 from utils import options

@@ -154,7 +154,7 @@ def encode_moved(networks: Networks, clips: Clips, seed: int) -> dict[str, np.nd
     offset, gain_db = rng.integers(-reach, reach, len(clips)), rng.uniform(-18, 0, len(clips))
     moved, zero = place(clips.audio, offset, gain_db), np.zeros(len(clips), np.int64)
     answers = {}
-    for method, placement in (("", (zero, zero)), (", --align", make_aligner(networks, 32)(moved))):
+    for method, placement in (("", (zero, zero)), (", --align", make_aligner(networks)(moved))):
         z = in_batches(lambda audio: networks.encode(audio, REAL), place(moved, *placement), 32)
         made = move_back(in_batches(networks.generator, z, 32), *placement)
         answers[f"encoder, of moved and quieter clips{method}"] = move_back(made, offset, gain_db)

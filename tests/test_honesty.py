@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from utils.evaluation.honesty import (
     fixed_waveform_share,
-    matched_share,
     mean_squared_cosine,
     nearest_distances,
     precision_recall_density_coverage,
@@ -51,14 +50,6 @@ def test_silence_resembles_nothing_and_one_clip_is_no_set():
     for measure in (fixed_waveform_share, mean_squared_cosine):
         with pytest.raises(ValueError, match="at least 2"):
             measure(audio[:1])
-
-
-def test_matched_share_counts_rows_that_are_nearest_to_their_own():
-    wanted = noise(20)
-    found = wanted + 0.1 * noise(20, seed=1)
-    assert matched_share(found, wanted) == 1.0
-    found[:5] = wanted[5:10]
-    assert matched_share(found, wanted) == 0.75
 
 
 def test_variance_is_unbiased():

@@ -19,16 +19,15 @@ from utils.errors import UserError
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.lbfgs import Status
 from utils.inversion.names import ENCODER, GRADIENT, HYBRID, SEARCH
-from utils.inversion.problem import Features, Problem
+from utils.inversion.problem import Features, Problem, Progress, rows_together, watched
 from utils.inversion.search import SEARCH_VERSION, LatentSearch
 from utils.losses import Objective
 from utils.priors import PRIORS
+from utils.runs.batches import in_batches
 
 SOLVERS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
 FLOAT32_SHARE = 5  # the last fifth of the iterations of a bfloat16 search is float32's
-
-Progress = Callable[[int, float], None]  # rows that still run, median of their best objectives
 
 
 @dataclass
@@ -196,7 +195,7 @@ class Inverter:
             max_iter=max_iter,
             tol_grad=TOLERANCE,
             tol_change=TOLERANCE,
-            callback=progress and (lambda evaluations, index, best: progress(len(index), float(np.median(best)))),
+            callback=watched(progress, "objective"),
         )
 
 
@@ -265,7 +264,8 @@ class Recovery:
         if method == GRADIENT:
             return from_prior(generator, self.seed, identities, self.restarts)
         if self.encoder:
-            encode = lambda audio: self.encoder(audio, domain)  # noqa: E731
+            rows = rows_together(generator)
+            encode = lambda audio: in_batches(lambda some: self.encoder(some, domain), audio, rows)  # noqa: E731
             return from_encoder(generator, encode, targets, clip_to_prior=self.inverter.clip_to_prior)
         if method == SEARCH and self.search:
             return np.empty((len(targets), 0, generator.latent_dim), np.float32)
@@ -274,7 +274,7 @@ class Recovery:
     def _search(self, targets: np.ndarray, starts: np.ndarray, progress: Progress | None) -> Recovered:
         """What the search for the latent finds; of clips whose latent it does not find what `refine` does, if that is
         lower."""
-        found = self.search(targets, starts)
+        found = self.search(targets, starts, progress)
         recovered = self.inverter.evaluate(targets, found.z)
         recovered.evaluations = recovered.evaluations + found.evaluations
         recovered.status = [(Status.converged_value if exact else Status.max_iter).name for exact in found.exact]

@@ -1,12 +1,14 @@
-"""Files that are whole or absent: atomic writing, JSON, JSON lines, CSV, SHA-256."""
+"""Files that are whole or absent: atomic writing, JSON, JSON lines, CSV, SHA-256; and paths for TensorFlow."""
 
 import contextlib
 import csv
 import errno
+import functools
 import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -48,6 +50,38 @@ def remove_torn(folder: Path) -> None:
     if is_local(folder):
         for torn in folder.glob(f"{TEMPORARY}*"):
             torn.unlink(missing_ok=True)
+
+
+def literal_path(path: str | Path) -> str:
+    """A path that TensorFlow's checkpoint functions take literally, of a folder or of a checkpoint's prefix.
+
+    They read a path as a pattern (TensorFlow 2.21: `a [1]/model.ckpt` "matches no files"), and text that is not UTF-8
+    not at all. Such a path is replaced by a symbolic link in a temporary folder that lasts as long as the process.
+
+    Args:
+        path: a folder that exists, or the common prefix of a checkpoint's existing files, without the dot.
+
+    Raises:
+        UserError: where the links' own path would be of that kind: TMPDIR is.
+    """
+    if not _is_pattern(path):
+        return str(path)
+    target, links = Path(os.path.abspath(path)), Path(tempfile.mkdtemp(dir=_links().name))
+    for file in [target] if target.is_dir() else target.parent.iterdir():
+        if file == target or file.name.startswith(f"{target.name}."):
+            (links / f"link{file.name.removeprefix(target.name)}").symlink_to(file)
+    return str(links / "link")
+
+
+def _is_pattern(path: str | Path) -> bool:
+    return bool(re.search(r"[*?\[\]\\\udc80-\udcff]", str(path)))
+
+
+@functools.cache
+def _links() -> tempfile.TemporaryDirectory:
+    if _is_pattern(tempfile.gettempdir()):
+        raise UserError(f"TMPDIR={tempfile.gettempdir()}: must be a path of plain UTF-8 without any of * ? [ ] \\")
+    return tempfile.TemporaryDirectory(prefix="audio-gan-links-")
 
 
 @contextlib.contextmanager
