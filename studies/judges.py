@@ -82,12 +82,7 @@ def main() -> int:
             facts = describe(answers, truth) | more
             for subject, row in facts.items():
                 print(f"{part:26}{subject:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            facts |= {
-                "preset": args.preset,
-                "alignment": args.alignment,
-                "seed": args.seed,
-                "generator": args.generator,
-            }
+            facts |= {name: getattr(args, name) for name in ("preset", "alignment", "seed", "generator")}
             record = {"benchmark": "judges", "set": part, "n": len(judged), **facts}
             append_jsonl(args.results / "judges.jsonl", record | origin(networks))
     return options.EXIT_OK
