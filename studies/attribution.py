@@ -343,8 +343,8 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
         row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
         row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
         row += f", n = {line['n']}"
-        for verdict in (MADE, RELATED, ABSTAINS):
-            count, n = line["verdicts"].get(verdict, 0), line["n"]
+        for verdict in (verdict for verdict in (MADE, RELATED, ABSTAINS) if verdict in line["verdicts"]):
+            count, n = line["verdicts"][verdict], line["n"]
             numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
             panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
         for score in SCORES:

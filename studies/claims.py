@@ -6,7 +6,7 @@ from typing import Any
 
 from studies import attribution, recovery
 from utils.evaluation.attribution import MADE
-from utils.evaluation.comparison import share_interval, verdict
+from utils.evaluation.comparison import NOT_DECIDED, share_interval, verdict
 from utils.evaluation.names import (
     CONDITIONS,
     ENCODER,
@@ -103,11 +103,7 @@ def _on_detection(part: Mapping[str, Any] | None) -> str:
     parts = []
     for condition in dict.fromkeys(conditions[:1] + conditions[-1:]):
         latents, spectrograms = cells[condition, LATENTS], cells[condition, SPECTROGRAMS]
-        said = "not decided"
-        if latents["low"] > spectrograms["high"]:
-            said = "better"
-        elif latents["high"] < spectrograms["low"]:
-            said = "worse"
+        said = latents.get("against", {}).get(SPECTROGRAMS, {}).get("verdict", NOT_DECIDED)
         numbers = " against ".join(
             f"{100 * cell['accuracy']:.1f} % ({100 * cell['low']:.1f} to {100 * cell['high']:.1f})"
             for cell in (latents, spectrograms)

@@ -358,7 +358,9 @@ def detection_csv(table: Mapping[str, Any]) -> str:
     """One cell a line, shares in [0, 1], low and high of a 95 % interval; nothing where the paper has no number."""
     text = io.StringIO(newline="")
     cells = [
-        {"source": f"preset {preset}", **cell, "paper": _published_accuracy(cell)}
+        {"source": f"preset {preset}"}
+        | {name: value for name, value in cell.items() if name != "against"}
+        | {"paper": _published_accuracy(cell)}
         for preset, part in parts_of(table).items()
         for cell in part["cells"]
     ]
