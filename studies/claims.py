@@ -8,12 +8,12 @@ from studies import attribution, recovery
 from utils.evaluation.attribution import MADE
 from utils.evaluation.comparison import NOT_DECIDED, share_interval, verdict
 from utils.evaluation.names import (
+    CLASS_BASELINES,
     CONDITIONS,
     ENCODER,
     HYBRID,
     LATENTS,
     LOGISTIC_REGRESSION,
-    LOOK_UPS,
     SPECTROGRAMS,
 )
 from utils.inversion.exactness import FOUND_Z_MSE
@@ -64,7 +64,7 @@ def _on_digits(rows: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for judge in judges:
         known = {name: row["metrics"].get(f"accuracy/{judge}") for name, row in rows.items()}
-        baselines = [known[name] for name in LOOK_UPS if known.get(name)]
+        baselines = [known[name] for name in CLASS_BASELINES if known.get(name)]
         if known.get(HYBRID) and baselines:
             best = max(baselines, key=lambda estimate: estimate["value"])
             parts.append(

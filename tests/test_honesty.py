@@ -85,8 +85,8 @@ def test_coverage_of_the_same_distribution_of_a_look_up_and_of_nothing():
     same = precision_recall_density_coverage(real, other)
     assert same["coverage"] == pytest.approx(1 - 0.5**5, abs=0.03)
     assert same["density"] == pytest.approx(1, abs=0.1)
-    look_up = precision_recall_density_coverage(real, np.repeat(other[:10], 40, axis=0))
-    assert look_up["coverage"] < 0.2 and look_up["precision"] > 0.8
+    class_baseline = precision_recall_density_coverage(real, np.repeat(other[:10], 40, axis=0))
+    assert class_baseline["coverage"] < 0.2 and class_baseline["precision"] > 0.8
     nothing = precision_recall_density_coverage(real, other + 100)
     assert set(nothing.values()) == {0.0}
     with pytest.raises(ValueError, match="more than 5 rows"):
