@@ -41,6 +41,7 @@ from utils import choices, options
 from utils.errors import UserError
 from utils.evaluation.names import CONDITIONS, FOLDS, LATENTS, SPECTROGRAMS
 from utils.options import LARGEST_SEED
+from utils.runs.cache import cache_folder
 
 PRESETS = {
     "aligned": {},

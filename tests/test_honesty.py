@@ -1,4 +1,4 @@
-"""utils/evaluation/honesty.py: a look-up is told from variety, against brute force and in cases with known answers."""
+"""utils/evaluation/honesty.py: a few waveforms are told from variety, against brute force and in cases with known answers."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_one_waveform_at_any_level_is_a_look_up():
     assert fixed_waveform_share(np.repeat(noise(1), 6, axis=0)) == pytest.approx(1)
 
 
-def test_a_look_up_of_classes_shows_within_them_only():
+def test_one_waveform_a_class_shows_within_them_only():
     words, classes = noise(10, 3), np.repeat(np.arange(10), 8)
     audio = words[classes]
     assert fixed_waveform_share(audio) == pytest.approx(0.09, abs=0.05)

@@ -41,7 +41,7 @@ def classes(audio: np.ndarray) -> np.ndarray:
     return by_level(audio)["classifier"].probabilities.argmax(axis=1)
 
 
-def test_a_look_up_answers_by_the_class_alone():
+def test_a_class_baseline_answers_by_the_class_alone():
     generator = Generator()
     clips, samples = synthetic_clips(generator, 12, 0), synthetic_clips(generator, 40, 0, start=12)
     wanted, held = classes(clips.audio), classes(samples.audio)
@@ -75,7 +75,7 @@ def test_a_class_that_no_sample_is_of_and_no_classifier():
 
 
 def test_what_tells_a_clip_from_others_of_its_digit(monkeypatch):
-    """The digit's mean is of the row's originals; a look-up of one waveform a digit has no correlation with them."""
+    """The digit's mean is of the row's originals; a baseline of one waveform a digit has no correlation with them."""
     generator = Generator()
     clips, samples = synthetic_clips(generator, 40, 0), synthetic_clips(generator, 60, 0, start=40)
     score, tracked = scorer(clips), []

@@ -139,7 +139,7 @@ def is_lossless(clip: Clip) -> bool:
 
 
 def score_settings(**networks: Any) -> dict[str, Any]:
-    """All that a score depends on besides the clip: the protocol and what the caller says of the networks; JSON-able."""
+    """All that a score depends on besides the clip: protocol, and what the caller says of the networks; JSON-able."""
     return {"protocol": PROTOCOL, **networks}
 
 

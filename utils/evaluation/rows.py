@@ -271,7 +271,7 @@ class Scorer:
 
 
 def class_baseline(method: str, generator: Any, samples: Clips, scorer: Scorer, seed: int) -> Reconstruction:
-    """Answers by the class alone that a classifier assigns to a clip: what a method must beat to have inverted anything.
+    """Answers by the class that a classifier assigns to a clip: what a method must beat to have inverted anything.
 
     `TEMPLATE`: the generator's output at the mean latent of the samples of that class, one fixed waveform each.
     `CLASS_SAMPLE`: a random sample of that class. For a class that no sample is of: any sample, or the mean of all.
