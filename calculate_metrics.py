@@ -236,11 +236,8 @@ class Session:
         scorer = self.scorer(clips, z_reference)
         absent = {} if names.OTHER in others else {names.OTHER: f"{len(clips)} clips besides, to compare with"}
         absent |= {} if self.networks.generator.network else {names.PROJECTED: "WaveGAN, whose dense layer it needs"}
-        absent |= (
-            {}
-            if scorer.of_clips
-            else dict.fromkeys(names.CLASS_BASELINES, "--classifier and no --judge to assign digits by")
-        )
+        if not scorer.of_clips:
+            absent |= dict.fromkeys(names.CLASS_BASELINES, "--classifier and no --judge to assign digits by")
         # What methods are compared with comes first.
         for method in sorted(methods, key=lambda method: method not in names.BASELINES):
             if method in absent and len(methods) > 1:

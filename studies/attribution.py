@@ -250,7 +250,7 @@ class Scorer:
         transformation: str = "none",
         against: dict[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Scores by method, lower for own samples; the line says how well they are told from `against`, own samples'."""
+        """Scores by method, lower for own samples; the line says how `against`, own samples', compare."""
         args = self._args
         with progress_bar(f"{name}, {transformation}", len(audio), quiet=args.quiet) as bar:
             results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)

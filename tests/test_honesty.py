@@ -1,4 +1,4 @@
-"""utils/evaluation/honesty.py: a few waveforms are told from variety, against brute force and in cases with known answers."""
+"""utils/evaluation/honesty.py: a few waveforms score badly; against brute force, and known answers."""
 
 import numpy as np
 import pytest
