@@ -37,7 +37,7 @@ from utils.runs.files import append_jsonl
 
 TITLE = "The judges"
 ABOUT = "each classifier on real clips, samples and reconstructions of both: accuracy, inception score, confidence"
-KEY = ("set",)  # of two lines with the same, the later one counts
+KEY = ("preset", "set")  # of two lines with the same, the later one counts
 PAPER = {name: options.PAPER_RECOVERY[name] for name in ("encoder", "classifier", "alignment")}
 PRESETS = {"aligned": {}, "paper": PAPER}
 BATCH = 50
@@ -82,7 +82,7 @@ def main() -> int:
             facts = describe(answers, truth) | more
             for subject, row in facts.items():
                 print(f"{part:26}{subject:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            facts |= {"alignment": args.alignment, "seed": args.seed, "generator": args.generator}
+            facts |= {name: getattr(args, name) for name in ("preset", "alignment", "seed", "generator")}
             record = {"benchmark": "judges", "set": part, "n": len(judged), **facts}
             append_jsonl(args.results / "judges.jsonl", record | origin(networks))
     return options.EXIT_OK
@@ -125,6 +125,7 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
     panels: dict[str, dict[str, dict[str, Estimate]]] = {"correct, %": {}, "inception score": {}}
     for line in lines:
         row = f"{line['set']} (n = {line['n']})"
+        row += ", preset paper" if line.get("preset") == "paper" else ""
         for who, facts in line.items():
             if isinstance(facts, dict) and "accuracy" in facts:
                 numbers = Estimate(*(100 * facts[key] for key in ("accuracy", "from", "to")))

@@ -37,6 +37,7 @@ from utils.bundled import bundled
 from utils.errors import UserError
 from utils.report.figures import save_figure
 from utils.report.markdown import table_lines
+from utils.report.origin import origin_of
 from utils.report.tables import TITLES, detection_csv, lines_of, read_table, table_csv
 from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 
@@ -305,8 +306,7 @@ def _facts(lines: Sequence[Line], key: str) -> list[str]:
     """The different values of what lines say of how they were made, hashes cut to twelve digits."""
     found = []
     for line in lines:
-        protocol = line["protocol"] if isinstance(line.get("protocol"), Mapping) else {}
-        value = {**line, **line.get("environment", {}), **protocol}.get(key)
+        value = origin_of(line).get(key)
         if value is not None:
             found.append(str(value)[:12] if key in ("commit", "generator_sha256") else str(value))
     return list(dict.fromkeys(found))
