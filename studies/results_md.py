@@ -313,7 +313,7 @@ def _facts(lines: Sequence[Line], key: str) -> list[str]:
 
 
 def lines_csv(lines: Sequence[Line]) -> str:
-    """JSON lines as CSV: an object's entries have columns `name/entry`, three numbers `name`, `name/low`, `name/high`."""
+    """Lines as CSV: an object's entries are columns `name/entry`, three numbers `name`, `name/low`, `name/high`."""
     rows = [dict(_flat(line)) for line in lines]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
