@@ -49,7 +49,8 @@ from utils.errors import UserError
 from utils.evaluation.attribution import (
     ABSTAINS,
     MADE,
-    NOT,
+    RELATED,
+    VERDICTS,
     Attributor,
     Thresholds,
     read_thresholds,
@@ -60,8 +61,9 @@ from utils.evaluation.detection import equal_error_rate
 from utils.inversion.store import ResultStore
 from utils.numpy_spectrograms import stft
 from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
 from utils.runs.batches import render
-from utils.runs.environment import describe_environment
+from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl, read_json
 from utils.runs.folders import output_folder
 from utils.runs.progress import progress_bar
@@ -77,10 +79,12 @@ ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
     "espeak-ng",
     "Griffin-Lim",
 )
+LOSSY_TRANSFORMATIONS = ("resampled", "MP3", "Opus")  # after which no clip can be matched exactly
 NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
-RESAMPLES = 200  # of the bootstrap
+FEWEST_FOR_RATE = 300  # negatives: 1 % of fewer is not even three of them
+RATE = "tpr_at_1_fpr"
 SCORES = ("inversion", "fingerprint")
 
 
@@ -93,14 +97,14 @@ def parse_arguments() -> argparse.Namespace:
     another = "a generator of the same architecture and data, trained from another seed (default: left out)"
     add("--other_seed", metavar="PATH", help=another)
     add("--earlier", metavar="PATH", help="an earlier checkpoint of this generator's training (default: left out)")
-    add("--n", type=options.positive_int, default=200, help="clips of each kind, at least 2")
+    add("--n", type=options.positive_int, default=FEWEST_FOR_RATE, help="clips of each kind, at least 2")
     which = f"kinds of negatives, of {', '.join(map(repr, NEGATIVES))} (default: all that can be made)"
     add("--negatives", nargs="+", choices=NEGATIVES, default=NEGATIVES, metavar="KIND", help=which)
     robust = "own samples and real clips of each transformation, 0 for none (default: as --n)"
     add("--robust_n", type=options.non_negative_int, metavar="N", help=robust)
     options.add_shared(parser, "seed", seed=1)
     cache = "where decoded clips and near samples are kept"
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
     add("--output", type=Path, default=Path("results/attribution"), metavar="DIR", help="where scores are kept")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where attribution.jsonl goes")
     args = parser.parse_args()
@@ -130,7 +134,9 @@ def main() -> None:
     fingerprint = Fingerprint(samples(generator, args.n, calibration["seed"]), generator.sample_rate)
     generators = generator, networks.fast_generator
     attributor = Attributor(*generators, args.encoder and networks.encode, settings=settings, cache=args.cache)
-    scorer = Scorer(attributor, fingerprint, thresholds, ResultStore(output_folder(args.output, Path(), "")), args)
+    store = ResultStore(output_folder(args.output, Path(), ""))
+    made = origin(networks, precision=args.precision, solver="least squares")
+    scorer = Scorer(attributor, fingerprint, thresholds, store, args, made)
 
     own_scores = scorer(OWN, own)
     for name, audio in negatives.items():
@@ -194,27 +200,26 @@ def eer(own: np.ndarray, others: np.ndarray) -> float:
     return equal_error_rate(*_labelled(own, others))
 
 
-MEASURES = {"auroc": auroc, "tpr_at_1_fpr": tpr_at_fpr, "eer": eer}
+def separation(own: np.ndarray, others: np.ndarray) -> dict[str, list[float]]:
+    """How well scores, which are lower for own samples, tell these from others, each measure with its 95 % interval.
 
-
-def separation(own: np.ndarray, others: np.ndarray, *, seed: int) -> dict[str, Any]:
-    """`MEASURES` of scores that are lower for own samples, each with its 95 % bootstrap interval.
+    That of the samples found is of a share of them. Area and equal error rate vary at most as a share of as many clips
+    as the smaller class has (Birnbaum and Klose, 1957), so theirs are such shares' intervals: too wide rather than,
+    where the classes do not overlap, of no width.
 
     Args:
         own: float `[N]`.
         others: float `[M]`.
-        seed: of the bootstrap, which draws from either class by itself.
 
     Returns:
-        By measure `[value, low, high]`.
+        By measure `[value, low, high]`; the share found at 1 % false alarms only of at least `FEWEST_FOR_RATE` others,
+        of which a hundredth is several clips.
     """
-    own, others, random = np.asarray(own), np.asarray(others), np.random.default_rng(seed)
-    drawn = [[random.choice(x, len(x)) for x in (own, others)] for _ in range(RESAMPLES)]
-    facts = {}
-    for name, measure in MEASURES.items():
-        low, high = np.percentile([measure(*pair) for pair in drawn], [2.5, 97.5])
-        facts[name] = [measure(own, others), float(low), float(high)]
-    return facts
+    smaller = min(len(own), len(others))
+    values = {"auroc": (auroc(own, others), smaller), "eer": (eer(own, others), smaller)}
+    if len(others) >= FEWEST_FOR_RATE:
+        values[RATE] = (tpr_at_fpr(own, others), len(own))
+    return {name: [value, *share_interval(value * n, n)] for name, (value, n) in values.items()}
 
 
 def _labelled(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,9 +237,10 @@ class Scorer:
         thresholds: Thresholds,
         store: ResultStore,
         args: argparse.Namespace,
+        origin: Mapping[str, Any],
     ):
         self._attributor, self._fingerprint, self._thresholds = attributor, fingerprint, thresholds
-        self._store, self._args, self._environment = store, args, describe_environment()
+        self._store, self._args, self._origin = store, args, origin
 
     def __call__(
         self,
@@ -250,19 +256,22 @@ class Scorer:
             results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)
         inversion = np.array([NO_SCORE if result["score"] is None else result["score"] for result in results])
         scores = {"inversion": inversion, "fingerprint": -self._fingerprint(audio)}
-        verdicts = Counter(self._thresholds.verdict(result["score"]) for result in results)
+        lossless = transformation not in LOSSY_TRANSFORMATIONS
+        verdicts = Counter(
+            self._thresholds.verdict(result["score"], exact=result["exact"], lossless=lossless)[0] for result in results
+        )
         facts: dict[str, Any] = {
-            "verdicts": {verdict: verdicts[verdict] for verdict in (MADE, ABSTAINS, NOT)},
+            "verdicts": {verdict: verdicts[verdict] for verdict in VERDICTS},
             "exact": sum(result["exact"] for result in results),
             "median_score": float(np.median(inversion)),
             "seconds": float(np.mean([result["seconds"] for result in results])),
         }
         if against:
-            facts |= {method: separation(against[method], scores[method], seed=args.seed) for method in scores}
+            facts |= {method: separation(against[method], scores[method]) for method in scores}
         record = {"benchmark": "attribution", "generator": args.generator, "set": name}
         record |= {"transformation": transformation, "n": len(audio), **facts}
-        record |= {"seed": args.seed, "thresholds": asdict(self._thresholds)}
-        append_jsonl(args.results / "attribution.jsonl", record | self._attributor.settings | self._environment)
+        record |= {"seed": args.seed, "thresholds": asdict(self._thresholds)} | self._attributor.settings
+        append_jsonl(args.results / "attribution.jsonl", record | self._origin)
         shown = "  ".join(f"{method} AUROC {facts[method]['auroc'][0]:.3f}" for method in scores if against)
         print(f"{name:22}{transformation:13}{facts['verdicts']}  median {facts['median_score']:.2f}  {shown}")
         return scores
@@ -334,8 +343,8 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
         row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
         row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
         row += f", n = {line['n']}"
-        for verdict in (MADE, ABSTAINS):
-            count, n = line["verdicts"][verdict], line["n"]
+        for verdict in (MADE, RELATED, ABSTAINS):
+            count, n = line["verdicts"].get(verdict, 0), line["n"]
             numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
             panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
         for score in SCORES:

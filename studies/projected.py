@@ -1,8 +1,8 @@
-"""The space of the dense layer's output: how near it comes to real clips, and what is still speech between two of them.
+"""The space of the dense layer's output: how near it comes to real clips, and what lies between two of them.
 
 Pairs of clips of one digit are inverted, in the space projected with each weight of the regulariser (latent_prior, the
 distance from what the prior gives), and in z. Fidelity: log-mel distance, and accuracy by judges that take part in no
-loss. Editability: of the points between two inverted clips, the share that each judge hears as their digit.
+loss. Editability: of the points between two inverted clips, the share that each judge takes for their digit.
 
 Examples:
 
@@ -20,15 +20,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models.recovery import choose_objective, make_inverter, make_recovery
-from studies.speech import heard, heard_right, judges_of_line, parse_networks, protocol, share_estimate
+from studies.speech import clip_values, judged_correct, judges_of, parse_networks, share_estimate, summary
 from utils import losses, options
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
 from utils.domains import REAL
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
 from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
 from utils.runs.batches import in_batches
-from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 
 TITLE = "The space `projected`, which holds no latents of the prior"
@@ -49,8 +49,9 @@ def main() -> int:
     weights = [options.non_negative_float(text) for text in args.weights.split()]
     runs = [("z", 0.0), *(("projected", weight) for weight in weights)]
 
-    shared = {"benchmark": "projected", "split": "report", "max_iter": args.max_iter}
-    shared |= protocol(args, networks, clips)
+    shared = {"benchmark": "projected", "split": "report", "max_iter": args.max_iter, "n": len(clips)}
+    shared |= {"seed": args.seed, "batch_size": args.batch_size, "generator": args.generator}
+    shared |= origin(networks, precision=args.precision, solver="batched")
     for space, weight in runs:
         minimised = losses.parse_objective(objective + (f",latent_prior={weight}" if weight else ""))
         recovery = make_recovery(
@@ -65,14 +66,14 @@ def main() -> int:
         distance = recovery.inverter.prior_distance(found.z)
         facts = {"space": space, "weight": weight, "objective": str(minimised), "seconds_a_clip": float(seconds.mean())}
         facts["prior_distance"] = 0.0 if distance is None else float(distance.mean())
-        facts |= heard(networks, clips, found.audio)
+        facts |= summary(clip_values(networks, clips, found.audio))
         generator = networks.projected if space == "projected" else networks.generator
         first, second = found.z[::2], found.z[1::2]
         between = np.concatenate([first + share * (second - first) for share in BETWEEN]).astype(np.float32)
         audio, digits = in_batches(generator, between, args.batch_size), np.tile(clips.labels[::2], len(BETWEEN))
-        facts |= heard_right("between", networks, audio, digits, args.batch_size)
+        facts |= summary(judged_correct("between", networks, audio, digits, args.batch_size))
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items()), flush=True)
-        append_jsonl(args.results / "projected.jsonl", shared | facts | describe_environment())
+        append_jsonl(args.results / "projected.jsonl", shared | facts)
     return options.EXIT_OK
 
 
@@ -103,7 +104,7 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
             ("correct, %", "accuracy", line["n"]),
             ("in between correct, %", "between", line["n"] // 2 * len(BETWEEN)),
         ):
-            for judge in judges_of_line(line):
+            for judge in judges_of([line]):
                 panels.setdefault(title, {}).setdefault(judge, {})[row] = share_estimate(line[f"{key}/{judge}"], n)
     return interval_figure(panels)
 

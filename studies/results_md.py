@@ -313,7 +313,7 @@ def _facts(lines: Sequence[Line], key: str) -> list[str]:
 
 
 def lines_csv(lines: Sequence[Line]) -> str:
-    """Lines as CSV: an object's entries are columns `name/entry`, three numbers `name`, `name/low`, `name/high`."""
+    """JSON lines as CSV: columns `name/entry` of an object, `name`, `name/low`, `name/high` of three numbers."""
     rows = [dict(_flat(line)) for line in lines]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")

@@ -212,7 +212,7 @@ def _network(text: str) -> str | None:
     return None if text == "none" else str(_path(text))
 
 
-def _paths(text: str) -> tuple[str, ...] | None:
+def network_list(text: str) -> tuple[str, ...] | None:
     """`a,b` -> ("a", "b"); `none` -> None."""
     return None if text == "none" else tuple(str(_path(part)) for part in text.split(","))
 
@@ -245,7 +245,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "judge": dict(
         default=None,
-        type=_paths,
+        type=network_list,
         metavar="PATH[,PATH...]",
         help="the digit classifiers that score results, or `none`; give such as took no part in any loss, or the "
         "scores are circular (default: none)",

@@ -1,20 +1,22 @@
 """What tables show, by name: rows of Tables 1 and 2; features, classifiers and conditions of Table 3."""
 
 from utils.domains import REAL, SYNTHETIC
+from utils.inversion.names import ENCODER, GRADIENT, HYBRID, METHODS, SEARCH
 
-ENCODER, GRADIENT, HYBRID = "encoder", "gradient", "hybrid"
-RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
+RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)  # the paper's
 PROJECTED = "hybrid, projected"  # in the space of the dense layer's output: no latents of the prior
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
 LOOK_UPS = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier hears
+SEARCHES = (GRADIENT, HYBRID, SEARCH, PROJECTED)
+FROM_ENCODER = (ENCODER, HYBRID, SEARCH, PROJECTED)
 BASELINES = (CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)  # they search nothing
-ROW_NAMES = (*RECOVERY_METHODS, PROJECTED, *BASELINES)
+ROW_NAMES = (*METHODS, PROJECTED, *BASELINES)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
 # Of synthetic clips other ones are random samples.
 ROWS = {
-    1: (CLIPS, GRADIENT, ENCODER, HYBRID, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
-    2: (CLIPS, GRADIENT, ENCODER, HYBRID, PROJECTED, OTHER, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
+    1: (CLIPS, GRADIENT, ENCODER, HYBRID, SEARCH, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
+    2: (CLIPS, GRADIENT, ENCODER, HYBRID, SEARCH, PROJECTED, OTHER, TEMPLATE, CLASS_SAMPLE, SAMPLE, SILENCE),
 }
 KINDS = {1: SYNTHETIC, 2: REAL}
 

@@ -17,7 +17,7 @@ from utils.domains import REAL
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
 from utils.evaluation.comparison import compare
-from utils.evaluation.names import BASELINES, CLASS_SAMPLE, CLIPS, SILENCE
+from utils.evaluation.names import BASELINES, CLASS_SAMPLE, CLIPS, FROM_ENCODER, SEARCHES, SILENCE
 from utils.inversion.methods import Recovery
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
 from utils.losses import Objective
@@ -25,6 +25,8 @@ from utils.metrics import Predictions, Row
 from utils.priors import PRIORS, Prior
 from utils.runs.batches import render
 from utils.runs.progress import progress_bar
+
+UNSEARCHED = {"solver": None, "precision": "float32"}  # of a row without a search
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,14 @@ def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstr
     return Reconstruction(others[method].audio, others[method].z)
 
 
-def protocol(settings: Mapping[str, Any], clips: Clips, networks: Any, objective: Objective) -> dict[str, Any]:
+def protocol(
+    settings: Mapping[str, Any], method: str, clips: Clips, networks: Any, objective: Objective
+) -> dict[str, Any]:
     """What a row's numbers depend on; JSON-able.
 
     Args:
         settings: the options of calculate_metrics.py.
+        method: the row's.
         clips: of the row.
         networks: the run's, `models.networks.Networks`.
         objective: that searches minimise.
@@ -125,13 +130,16 @@ def protocol(settings: Mapping[str, Any], clips: Clips, networks: Any, objective
         given += ["originals", "reconstructions"]
     else:
         facts["objective"] = str(objective)
-        given += ["solver", "clip_to_prior", "max_iter", "hybrid_max_iter", "restarts", "precision"]
+        given += ["clip_to_prior", "max_iter", "hybrid_max_iter", "restarts"]
         given += ["input", "split", "draw", "alignment"] if clips.kind == REAL else []
         given += ["changed"]
     facts |= {name: settings[name] for name in given}
     facts["prior_variance"] = PRIORS[networks.generator.prior].variance
-    named = ("generator", "encoder", "classifier", *networks.judges)
-    return facts | {f"{name}_sha256": sha256 for name in named if (sha256 := networks.sha256(name))}
+    # An encoder's answer and what is compared with it are computed in float32, whatever the searches are.
+    searched = method in SEARCHES
+    facts |= {name: settings[name] if searched else default for name, default in UNSEARCHED.items()}
+    facts |= {f"{name}_sha256": networks.sha256(name) for name in ("generator", "classifier", *networks.judges)}
+    return facts | {"encoder_sha256": networks.sha256("encoder") if method in FROM_ENCODER else None}
 
 
 class Scorer:
@@ -185,7 +193,8 @@ class Scorer:
 
         Returns:
             `row`, `kind`, `metrics`: by name what `utils.metrics.measure` gives, those of a classifier as
-            `metric/classifier`; `seconds_a_clip` and `evaluations_a_clip` of recovery; `seconds_to_score`.
+            `metric/classifier`; `against`: what `compare` says, by row that was scored before and by metric (of
+            baselines nothing); `seconds_a_clip` and `evaluations_a_clip` of recovery; `seconds_to_score`.
         """
         started, clips, is_clips = time.monotonic(), self.clips, method == CLIPS
         predictions = self.classify(reconstruction.audio)

@@ -22,13 +22,14 @@ import soundfile
 from utils.errors import UserError
 from utils.inversion.exactness import FOUND_Z_MSE, is_found
 from utils.inversion.latents import load_latents
+from utils.inversion.sources import FILE, OWN_SAMPLE
+from utils.inversion.sources import FILE, OWN_SAMPLE
 from utils.report.plots import Point, curves_svg, scatter_svg, scientific
 from utils.report.thumbnails import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
 from utils.runs.files import atomic_path
 
 TEMPLATE = Path(__file__).with_name("page.html")
 METHODS = ("gradient", "encoder", "hybrid", "search")  # the columns' order, that of the paper's Figures 2 and 3
-FILE, OWN_SAMPLE = "file", "own sample"
 DOWNLOADS = ("summary.csv", "results.jsonl", "failures.jsonl")
 SILENCE = "log_mel_distance_silence"
 Sound = tuple[np.ndarray, int]  # audio [T, C] and its rate in Hz

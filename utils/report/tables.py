@@ -24,6 +24,7 @@ from utils.evaluation.names import (
     PROJECTED,
     ROWS,
     SAMPLE,
+    SEARCH,
     SILENCE,
     SVM,
     TEMPLATE,
@@ -39,6 +40,7 @@ ROW_TITLES = {
     GRADIENT: "gradient",
     ENCODER: "encoder",
     HYBRID: "hybrid",
+    SEARCH: "search (ours)",
     PROJECTED: "hybrid, projected (no latent of the prior)",
     OTHER: "floor: other real clips",
     TEMPLATE: "floor: one waveform a digit",
@@ -79,10 +81,11 @@ SEARCH_OPTIONS = ("alignment", "encoder", "objective", "clip_to_prior", "restart
 OPTIONS_OF = {
     GRADIENT: tuple(name for name in SEARCH_OPTIONS if name != "encoder"),
     HYBRID: SEARCH_OPTIONS[:-1],
+    SEARCH: SEARCH_OPTIONS[:-1],
     PROJECTED: SEARCH_OPTIONS[:-2],
     ENCODER: SEARCH_OPTIONS[:2],
 }
-LIMITED = published.LIMITS | {PROJECTED: published.LIMITS[HYBRID]}
+LIMITED = published.LIMITS | dict.fromkeys((SEARCH, PROJECTED), published.LIMITS[HYBRID])
 # What rows of one part share, as shown under a table.
 PROTOCOL = (
     "n",
@@ -91,12 +94,10 @@ PROTOCOL = (
     "draw",
     "alignment",
     "objective",
-    "solver",
     "clip_to_prior",
     "max_iter",
     "hybrid_max_iter",
     "restarts",
-    "precision",
     "batch_size",
     "splits",
     "resamples",
