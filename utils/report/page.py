@@ -23,7 +23,6 @@ from utils.errors import UserError
 from utils.inversion.exactness import FOUND_Z_MSE, is_found
 from utils.inversion.latents import load_latents
 from utils.inversion.sources import FILE, OWN_SAMPLE
-from utils.inversion.sources import FILE, OWN_SAMPLE
 from utils.report.plots import Point, curves_svg, scatter_svg, scientific
 from utils.report.thumbnails import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
 from utils.runs.files import atomic_path
