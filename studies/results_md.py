@@ -37,6 +37,7 @@ from utils.bundled import bundled
 from utils.errors import UserError
 from utils.report.figures import save_figure
 from utils.report.markdown import table_lines
+from utils.report.origin import origin_of
 from utils.report.tables import TITLES, detection_csv, lines_of, read_table, table_csv
 from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 
@@ -303,13 +304,8 @@ def _files(every: Mapping[str, Sequence[Line]]) -> str:
 
 def _facts(lines: Sequence[Line], key: str) -> list[str]:
     """The different values of what lines say of how they were made, hashes cut to twelve digits."""
-    found = []
-    for line in lines:
-        protocol = line["protocol"] if isinstance(line.get("protocol"), Mapping) else {}
-        value = {**line, **line.get("environment", {}), **protocol}.get(key)
-        if value is not None:
-            found.append(str(value)[:12] if key in ("commit", "generator_sha256") else str(value))
-    return list(dict.fromkeys(found))
+    found = [value for line in lines if (value := origin_of(line).get(key)) is not None]
+    return list(dict.fromkeys(value[:12] if key in ("commit", "generator_sha256") else value for value in found))
 
 
 def lines_csv(lines: Sequence[Line]) -> str:

@@ -181,11 +181,6 @@ def judges_of(metrics: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name in scored if name != "classifier"]
 
 
-def source_title(presets: list[str]) -> str:
-    """Whose numbers these are."""
-    return "both presets" if len(presets) > 1 else f"preset {presets[0]}"
-
-
 def row_label(row: Mapping[str, Any]) -> str:
     """Whose row of Table 1 or 2 it is: its preset; of a search solver and precision; and the options it was made with
     where these are not the preset's.
