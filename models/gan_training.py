@@ -1,5 +1,7 @@
 """What the recipes that train a WaveGAN generator share: the generator with its average and Adam, and the batches."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -43,6 +45,30 @@ class GeneratorTrainer(tf.Module):
         self.generator_optimizer = keras.optimizers.Adam(learning_rate, *betas, name="generator_adam")
         self.generator_optimizer.build(self.generator_variables)
         self.ema = ema
+        self.batches: Batches | None = None  # set before the first step
+        self._checkpoints: tf.train.CheckpointManager | None = None
+
+    def step(self, number: int) -> dict[str, tf.Tensor]:
+        """One step of the recipe, see `TrainingRun.train`; the losses."""
+        return self.train_step(self.batches, number)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes all variables into FOLDER/checkpoints, which keeps the last two."""
+        self._manager(folder).save(checkpoint_number=step)
+
+    def restore(self, folder: Path) -> int:
+        """Restores the latest of FOLDER/checkpoints, if any; its number of steps, or 0."""
+        latest = self._manager(folder).latest_checkpoint
+        if latest is None:
+            return 0
+        self._manager(folder).checkpoint.restore(latest).assert_existing_objects_matched()
+        return int(latest.rpartition("-")[2])
+
+    def _manager(self, folder: Path) -> tf.train.CheckpointManager:
+        if self._checkpoints is None:
+            checkpoint = tf.train.Checkpoint(trainer=self)
+            self._checkpoints = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
+        return self._checkpoints
 
     def averaged_weights(self) -> dict[str, np.ndarray]:
         """The moving average of the generator's weights by TF1 name: what is exported and sampled from."""
