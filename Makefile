@@ -92,10 +92,10 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 	for n in $(N) $(SAMPLES); do \
 		$(RUN) -m studies.samples --generator "$(GENERATOR)" --real "$(DATA)" --n $$n --results "$(OUTPUT)" || exit; \
 	done
-	$(RUN) -m utils.report.results_md "$(OUTPUT)" --output "$(REPORT)" $(PUBLISH)
+	$(RUN) -m studies.results_md "$(OUTPUT)" --output "$(REPORT)" $(PUBLISH)
 
 page: setup ## RESULTS.md and the numbers of README.md again, from the lines in results/published alone
-	$(RUN) -m utils.report.results_md --readme README.md
+	$(RUN) -m studies.results_md --readme README.md
 
 audio: setup ## the sounds in docs/audio: clips and what each method makes of them
 	$(RUN) -m docs.audio_examples "$(DATA)"

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import options
-from utils.bundled import CALIBRATION, bundled, find_calibration
+from utils.bundled import CALIBRATION, find_calibration
 from utils.errors import UserError
 
 RESULTS = "results.jsonl"
@@ -50,9 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     clips = "audio files, or folders of them; may be left out with --calibrate"
     parser.add_argument("input", type=Path, nargs="*", metavar="CLIP", help=clips)
     group = parser.add_argument_group("model")
-    options.add_shared(group, "generator", "trust", "precision")
-    start = "audio to latent, where the search begins; `none`: near samples alone"
-    group.add_argument("--encoder", default=str(bundled("inverse_mapping_checkpoint/")), metavar="PATH", help=start)
+    options.add_shared(group, "generator", "encoder", "trust", "precision")
 
     group = parser.add_argument_group("clips")
     which = "which part of a clip longer than the generator's output"
@@ -109,11 +107,12 @@ from utils.audio.files import Clip, load_clip
 from utils.audio.transformations import round_to_bits
 from utils.evaluation.attribution import (
     MADE,
+    Attributor,
     Thresholds,
     calibration_record,
     read_thresholds,
+    score_settings,
 )
-from utils.evaluation.attributor import Attributor, score_settings
 from utils.inversion.store import ResultStore
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
@@ -126,14 +125,13 @@ from utils.runs.progress import progress_bar
 def main() -> int:
     args = parse_arguments()
     files, failures = find_files(args.input, args.limit)
-    encoder = None if args.encoder == "none" else args.encoder
     networks = Networks(
-        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=args.encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, **hashes)
     thresholds = None if args.calibrate else load_thresholds(args.calibration, settings)
-    encode = encoder and networks.encode
+    encode = args.encoder and networks.encode
     generators = networks.generator, networks.fast_generator
     attributor = Attributor(*generators, encode, settings=settings, cache=args.cache)
     output = output_folder(args.output, Path("results"), "attribution")

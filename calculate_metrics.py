@@ -13,7 +13,7 @@ Examples:
   # Tables 1 and 2 by the paper's protocol (days); both tables, a first look in minutes, then their page
   python calculate_metrics.py datasets/sc09 --all --preset paper --split validation --draw first
   python calculate_metrics.py ../shared/data/speech_commands_digits --all --n 40 --max_iter 50
-  python -m utils.report.results_md results --output results/RESULTS.md
+  python -m studies.results_md results --output results/RESULTS.md
 
   # Clips and reconstructions to listen to; somebody else's method in Table 2
   python calculate_metrics.py ../shared/data/speech_commands_digits --gradient --keep
@@ -46,7 +46,7 @@ def parse_arguments() -> argparse.Namespace:
     real = "real clips: SC09 in either published layout, or any folder of audio"
     options.add_input(parser, real, default="datasets/sc09")
     add = parser.add_argument_group("one row").add_argument
-    add("--method", choices=names.METHODS, help="what makes the row (default: by the flags below)")
+    add("--method", choices=names.ROW_NAMES, help="what makes the row (default: by the flags below)")
     add("--synth", action="store_true", help="the generator's samples, not real clips")
     add("--inverse_mapping", action="store_true", help="start from the encoder's answer")
     add("--gradient", action="store_true", help="search by L-BFGS")
@@ -137,6 +137,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 
 from models.networks import Networks
+from models.recovery import choose_objective, make_inverter, make_recovery
 from utils.audio.datasets import load_dataset
 from utils.domains import SYNTHETIC
 from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
@@ -180,7 +181,7 @@ class Session:
             encoder=args.encoder if needs_encoder and not args.reconstructions else None,
             precision=args.precision,
             alignment=args.alignment if 2 in methods else None,
-            classifier=None if args.classifier == "none" else args.classifier,
+            classifier=args.classifier,
             judges=args.judge,
         )
 
@@ -198,10 +199,10 @@ class Session:
     @cache  # noqa: B019  (there is one session)
     def recovery(self, kind: str, space: str) -> Recovery:
         args, networks = self.args, self.networks
-        objective = networks.objective(args.objective, own=kind == SYNTHETIC)
-        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
-        search = ("max_iter", "hybrid_max_iter", "restarts", "seed")
-        return networks.recovery(inverter, **{name: getattr(args, name) for name in search})
+        objective = choose_objective(networks, args.objective, own=kind == SYNTHETIC)
+        inverter = make_inverter(networks, objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=space)
+        limits = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
+        return make_recovery(networks, inverter, **limits)
 
     def recover(self, method: str, clips: Clips) -> Reconstruction:
         args, networks, store = self.args, self.networks, ResultStore(self.args.output / "recovered")
@@ -245,9 +246,10 @@ class Session:
         """Scores, prints and records a row."""
         args, clips = self.args, scorer.clips
         row = scorer(method, reconstruction)
+        objective = choose_objective(self.networks, args.objective, own=clips.kind == SYNTHETIC)
         row |= {
             "preset": args.preset,
-            "protocol": protocol(vars(args), clips, self.networks),
+            "protocol": protocol(vars(args), clips, self.networks, objective),
             "environment": describe_environment(),
         }
         append_jsonl(args.output / "metrics.jsonl", row)
@@ -266,7 +268,7 @@ class Session:
         class_names = {name: model.class_names for name, model in networks.classifiers.items()}
         shown, titles = pair_to_show(clips, networks.classify(clips.audio, args.batch_size), class_names)
         reconstructions = {method: self.recover(method, clips).audio[shown] for method in names.RECOVERY_METHODS}
-        objective = networks.objective(args.objective, own=clips.kind == SYNTHETIC)
+        objective = choose_objective(networks, args.objective, own=clips.kind == SYNTHETIC)
         note = (
             f"{clips.kind} clips, preset {args.preset}, {objective}, at most {args.max_iter} (gradient) and "
             f"{args.hybrid_max_iter} (hybrid) iterations, seed {args.seed}"

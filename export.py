@@ -65,7 +65,7 @@ from utils.runs.folders import output_folder
 def main() -> int:
     args = parse_arguments()
     formats = [name for name in WHAT[:2] if name in args.what]
-    networks = Networks(args.generator, trust=args.trust, encoder=None if args.encoder == "none" else args.encoder)
+    networks = Networks(args.generator, trust=args.trust, encoder=args.encoder)
     if formats:
         frozen, generator = freeze_networks(args, networks), networks.generator
         facts = {"sample_rate": generator.sample_rate, "prior": generator.prior, "made_from": generator.fingerprint}
@@ -91,7 +91,7 @@ def freeze_networks(args: argparse.Namespace, networks: Networks) -> dict[str, F
     generator = networks.generator
     z = generator.sample_prior(0, TRIAL)
     frozen = {"generator": freeze(generator, z, "z")}
-    if args.encoder != "none":
+    if args.encoder is not None:
         audio = generator(z).numpy()
         encode = exportable(networks.encoder, audio.shape[1:])
         answer = networks.encode(audio, REAL).numpy()  # by the encoder's own Fourier transform

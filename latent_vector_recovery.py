@@ -7,7 +7,7 @@ Examples:
   # 32 real clips, the best of 8 starts each.
   python latent_vector_recovery.py ../shared/data/speech_commands_digits/seven --limit 32 --restarts 8
 
-  # The paper's three methods by its protocol (hours; needs a trained encoder, and the classifier).
+  # All methods by the paper's protocol (hours; needs a trained encoder, and the classifier).
   python latent_vector_recovery.py datasets/sc09/valid --limit 501 --method all --preset paper
 
   # Files that are cut and levelled in their own way; nearer to them than any latent comes.
@@ -42,10 +42,11 @@ from typing import Any
 
 from utils import choices, options
 from utils.errors import UserError
+from utils.inversion.names import ENCODER, GRADIENT, HYBRID, METHODS, SEARCH
 from utils.report.manifest import require_pyarrow
 from utils.runs.files import open_path
 
-PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"exact": False}}
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"method": HYBRID}}
 # What a run may be continued with another value of; of networks the weights count, not the path.
 CHANGEABLE = ("generator", "encoder", "classifier", "trust", "limit", "preset", "output", "dry_run", "quiet")
 CHANGEABLE += ("engine", "address", "actors", "store", "manifest")
@@ -83,22 +84,22 @@ def parse_arguments() -> argparse.Namespace:
         type=options.positive_int,
         default=200,
         metavar="N",
-        help="most iterations from the encoder's answer (hybrid), at least 1",
-    )
-    search.add_argument(
-        "--exact",
-        default=True,
-        action=options.Switch,
-        help="hybrid first searches for the latent itself, coarse to fine, and minimises the objective only of clips "
-        "that turn out to be out of the generator's range; of no effect on --space projected",
+        help="most iterations of L-BFGS from the encoder's answer (hybrid and search), at least 1",
     )
     run = parser.add_argument_group("run")
     options.add_shared(run, "output", "batch_size", "seed", "dry_run", "quiet")
     add_many(parser.add_argument_group("many clips"))
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     check_many(args)
+    args.method = args.method or (SEARCH if args.space == "z" else HYBRID)
+    if args.method == SEARCH and args.space != "z":
+        raise UserError(f"--method search: finds latents of the prior; with --space {args.space} take hybrid")
     if args.align and args.window == "all":
         raise UserError("--align: places one window a file; it cannot stand with --window all")
+    if args.align and args.encoder is None:
+        raise UserError(
+            "--align: compares clips with an encoder's reconstructions; it cannot stand with --encoder none"
+        )
     if args.dry_run:
         options.end_dry_run(args, plan(args))
     return args
@@ -130,6 +131,15 @@ def check_many(args: argparse.Namespace) -> None:
         open_path(args.store)
 
 
+def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
+    """What --method names, of what there is in the space and without an encoder."""
+    if args.method != "all":
+        return (args.method,)
+    absent = {SEARCH} if args.space != "z" else set()
+    absent |= {ENCODER, HYBRID} if args.encoder is None else set()
+    return tuple(method for method in METHODS if method not in absent)
+
+
 def find_files(args: argparse.Namespace) -> tuple[Path, list[Path], list[tuple[str, str]]]:
     """The folder that clips are named from, the clips in sorted order, and (name, reason) of what cannot be read."""
     from utils.audio.files import SUFFIXES, find_audio  # here, so that --help need not wait for NumPy
@@ -150,7 +160,7 @@ def plan(args: argparse.Namespace) -> str:
     base, files, problems = find_files(args)
     done = 0
     if args.output:
-        methods = options.METHODS[:-1] if args.method == "all" else [args.method]
+        methods = wanted_methods(args)
         folders = [args.output / "clips" / file.relative_to(base) for file in files]
         done = sum(all((folder / f"{method}.npz").exists() for method in methods) for folder in folders)
     return (
@@ -167,9 +177,10 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 
 from models.networks import Networks
+from models.recovery import choose_objective, make_aligner, make_inverter, make_recovery, make_search
 from utils.inversion import ray_engine
 from utils.inversion.folder import FAILURES, FILE, OWN_SAMPLE, RecoveryFolder, files_below, own_samples
-from utils.inversion.methods import METHODS, Recovery
+from utils.inversion.methods import Recovery
 from utils.losses import parse_objective
 from utils.report.recovery import print_medians, write_reports
 from utils.runs.files import write_json
@@ -181,8 +192,7 @@ from utils.runs.progress import progress_bar
 def main() -> int:
     args = parse_arguments()
     base, paths, problems = find_files(args)
-    files = files_below(base, paths)
-    methods = METHODS if args.method == "all" else (args.method,)
+    files, methods = files_below(base, paths), wanted_methods(args)
     networks, recoveries = made = make_recoveries(args, methods)
     output = output_folder(args.output, Path("results"), f"recovery-{args.input.resolve().stem}")
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder", "classifier")}
@@ -234,18 +244,19 @@ def make_recoveries(args: argparse.Namespace, methods: tuple[str, ...]) -> tuple
         trust=args.trust,
         precision=args.precision,
         alignment=args.alignment,
-        encoder=None if methods == ("gradient",) and not args.align else args.encoder,
+        encoder=None if methods == (GRADIENT,) and not args.align else args.encoder,
         classifier=args.classifier if needs_classifier else None,
     )
-    search = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed", "exact")}
+    limits = {name: getattr(args, name) for name in ("max_iter", "hybrid_max_iter", "restarts", "seed")}
+    limits["search"] = make_search(networks, clip_to_prior=args.clip_to_prior) if SEARCH in methods else None
     recoveries: dict[str, Recovery] = {}
     for kind in (FILE, OWN_SAMPLE) if args.own_samples else (FILE,):
-        objective = networks.objective(args.objective, own=kind == OWN_SAMPLE)
+        objective = choose_objective(networks, args.objective, own=kind == OWN_SAMPLE)
         if FILE in recoveries and recoveries[FILE].inverter.objective == objective:
             recoveries[kind] = recoveries[FILE]
             continue
-        inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior, space=args.space)
-        recoveries[kind] = networks.recovery(inverter, **search)
+        how = {"solver": args.solver, "clip_to_prior": args.clip_to_prior, "space": args.space}
+        recoveries[kind] = make_recovery(networks, make_inverter(networks, objective, **how), **limits)
     return networks, recoveries
 
 
@@ -263,7 +274,7 @@ def make_folder(args, methods, output: Path, kept: dict[str, Any], made=None, so
         alignment=args.alignment,
         batch_size=args.batch_size,
         store=args.store and open_path(args.store),
-        align=networks.align(args.batch_size) if args.align else None,
+        align=make_aligner(networks, args.batch_size) if args.align else None,
     )
 
 

@@ -43,6 +43,7 @@ import numpy as np
 import soundfile
 
 from models.networks import Networks
+from models.recovery import make_inverter, make_recovery
 from utils.inversion import ray_engine
 from utils.inversion.folder import FILE, RecoveryFolder, files_below
 from utils.losses import parse_objective
@@ -146,8 +147,8 @@ def invert(
 
 def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFolder:
     networks = Networks(args.generator, trust=args.trust)
-    inverter = networks.inverter(parse_objective(args.objective))
-    recovery = networks.recovery(inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
+    inverter = make_inverter(networks, parse_objective(args.objective))
+    recovery = make_recovery(networks, inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
     settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size, "options": {}}
     return RecoveryFolder(place, {FILE: recovery}, ("gradient",), sources, generator=networks.generator, **settings)
 

@@ -1,7 +1,6 @@
 """The networks that a script's options name: found before any is loaded, and checked against each other once.
 
 networks = Networks(args.generator, encoder=args.encoder, classifier=args.classifier, precision=args.precision)
-inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior)
 """
 
 import sys
@@ -23,19 +22,14 @@ from models.classifier import (
 from models.encoder import DOMAINS, Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from models.projected import ProjectedGenerator
-from utils.domains import REAL
-from utils.errors import UserError, one_line
-from utils.inversion.align import align
-from utils.inversion.methods import Inverter, Recovery, from_encoder
-from utils.inversion.search import LatentSearch
-from utils.losses import Objective, parse_objective
+from utils.errors import UserError
+from utils.inversion.methods import from_encoder
+from utils.inversion.problem import in_float32
 from utils.metrics import Predictions
-from utils.options import JUDGES, OWN_OBJECTIVE, REAL_OBJECTIVE
+from utils.options import JUDGES
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 
-CACHE = Path("cache")  # where what can be computed again is kept between processes
-LEVEL_SAMPLES = 32  # whose level is the generator's
 CLIP_FACTS = ("num_samples", "num_channels", "sample_rate")
 
 
@@ -81,21 +75,20 @@ class Networks:
             raise UserError(f"--classifier {classifier}: is a judge, which must take part in no loss; name another one")
         find = {"encoder": find_encoder}
         self._loaded: dict[str, Classifier] = {}
-        self._searches: dict[bool, LatentSearch | None] = {}
         self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
 
     @cached_property
     def fast_generator(self) -> Generator:
-        """The generator in the run's precision, to search and to train with."""
-        return load_generator(self._generator, self.precision, trust=self._trust)
+        """The generator in the run's precision, to search and to train with; in float32 it is its `float32`."""
+        generator = load_generator(self._generator, self.precision, trust=self._trust)
+        if self.precision != "float32" and generator.network is not None:
+            generator.float32 = load_generator(self._generator, trust=self._trust)
+        return generator
 
-    @cached_property
+    @property
     def generator(self) -> Generator:
         """The generator in float32; the same object as `fast_generator` where that computes in nothing less."""
-        fast = self.fast_generator
-        if self.precision == "float32" or fast.network is None:
-            return fast
-        return load_generator(self._generator, trust=self._trust)
+        return in_float32(self.fast_generator)
 
     @cached_property
     def projected(self) -> ProjectedGenerator:
@@ -141,117 +134,24 @@ class Networks:
     def _classify(self) -> dict[str, Callable]:
         return {name: _classification(model) for name, model in self.classifiers.items()}
 
-    def objective(self, text: str | None, *, own: bool) -> Objective:
-        """What a search minimises: what `--objective` says, or else the default.
-
-        The default of clips that are not the generator's own goes without features, and says so on stderr, where the
-        classifier that was named is not of this generator's clips.
-
-        Args:
-            text: as given; None for the default.
-            own: whether the clips are the generator's own samples.
-
-        Raises:
-            UserError: as `parse_objective`.
-        """
-        objective = parse_objective(text or (OWN_OBJECTIVE if own else REAL_OBJECTIVE))
-        if text or not objective.needs_features or self._gives_features:
-            return objective
-        return Objective({name: weight for name, weight in objective.weights.items() if name != "features"})
+    @cached_property
+    def features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]] | None:
+        """The classifier's activations by block, in float32, of audio `[B, T, C]`; None where none was named."""
+        if "classifier" not in self._files:
+            return None
+        model = self._classifier("classifier")
+        if model.options["precision"] != "float32":
+            model = model.with_precision("float32")
+        return partial(block_features, model)
 
     @cached_property
-    def _gives_features(self) -> bool:
-        """Whether a classifier was named and is of the generator's clips."""
-        if "classifier" not in self._files:
-            return False
+    def fitting_features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]] | None:
+        """`features`; None, and a line on stderr, where the classifier named is not of this generator's clips."""
         try:
-            self._classifier("classifier")
+            return self.features
         except UserError as error:
             print(f"warning: {error}; the default objective goes without features", file=sys.stderr)
-            return False
-        return True
-
-    def inverter(
-        self, objective: Objective, *, solver: str = "batched", clip_to_prior: bool = True, space: str = "z"
-    ) -> Inverter:
-        """An `Inverter` that searches in the run's precision and ends in float32.
-
-        Args:
-            objective: minimised.
-            solver: as in `Inverter`.
-            clip_to_prior: as in `Inverter`; without effect in another space than z.
-            space: "z", or "projected": a search over the dense layer's output.
-
-        Raises:
-            UserError: for an objective with a term of features where no classifier was named; for "projected" with a
-                generator that is no native WaveGAN.
-        """
-        features = None
-        if objective.needs_features and "classifier" in self._files:
-            model = self._classifier("classifier")
-            exact = model if model.options["precision"] == "float32" else model.with_precision("float32")
-            features = partial(block_features, exact)
-        fast, exact = self.fast_generator, self.generator
-        polish = None if fast is exact else exact
-        if space == "projected":
-            if solver == "gauss_newton":
-                raise UserError("--solver gauss_newton: has no room for the Jacobian of --space projected; use batched")
-            fast, polish, clip_to_prior = ProjectedGenerator(fast), polish and ProjectedGenerator(polish), False
-        return Inverter(fast, objective, solver=solver, clip_to_prior=clip_to_prior, polish=polish, features=features)
-
-    def recovery(
-        self, inverter: Inverter, *, max_iter: int, hybrid_max_iter: int, restarts: int, seed: int, exact: bool = False
-    ) -> Recovery:
-        """The paper's methods with this run's networks; the encoder is loaded where one was named.
-
-        With `exact`, hybrid first searches for the latent itself (`utils.inversion.search`), in the space z.
-        """
-        hashes = {f"{name}_sha256": self.sha256(name) for name in ("generator", "encoder")}
-        hashes["classifier_sha256"] = self.sha256("classifier") if inverter.objective.needs_features else None
-        encode = self.encode if "encoder" in self._files else None
-        projected = isinstance(inverter.generator, ProjectedGenerator)
-        if projected and encode:
-            encode = inverter.generator.project_answers(encode)
-        return Recovery(
-            inverter,
-            encoder=encode,
-            max_iter={"gradient": max_iter, "hybrid": hybrid_max_iter},
-            restarts=restarts,
-            seed=seed,
-            networks={"precision": self.precision, "space": "projected" if projected else "z", **hashes},
-            search=self._latent_search(inverter.clip_to_prior) if exact and not projected else None,
-        )
-
-    def align(self, batch_size: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """`utils.inversion.align.align` by this run's encoder and generator: clips float32 `[B, T, C]` to offset and
-        gain_db `[B]`."""
-        generator, encode = self.fast_generator, self.encode
-        samples = self.generator(self.generator.sample_prior(0, LEVEL_SAMPLES)).numpy()
-        return partial(
-            align,
-            reconstruct=tf.function(lambda audio: generator(encode(audio, REAL)), autograph=False),
-            sample_rate=generator.sample_rate,
-            level=float(np.sqrt(np.mean(np.square(samples)))),
-            batch_size=batch_size,
-        )
-
-    def _latent_search(self, clip_to_prior: bool) -> LatentSearch | None:
-        """One for all recoveries, as it knows no objective; None, and once a line that says so, where the generator has
-        no forward-mode derivatives."""
-        if clip_to_prior in self._searches:
-            return self._searches[clip_to_prior]
-        fast, exact = self.fast_generator, self.generator
-        search = LatentSearch(fast, exact=None if fast is exact else exact, clip_to_prior=clip_to_prior, cache=CACHE)
-        try:
-            search.check()
-        except Exception as error:  # whatever a foreign network may raise
-            print(
-                f"warning: {exact.name}: no forward-mode derivatives, so hybrid does not search for the latent itself: "
-                f"{type(error).__name__}: {one_line(error)}",
-                file=sys.stderr,
-            )
-            search = None
-        return self._searches.setdefault(clip_to_prior, search)
+            return None
 
     def sha256(self, name: str) -> str | None:
         """Of the weights of "generator" or of another network's file, hexadecimal; None for one that is not named."""

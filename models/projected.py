@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from models.generator import Generator
 from utils.errors import UserError
+from utils.inversion.problem import in_float32
 from utils.priors import PRIORS
 
 
@@ -24,6 +25,7 @@ class ProjectedGenerator:
 
     Attributes:
         latent_dim: units of the dense layer (8,192 for the bundled generator).
+        float32: the same by the generator in float32; itself where that is one.
         scale: root mean square, over units, of the standard deviation of h when z is drawn from the prior.
 
     Raises:
@@ -43,6 +45,8 @@ class ProjectedGenerator:
         self.latent_dim = kernel.shape[1]
         self.scale = float(np.sqrt(PRIORS[self.prior].variance * np.square(kernel).sum(axis=0).mean()))
         self._inverse = tf.constant(np.linalg.pinv(kernel), tf.float32)
+        float32 = in_float32(generator)
+        self.float32 = self if float32 is generator else ProjectedGenerator(float32)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """h float32 `[B, units]` to audio float32 `[B, T, C]`."""

@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 # isort: split
 import librosa
 import numpy as np
+import scipy.signal
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from models.generator import Generator, load_generator
 from models.networks import Networks
@@ -46,22 +49,25 @@ from utils.evaluation.attribution import (
     ABSTAINS,
     MADE,
     NOT,
-    Fingerprint,
+    Attributor,
     Thresholds,
     read_thresholds,
-    separation,
+    score_settings,
 )
-from utils.evaluation.attributor import Attributor, score_settings
+from utils.evaluation.detection import equal_error_rate
 from utils.inversion.store import ResultStore
 from utils.numpy_spectrograms import stft
+from utils.report.markdown import table_lines
 from utils.runs.batches import render
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, read_json
 from utils.runs.folders import output_folder
 from utils.runs.progress import progress_bar
 
+TITLE = "Was this clip made by this generator?"
+KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
 OWN = "own samples"
-SEED, EARLIER, REAL, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
+ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
     "another seed",
     "earlier checkpoint",
     "real clips",
@@ -71,14 +77,16 @@ SEED, EARLIER, REAL, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
 NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
+RESAMPLES = 200  # of the bootstrap
+TITLES = {"auroc": "AUROC", "tpr_at_1_fpr": "found at 1 % false alarms", "eer": "equal error rate"}
+SCORES = ("inversion", "fingerprint")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "real clips, of which the report half is used")
-    options.add_shared(parser, "generator", "trust", "precision", "batch_size", "quiet")
+    options.add_shared(parser, "generator", "encoder", "trust", "precision", "batch_size", "quiet")
     add = parser.add_argument
-    add("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help="as of attribute.py; or `none`")
     add("--calibration", type=Path, metavar="FILE", help="thresholds (default: those that attribute.py finds)")
     another = "a generator of the same architecture and data, trained from another seed (default: left out)"
     add("--other_seed", metavar="PATH", help=another)
@@ -98,16 +106,15 @@ def parse_arguments() -> argparse.Namespace:
     if args.n < 2:
         raise UserError(f"--n: must be at least 2. Received: {args.n}")
     args.robust_n = args.n if args.robust_n is None else min(args.robust_n, args.n)
-    if args.robust_n > 1 and REAL not in args.negatives:
-        raise UserError(f"--robust_n {args.robust_n}: needs '{REAL}' among --negatives; or give 0")
+    if args.robust_n > 1 and REAL_CLIPS not in args.negatives:
+        raise UserError(f"--robust_n {args.robust_n}: needs '{REAL_CLIPS}' among --negatives; or give 0")
     return args
 
 
 def main() -> None:
     args = parse_arguments()
-    encoder = None if args.encoder == "none" else args.encoder
     networks = Networks(
-        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=args.encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, **hashes)
@@ -120,7 +127,7 @@ def main() -> None:
     negatives = make_negatives(args, generator, own)
     fingerprint = Fingerprint(samples(generator, args.n, calibration["seed"]), generator.sample_rate)
     generators = generator, networks.fast_generator
-    attributor = Attributor(*generators, encoder and networks.encode, settings=settings, cache=args.cache)
+    attributor = Attributor(*generators, args.encoder and networks.encode, settings=settings, cache=args.cache)
     scorer = Scorer(attributor, fingerprint, thresholds, ResultStore(output_folder(args.output, Path(), "")), args)
 
     own_scores = scorer(OWN, own)
@@ -129,9 +136,88 @@ def main() -> None:
     for name in TRANSFORMATIONS if args.robust_n > 1 else ():
         changed = [
             round_to_bits(transform(name, audio[: args.robust_n], generator.sample_rate, args.seed), 16)
-            for audio in (own, negatives[REAL])
+            for audio in (own, negatives[REAL_CLIPS])
         ]
-        scorer(REAL, changed[1], transformation=name, against=scorer(OWN, changed[0], transformation=name))
+        scorer(REAL_CLIPS, changed[1], transformation=name, against=scorer(OWN, changed[0], transformation=name))
+
+
+class Fingerprint:
+    """Attribution without inversion, after Pizarro et al. 2024 (arXiv 2411.14013): the mean residual of own samples.
+
+    A clip's residual is what a low-pass filter takes away (fourth-order Butterworth at an eighth of the rate, forwards
+    and backwards); its mark is the residual's log power spectrum, mean over frames, over the clip's own level. The
+    score is the correlation of a clip's mark with the mean mark.
+
+    Args:
+        own: float32 `[N, T, C]`, N of at least 2.
+        sample_rate: in Hz.
+    """
+
+    FRAME = 512
+
+    def __init__(self, own: np.ndarray, sample_rate: int):
+        self._filter = scipy.signal.butter(4, sample_rate / 8, fs=sample_rate, output="sos")
+        marks = self._marks(own)
+        self._mean = marks.mean(axis=0)
+
+    def __call__(self, audio: np.ndarray) -> np.ndarray:
+        """Correlations in [-1, 1] of clips `[N, T, C]`, higher for the generator's own; 0 for silence."""
+        marks = self._marks(audio)
+        marks, mean = marks - marks.mean(axis=1, keepdims=True), self._mean - self._mean.mean()
+        norms = np.linalg.norm(marks, axis=1) * np.linalg.norm(mean)
+        return np.divide(marks @ mean, norms, out=np.zeros(len(marks)), where=norms > 1e-9)
+
+    def _marks(self, audio: np.ndarray) -> np.ndarray:
+        audio = np.asarray(audio, np.float64)
+        residual = audio - scipy.signal.sosfiltfilt(self._filter, audio, axis=1)
+        spectra = stft(np.pad(residual, [(0, 0), (self.FRAME // 2, 0), (0, 0)]), self.FRAME, self.FRAME // 2)
+        power = np.square(np.abs(spectra) / (self.FRAME / 2)).mean(axis=(1, 3))
+        level = np.mean(np.square(residual), axis=(1, 2))[:, None]
+        return np.log(power + 1e-6 * level + 1e-20)
+
+
+def auroc(own: np.ndarray, others: np.ndarray) -> float:
+    """Probability that an own sample scores lower than another clip; ties count half."""
+    return float(roc_auc_score(*_labelled(own, others)))
+
+
+def tpr_at_fpr(own: np.ndarray, others: np.ndarray, rate: float = 0.01) -> float:
+    """Largest share of own samples found by a threshold that finds at most `rate` of the others."""
+    false, true, _ = roc_curve(*_labelled(own, others), drop_intermediate=False)
+    return float(true[false <= rate].max())
+
+
+def eer(own: np.ndarray, others: np.ndarray) -> float:
+    """The error rate at the threshold where as large a share of own samples is missed as of others is found."""
+    return equal_error_rate(*_labelled(own, others))
+
+
+MEASURES = {"auroc": auroc, "tpr_at_1_fpr": tpr_at_fpr, "eer": eer}
+
+
+def separation(own: np.ndarray, others: np.ndarray, *, seed: int) -> dict[str, Any]:
+    """`MEASURES` of scores that are lower for own samples, each with its 95 % bootstrap interval.
+
+    Args:
+        own: float `[N]`.
+        others: float `[M]`.
+        seed: of the bootstrap, which draws from either class by itself.
+
+    Returns:
+        By measure `[value, low, high]`.
+    """
+    own, others, random = np.asarray(own), np.asarray(others), np.random.default_rng(seed)
+    drawn = [[random.choice(x, len(x)) for x in (own, others)] for _ in range(RESAMPLES)]
+    facts = {}
+    for name, measure in MEASURES.items():
+        low, high = np.percentile([measure(*pair) for pair in drawn], [2.5, 97.5])
+        facts[name] = [measure(own, others), float(low), float(high)]
+    return facts
+
+
+def _labelled(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As scikit-learn takes them: 1 for own samples, and scores that are higher for them."""
+    return np.repeat([1, 0], [len(own), len(others)]), -np.concatenate([own, others])
 
 
 class Scorer:
@@ -188,7 +274,7 @@ def samples(generator: Generator, n: int, seed: int) -> np.ndarray:
 def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarray) -> dict[str, np.ndarray]:
     """Clips `[n, T, C]` of other origin by kind, hardest first; a line for each kind that is left out."""
     sets = {}
-    for name, flag, path in ((SEED, "--other_seed", args.other_seed), (EARLIER, "--earlier", args.earlier)):
+    for name, flag, path in ((ANOTHER_SEED, "--other_seed", args.other_seed), (EARLIER, "--earlier", args.earlier)):
         if name not in args.negatives:
             continue
         if path is None:
@@ -200,11 +286,11 @@ def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarr
         if other.fingerprint == generator.fingerprint:
             raise UserError(f"{flag} {path}: is --generator itself")
         sets[name] = samples(other, args.n, args.seed)
-    if REAL in args.negatives:
+    if REAL_CLIPS in args.negatives:
         clips = load_dataset(args.input, *generator.clip_shape, "report", cache_dir=args.cache, quiet=args.quiet)
         if len(clips) < args.n:
             raise UserError(f"--n {args.n}: {args.input} has only {len(clips)} clips in its report half")
-        sets[REAL] = clips.to_float(np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n]))
+        sets[REAL_CLIPS] = clips.to_float(np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n]))
     if ESPEAK in args.negatives:
         if shutil.which("espeak-ng"):
             sets[ESPEAK] = round_to_bits(spoken(args.n, generator.clip_shape), 16)
@@ -236,6 +322,74 @@ def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
     magnitudes = np.abs(spectra).transpose(0, 3, 2, 1).astype(np.float32)
     found = librosa.griffinlim(magnitudes, n_fft=frame, length=audio.shape[1], random_state=0)
     return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
+
+
+def section(lines: Iterable[Mapping[str, Any]]) -> str:
+    """For RESULTS.md, by generator, the first without a heading: a table of what own samples are told from, one of what
+    they survive; brackets are 95 % bootstrap intervals."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in lines:
+        groups.setdefault(record["generator_sha256"], []).append(record)
+    first, *others = groups.values()
+    return _one_generator(first) + "".join(
+        f"\n### With `{group[0]['generator']}` as the generator\n\n"
+        f"What that is: [benchmarks/README.md](benchmarks/README.md).\n\n{_one_generator(group)}"
+        for group in others
+    )
+
+
+def _one_generator(records: list[Mapping[str, Any]]) -> str:
+    plain = [record for record in records if record["transformation"] == "none"]
+    own = next(record for record in plain if record["set"] == "own samples")
+    others = [record for record in plain if record is not own]
+    titles = [f"{TITLES[measure]}, {method}" for method in SCORES for measure in MEASURES]
+    lines = [
+        f"Own samples against clips of other origin, n = {own['n']} of each unless a row says otherwise, all of "
+        "16 bits. Inversion: what is left of a clip after the search for its latent (`attribute.py`). Fingerprint: the "
+        "cheap baseline, correlation with the mean residual of own samples (arXiv 2411.14013).\n",
+        *table_lines(["told from", *titles], [[_name(record, own), *_separation(record)] for record in others]),
+        "",
+        _verdicts(plain, "clips"),
+        f"\nMedian score of own samples {own['median_score']:.2f}, {own['exact']} of {own['n']} met to the rounding of "
+        f"their samples; {own['seconds']:.1f} s a clip.\n",
+    ]
+    changed = [record for record in records if record["transformation"] != "none"]
+    pairs = [record for record in changed if record["set"] != "own samples"]
+    if pairs:
+        lines += [
+            f"Both classes after a transformation, own samples against real clips, n = {pairs[0]['n']} of each; then "
+            "the verdicts by the thresholds of untouched clips:\n",
+            *table_lines(
+                ["transformation", *titles], [[record["transformation"], *_separation(record)] for record in pairs]
+            ),
+            "",
+            _verdicts([record for record in changed if record["set"] == "own samples"], "own samples after"),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _name(record: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    return record["set"] if record["n"] == own["n"] else f"{record['set']} (n = {record['n']})"
+
+
+def _separation(record: Mapping[str, Any]) -> list[str]:
+    return [_interval(record[method][measure], measure) for method in SCORES for measure in MEASURES]
+
+
+def _interval(value: tuple[float, float, float], measure: str) -> str:
+    if measure == "auroc":
+        return "{:.3f} ({:.3f} to {:.3f})".format(*value)
+    return "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * x for x in value))
+
+
+def _verdicts(records: list[Mapping[str, Any]], title: str) -> str:
+    """A table of the verdicts' shares."""
+    rows = []
+    for record in records:
+        name = record["set"] if record["transformation"] == "none" else record["transformation"]
+        shares = [f"{100 * record['verdicts'][verdict] / record['n']:.1f} %" for verdict in (MADE, ABSTAINS, NOT)]
+        rows.append([name, *shares, f"{record['median_score']:z.2f}"])
+    return "\n".join(table_lines([title, MADE, ABSTAINS, NOT, "median score"], rows))
 
 
 if __name__ == "__main__":

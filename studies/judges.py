@@ -11,7 +11,9 @@ Examples:
 """
 
 import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -26,10 +28,13 @@ from utils.audio.files import ALIGNMENTS
 from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
 from utils.evaluation.generator_statistics import judged_statistics
+from utils.report.markdown import table_lines
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 
+TITLE = "The judges"
+KEY = ("set",)  # of two lines with the same, the later one counts
 PAPER = {name: options.PAPER_RECOVERY[name] for name in ("encoder", "classifier", "alignment")}
 PRESETS = {"aligned": {}, "paper": PAPER}
 BATCH = 50
@@ -95,6 +100,37 @@ def describe(answers: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> di
     for a, b in itertools.combinations(answers, 2):
         facts[f"{a}, {b}"] = {"agreement": float(np.mean(answers[a].argmax(axis=1) == answers[b].argmax(axis=1)))}
     return facts
+
+
+def section(lines: Iterable[Mapping[str, Any]]) -> str:
+    """For RESULTS.md: right answers, inception score and confidence of each classifier; equal
+    answers of each pair."""
+    sets = {f"{record['set']}, n = {record['n']:,}": record for record in lines}
+    subjects = dict.fromkeys(
+        who for record in sets.values() for who, facts in record.items() if isinstance(facts, dict)
+    )
+    rows = []
+    for who in subjects:
+        measures = {
+            f"{who}: right (95 % interval)": ("accuracy", "from", "to"),
+            f"{who}: inception score": ("inception_score",),
+            f"{who}: answers at p >= 0.9": ("confident",),
+            f"same answer of {' and '.join(who.split(', '))}": ("agreement",),
+        }
+        for title, names in measures.items():
+            cells = [_judged(record.get(who, {}), names) for record in sets.values()]
+            if any(cell != "–" for cell in cells):
+                rows.append([title, *cells])
+    return "\n".join(table_lines(["", *sets], rows)) + "\n"
+
+
+def _judged(facts: Mapping[str, float], names: tuple[str, ...]) -> str:
+    if names[0] not in facts:
+        return "–"
+    if names[0] == "inception_score":
+        return f"{facts[names[0]]:.2f}"
+    interval = " ({:.1f} to {:.1f})".format(*(100 * facts[name] for name in names[1:])) if len(names) > 1 else ""
+    return f"{100 * facts[names[0]]:.1f} %{interval}"
 
 
 if __name__ == "__main__":

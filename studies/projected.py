@@ -10,21 +10,42 @@ Examples:
     python -m studies.projected ../shared/data/speech_commands_digits
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
+from matplotlib.figure import Figure
 
-from studies.speech import heard, heard_right, parse_networks, protocol
+from models.recovery import choose_objective, make_inverter, make_recovery
+from studies.speech import heard, heard_right, judges_of_line, parse_networks, protocol
 from utils import losses, options
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
 from utils.domains import REAL
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
+from utils.report.figures import COLOURS
+from utils.report.markdown import table_lines
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 
+TITLE = "Nearer than any latent: the space `projected`"
+KEY = ("space", "weight")  # of two lines with the same, the later one counts
+TEXT = """\
+`--space projected` searches the output of the generator's dense layer in place of z. **What it finds is not a latent of
+the prior**: how far it lies from what the prior gives, in standard deviations of the layer's output (root mean square
+over its units), is the column "off the prior", and the weight of the objective's term `latent_prior` holds it near.
+Editability: of the points at a quarter, a half and three quarters between two inverted clips of one digit, the share
+that is still heard as that digit. {n} clips of the report half, at most {max_iter} iterations from the encoder's
+answer, seed {seed}, {precision}; `python -m studies.projected INPUT` makes the lines.
+
+{table}
+
+![Fidelity and editability against the weight of the regulariser](figures/projected.png)
+"""
 BETWEEN = (0.25, 0.5, 0.75)  # of the way from one clip to the other
 
 
@@ -36,7 +57,7 @@ def main() -> int:
     parser.add_argument("--max_iter", type=options.positive_int, default=100, metavar="N", help="iterations a search")
     args, networks = parse_networks(parser)
     clips = pairs(load_dataset(args.input, *networks.generator.clip_shape, "report", cache_dir=args.cache), args)
-    objective = str(networks.objective(None, own=False))
+    objective = str(choose_objective(networks, None, own=False))
     weights = [options.non_negative_float(text) for text in args.weights.split()]
     runs = [("z", 0.0), *(("projected", weight) for weight in weights)]
 
@@ -44,8 +65,9 @@ def main() -> int:
     shared |= protocol(args, networks, clips)
     for space, weight in runs:
         minimised = losses.parse_objective(objective + (f",latent_prior={weight}" if weight else ""))
-        recovery = networks.recovery(
-            networks.inverter(minimised, space=space),
+        recovery = make_recovery(
+            networks,
+            make_inverter(networks, minimised, space=space),
             max_iter=1,
             hybrid_max_iter=args.max_iter,
             restarts=1,
@@ -79,6 +101,62 @@ def pairs(dataset: Dataset, args) -> Clips:
         order += [left[i % len(DIGITS)].pop(), left[i % len(DIGITS)].pop()]
     names, identities = ([part[i] for i in order] for part in (dataset.names, dataset.identities))
     return Clips(dataset.to_float(order), dataset.labels[order], names, identities, REAL)
+
+
+def section(lines: Sequence[Mapping[str, Any]]) -> str:
+    """For RESULTS.md: z first, then by weight; `figure` is its picture."""
+    facts = {name: lines[0][name] for name in ("n", "max_iter", "seed", "precision")}
+    return TEXT.format(table="\n".join(_table(_by_weight(lines))), **facts)
+
+
+def figure(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """Against the regulariser's weight: log-mel distance, accuracy of reconstructions, and of points in between."""
+    lines = _by_weight(records)
+    z = next((line for line in lines if line["space"] == "z"), None)
+    swept = [line for line in lines if line["space"] != "z"]
+    places, labels = range(len(swept)), [f"{line['weight']:g}" for line in swept]
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    panels = figure.subplots(1, 3)
+    panels[0].plot(places, [line["log_mel"] for line in swept], "o-", color=COLOURS[0])
+    panels[0].set_title("log-mel distance", fontsize=10)
+    for panel, measure, title in (
+        (panels[1], "accuracy", "reconstructions heard right"),
+        (panels[2], "between", "in between heard as the digit"),
+    ):
+        for colour, judge in zip(COLOURS[1:], judges_of_line(swept[0]), strict=False):
+            panel.plot(places, [100 * line[f"{measure}/{judge}"] for line in swept], "o-", color=colour, label=judge)
+            if z:
+                panel.axhline(100 * z[f"{measure}/{judge}"], color=colour, linestyle=":")
+        panel.set_ylim(0, 102)
+        panel.set_ylabel("%")
+        panel.set_title(title, fontsize=10)
+    if z:
+        panels[0].axhline(z["log_mel"], color=COLOURS[0], linestyle=":", label="z")
+        panels[0].legend(frameon=False)
+    panels[2].legend(frameon=False, loc="lower right")
+    for panel in panels:
+        panel.set_xticks(places, labels)
+        panel.set_xlabel("weight of latent_prior (dotted: z)")
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _by_weight(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(records, key=lambda record: (record["space"] != "z", record["weight"]))
+
+
+def _table(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    judges = judges_of_line(lines[0])
+    head = ["space", "weight", "off the prior", "log-mel distance", "STFT distance"]
+    head += [f"heard right, {judge}" for judge in judges] + [f"in between, {judge}" for judge in judges] + ["s a clip"]
+    rows = []
+    for line in lines:
+        numbers = [line["prior_distance"], line["log_mel"], line["stft_distance"]]
+        cells = ["z", "–"] if line["space"] == "z" else ["projected", f"{line['weight']:g}"]
+        cells += [f"{number:.2f}" for number in numbers]
+        cells += [f"{100 * line[f'{what}/{judge}']:.0f} %" for what in ("accuracy", "between") for judge in judges]
+        rows.append([*cells, f"{line['seconds_a_clip']:.1f}"])
+    return table_lines(head, rows)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ Examples:
     python -m studies.samples --generator checkpoint/sc09 --n 5000
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -42,10 +44,13 @@ from utils.evaluation.honesty import (
     within_class,
 )
 from utils.metrics import Predictions
+from utils.report.markdown import table_lines
 from utils.runs.batches import in_batches, render
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 
+TITLE = "The generator's samples beside real clips"
+KEY = ("set", "n")  # of two lines with the same, the later one counts
 BATCH = 50
 JACOBIANS = 25
 
@@ -114,6 +119,25 @@ def describe(audio: np.ndarray, answers: dict[str, Predictions], sample_rate: in
         facts["squared_cosine_in_digit"] = within_class(mean_squared_cosine, audio, digits)
         facts["log_mel_variance_in_digit"] = within_class(variance, log_mels, digits)
     return facts
+
+
+def section(lines: Iterable[Mapping[str, Any]]) -> str:
+    """For RESULTS.md: a row a measure, a column a set of clips."""
+    columns = {f"{record['set']}, n = {record['n']:,}": _numbers(record) for record in lines}
+    rows = []
+    for measure in dict.fromkeys(name for numbers in columns.values() for name in numbers):
+        cells = [format(numbers[measure], ".4g") if measure in numbers else "–" for numbers in columns.values()]
+        rows.append([measure.replace("_", " ").replace("/", ", "), *cells])
+    return "\n".join(table_lines(["", *columns], rows)) + "\n"
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """The measures of a line."""
+    return {
+        name: value
+        for name, value in record.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in ("n", "seed")
+    }
 
 
 if __name__ == "__main__":

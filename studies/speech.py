@@ -11,7 +11,7 @@ Examples:
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,28 @@ import numpy as np
 import tensorflow as tf
 
 from models.networks import Networks
+from models.recovery import make_aligner, make_inverter, make_recovery
 from utils import losses, options
 from utils.audio.datasets import load_dataset
 from utils.domains import REAL
 from utils.evaluation.clips import Clips, real_clips
 from utils.inversion.align import move_back, place
 from utils.metrics import stft_distance
+from utils.report.markdown import table_lines
 from utils.runs.batches import in_batches
 from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl
 from utils.spectrograms import log_mel
+
+TITLE = "Real clips: what is heard"
+KEY = ("split", "method", "space", "objective")  # of two lines with the same, the later one counts
+HEARD = """\
+By objective and space, {n} clips of each half, {precision}, seed {seed}. The default objective was chosen on the
+selection half; `python -m studies.speech INPUT` makes the lines. The classifier takes part in the objective's term
+`features`, the judges in none.
+
+{table}
+"""
 
 
 def main() -> int:
@@ -63,8 +75,13 @@ def main() -> int:
     record(args.results, shared | {"method": "clips"} | heard(networks, clips, clips.audio))
     for method, space, objective in runs:
         max_iter = 100 if space == "projected" else args.max_iter
-        recovery = networks.recovery(
-            networks.inverter(objective, space=space), max_iter=1, hybrid_max_iter=max_iter, restarts=1, seed=args.seed
+        recovery = make_recovery(
+            networks,
+            make_inverter(networks, objective, space=space),
+            max_iter=1,
+            hybrid_max_iter=max_iter,
+            restarts=1,
+            seed=args.seed,
         )
         short = replace(recovery, max_iter={"hybrid": 1})
         short(method, clips.audio[: args.batch_size], clips.identities[: args.batch_size], REAL)  # traces the graphs
@@ -106,7 +123,7 @@ def encode_moved(networks: Networks, clips: Clips, seed: int) -> dict[str, np.nd
     offset, gain_db = rng.integers(-reach, reach, len(clips)), rng.uniform(-18, 0, len(clips))
     moved, zero = place(clips.audio, offset, gain_db), np.zeros(len(clips), np.int64)
     answers = {}
-    for method, placement in (("", (zero, zero)), (", --align", networks.align(32)(moved))):
+    for method, placement in (("", (zero, zero)), (", --align", make_aligner(networks, 32)(moved))):
         z = in_batches(lambda audio: networks.encode(audio, REAL), place(moved, *placement), 32)
         made = move_back(in_batches(networks.generator, z, 32), *placement)
         answers[f"encoder, of moved and quieter clips{method}"] = move_back(made, offset, gain_db)
@@ -141,6 +158,30 @@ def record(folder: Path, facts: Mapping[str, Any]) -> None:
     """Prints a line and appends it to speech.jsonl."""
     print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in facts.items() if "sha256" not in k))
     append_jsonl(folder / "speech.jsonl", {**facts, **describe_environment()})
+
+
+def section(lines: Sequence[Mapping[str, Any]]) -> str:
+    """For RESULTS.md: a row an objective, method and half."""
+    first = lines[0]
+    judges = ["classifier", *judges_of_line(first)]
+    head = ["half", "made by", "objective", "iterations", *(f"right, {judge}" for judge in judges)]
+    head += ["log-mel distance", "STFT distance", "s a clip"]
+    rows = []
+    for line in lines:
+        made_by = "the clips themselves" if line["method"] == "clips" else line["method"]
+        made_by += ", projected" if line.get("space") == "projected" else ""
+        cells = [line["split"], made_by, f"`{line['objective']}`" if "objective" in line else "–"]
+        cells += [str(line.get("max_iter", "–")), *(f"{100 * line[f'accuracy/{judge}']:.0f} %" for judge in judges)]
+        cells += [f"{line['log_mel']:.2f}", f"{line['stft_distance']:.2f}"]
+        cells += [f"{line['seconds_a_clip']:.1f}" if "seconds_a_clip" in line else "–"]
+        rows.append(cells)
+    facts = {name: first[name] for name in ("n", "precision", "seed")}
+    return HEARD.format(table="\n".join(table_lines(head, rows)), **facts)
+
+
+def judges_of_line(line: Mapping[str, Any]) -> list[str]:
+    names = [key.removeprefix("accuracy/") for key in line if key.startswith("accuracy/")]
+    return [name for name in names if name != "classifier"]
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from models.generator import load_generator
 from models.networks import Networks
+from studies.attribution import Fingerprint, auroc, eer, section, separation, tpr_at_fpr
 from utils.audio.datasets import DIGITS
 from utils.audio.splits import HALVES, half_of
 from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
 from utils.bundled import bundled
 from utils.errors import UserError
 from utils.evaluation import attribution
-from utils.evaluation.attribution import ABSTAINS, MADE, NOT, Fingerprint, calibrate, residual_score, separation
-from utils.evaluation.attributor import Attributor, score_settings
+from utils.evaluation.attribution import ABSTAINS, MADE, NOT, Attributor, calibrate, residual_score, score_settings
 from utils.inversion.store import ResultStore
-from utils.report.attribution import attribution_markdown
 from utils.runs.files import read_json, read_jsonl, write_json
 
 SHAPE = (1024, 1)
@@ -121,17 +120,17 @@ def test_a_calibration_serves_its_own_networks_only():
 def test_measures_against_counting(own, others):
     own, others = np.array(own), np.array(others)
     wins = own[:, None] < others
-    assert attribution.auroc(own, others) == pytest.approx(np.mean(wins + 0.5 * (own[:, None] == others)))
+    assert auroc(own, others) == pytest.approx(np.mean(wins + 0.5 * (own[:, None] == others)))
     points = [(np.mean(others <= t), np.mean(own <= t)) for t in [-np.inf, *np.unique([*own, *others])]]
     for rate in (0.01, 0.3):
         best = max(true for false, true in points if false <= rate)
-        assert attribution.tpr_at_fpr(own, others, rate) == pytest.approx(best)
+        assert tpr_at_fpr(own, others, rate) == pytest.approx(best)
     # The equal error rate lies on a segment between the last point with more misses and the first with fewer.
-    eer = attribution.equal_error_rate(own, others)
+    error = eer(own, others)
     before = [p for p in points if p[0] <= 1 - p[1]][-1]
     after = [p for p in points if p[0] >= 1 - p[1]][0]
-    assert before[0] - 1e-9 <= eer <= after[0] + 1e-9
-    assert 1 - after[1] - 1e-9 <= eer <= 1 - before[1] + 1e-9
+    assert before[0] - 1e-9 <= error <= after[0] + 1e-9
+    assert 1 - after[1] - 1e-9 <= error <= 1 - before[1] + 1e-9
 
 
 def test_separation_has_intervals_that_hold_the_value():
@@ -289,8 +288,7 @@ def test_dry_run_writes_nothing(run_main, tmp_path):
     assert done.returncode == 0 and "Would attribute 24 files" in done.stdout and not list(tmp_path.iterdir())
 
 
-def test_the_benchmark_and_its_section(calibration, data, run_main, tmp_path, monkeypatch):
-    monkeypatch.setattr(attribution, "RESAMPLES", 10)
+def test_the_study_and_its_section(calibration, data, run_main, tmp_path):
     arguments = ("studies/attribution.py", data, *GENERATOR, "--calibration", calibration, "--n", 6, "--robust_n", 2)
     where = ("--output", tmp_path / "scores", "--results", tmp_path, "--cache", tmp_path / "cache", "--quiet")
     done = run_main(*arguments, *where, "--other_seed", "tests.tiny:other_seed")
@@ -306,12 +304,12 @@ def test_the_benchmark_and_its_section(calibration, data, run_main, tmp_path, mo
     assert {record["transformation"] for record in records} == {"none", *TRANSFORMATIONS}
     assert plain["real clips"]["commit"] and plain["real clips"]["thresholds"]["own"] == 12
 
-    text = attribution_markdown(records)
+    text = section(records)
     assert "| another seed | 1.000 (1.000 to 1.000) | 100.0 % (100.0 to 100.0) | 0.0 % (0.0 to 0.0) |" in text
     assert "| own samples | 100.0 % | 0.0 % | 0.0 % | -" in text and "| MP3 | " in text
 
     others = [record | {"generator_sha256": "0", "generator": "kin"} for record in records[:2]]
-    assert attribution_markdown(records + others).startswith(text + "\n### With `kin` as the generator\n")
+    assert section(records + others).startswith(text + "\n### With `kin` as the generator\n")
 
     done = run_main(*arguments, *where, "--negatives", "earlier checkpoint")
     assert done.returncode == 2 and "--robust_n 2: needs 'real clips' among --negatives" in done.stderr

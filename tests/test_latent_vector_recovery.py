@@ -96,14 +96,14 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     done = run(*args, "--output", output, "--batch_size", 2, "--own_samples", 3)
     assert done.returncode == 0, done.stderr
     printed = done.stdout
-    assert printed.count("on its own samples the generator is recovered to median SNR") == 3
-    assert printed.count("on your files to median SNR") == 3
+    assert printed.count("on its own samples the generator is recovered to median SNR") == 4
+    assert printed.count("on your files to median SNR") == 4
     assert str(output / "index.html") in printed
     assert f"<dt>encoder</dt><dd>{encoder.parent} (" in (output / "index.html").read_text()
 
     results = read_jsonl(output / "results.jsonl")
     sources = [f"own sample {i}" for i in range(3)] + [f"{i:02}.wav" for i in range(5)]
-    methods = ["encoder", "gradient", "hybrid"]
+    methods = ["encoder", "gradient", "hybrid", "search"]
     assert [(r["source"], r["method"]) for r in results] == [(s, m) for s in sources for m in methods]
     for result in results:
         original, rate = soundfile.read(output / result["original"], always_2d=True)
@@ -254,7 +254,7 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
     assert "<dt>gain</dt>" in (tmp_path / "out/index.html").read_text()
     replay = ("--latents", tmp_path / "out" / result["latents"], "--output", tmp_path / "replay", "--quiet")
     assert run_main("generate.py", *networks[:2], *replay).returncode == 0
-    np.testing.assert_allclose(soundfile.read(tmp_path / "replay/hybrid.wav")[0], kept, atol=1e-5)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "replay/search.wav")[0], kept, atol=1e-5)
     assert run(*args).returncode == 2  # other settings
 
 
@@ -309,7 +309,8 @@ def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):
         (["{clips}/00.wav", "--output", "{tmp}"], "no options.json"),
         (["{clips}", "--align", "--window", "all"], "--align: .* cannot stand with --window all"),
         (["{clips}", "--space", "projected"], "--space projected: .* is no WaveGAN"),
-        (["{clips}", "--space", "projected", "--solver", "gauss_newton"], "--solver gauss_newton"),
+        (["{clips}", "--space", "projected", "--method", "search"], "--method search: .* take hybrid"),
+        (["{clips}", "--solver", "gauss_newton"], "--solver"),
     ],
 )
 def test_wrong_usage_is_one_error_that_names_the_flag(run, tmp_path, clips, args, said):
@@ -433,7 +434,7 @@ def test_a_manifest_has_a_row_for_each_clip_and_method(run, tmp_path, clips, enc
     args = (clips, *QUICK, "--own_samples", 1, "--method", "all", "--encoder", encoder, "--window", "all")
     assert run(*args, "--manifest", "--output", output).returncode == 3
     rows = pq.read_table(output / "manifest.parquet").to_pylist()
-    methods = ["encoder", "gradient", "hybrid"]
+    methods = ["encoder", "gradient", "hybrid", "search"]
     sources = ["own sample 0", *(f"{i:02}.wav" for i in range(5))]
     assert [(row["source"], row["method"]) for row in rows] == [(s, m) for s in sources for m in methods]
     results = {(row["source"], row["method"]): row for row in read_jsonl(output / "results.jsonl")}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from studies import results_md
 from tests.detection_part import detection_part
 from tests.table_row import row
 from utils.errors import UserError
@@ -26,7 +27,7 @@ from utils.evaluation.names import (
     UNTRAINED_LATENTS,
 )
 from utils.options import EXIT_OK, EXIT_USAGE
-from utils.report import findings, records, results_md, tables
+from utils.report import findings, tables
 from utils.report.readme import write_readme
 from utils.runs.files import append_jsonl, read_jsonl
 
@@ -37,7 +38,7 @@ PAIRS += ("stft_distance", "log_mel_correlation", "f0_error", "voicing_agreement
 
 @pytest.fixture
 def folder(tmp_path):
-    """Both tables by both presets, and the benchmarks' records."""
+    """Both tables by both presets, and the studies' lines."""
     for number, names in ROWS.items():
         for preset, shift in (("aligned", 0.001), ("paper", 0.0)):
             clips = dict.fromkeys(PAIRS) if CLIPS in names else {}
@@ -198,7 +199,7 @@ def test_the_page_has_all_there_is_and_says_what_is_missing(folder):
 def test_published_lines_make_the_same_page_and_readme(folder, run_main):
     page, readme, lines = folder / "RESULTS.md", folder / "README.md", folder / "published"
     readme.write_text("Before\n<!-- results -->\nold\n<!-- /results -->\nAfter\n")
-    done = run_main("utils/report/results_md.py", folder, "--output", page, "--readme", readme, "--publish", lines)
+    done = run_main("studies/results_md.py", folder, "--output", page, "--readme", readme, "--publish", lines)
     assert (done.returncode, done.stdout) == (EXIT_OK, f"{page}\n"), done.stderr
     first = page.read_text(), readme.read_text()
     assert first[1].startswith("Before\n<!-- results -->\n501 clips a row, seed 7, at most 80 (gradient) and 81")
@@ -206,14 +207,14 @@ def test_published_lines_make_the_same_page_and_readme(folder, run_main):
     assert first[1].endswith("|\n<!-- /results -->\nAfter\n") and "old" not in first[1]
     assert "| hybrid | 0.00003 | 0.00400 | 0.300 | 36.9 % | 40.0 % | 40.1 % | 0.30 | 4.0 |" in first[1]
     assert len(read_jsonl(lines / "samples.jsonl")) == 2  # of equal records the last
-    done = run_main("utils/report/results_md.py", lines, "--output", page, "--readme", readme)
+    done = run_main("studies/results_md.py", lines, "--output", page, "--readme", readme)
     assert done.returncode == EXIT_OK and (page.read_text(), readme.read_text()) == first
 
     readme.write_text("nothing")
     with pytest.raises(UserError, match="<!-- results -->"):
         write_readme(readme, lines)
     (lines / "table3.jsonl").write_text("[]\n")
-    done = run_main("utils/report/results_md.py", lines, "--output", page)
+    done = run_main("studies/results_md.py", lines, "--output", page)
     assert done.returncode == EXIT_USAGE and "holds no Table 3" in done.stderr
 
 
@@ -223,7 +224,7 @@ def test_lines_that_were_published_before_stay_on_the_page(folder, run_main):
     found |= {"objective": 1e-9, "evaluations": 900, "starts": 1, "seconds": 4.0, "seed": 0}
     found |= {"minimised": "waveform=1", "max_iter": 200, "precision": "float32"}
     append_jsonl(lines / "recovery.jsonl", found | row(CLIPS, "paper")["environment"])
-    done = run_main("utils/report/results_md.py", folder, "--output", page, "--publish", lines)
+    done = run_main("studies/results_md.py", folder, "--output", page, "--publish", lines)
     assert done.returncode == EXIT_OK, done.stderr
     assert "## Own samples: the latent itself" in page.read_text() and "| 1 of 1 |" in page.read_text()
     assert (folder / "figures" / "recovery.png").exists() and len(read_jsonl(lines / "recovery.jsonl")) == 1
@@ -232,7 +233,7 @@ def test_lines_that_were_published_before_stay_on_the_page(folder, run_main):
 def test_a_page_of_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="--all makes them"):
         results_md.write_results(tmp_path / "RESULTS.md", tmp_path)
-    assert tables.read_table(tmp_path, 1) is None and records.read_records(tmp_path, "judges") == []
+    assert tables.read_table(tmp_path, 1) is None and results_md.read_lines(tmp_path, "judges") == []
 
 
 def test_the_projects_readme_has_a_place_for_the_numbers(folder, tmp_path):

@@ -36,14 +36,14 @@ from typing import Any, NoReturn
 
 from utils.bundled import bundled
 from utils.errors import UserError, one_line
+from utils.inversion.names import METHODS
 from utils.objectives import format_weights, parse_weights
 
 EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
 PRESETS = ("aligned", "paper")
 PRECISIONS = ("float32", "mixed_bfloat16")
-METHODS = ("encoder", "gradient", "hybrid", "all")
-SOLVERS = ("batched", "scipy", "gauss_newton")
+SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 SPACES = ("z", "projected")
@@ -207,6 +207,11 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _network(text: str) -> str | None:
+    """A path; `none` -> None, for a network that a script can do without."""
+    return None if text == "none" else str(_path(text))
+
+
 def _paths(text: str) -> tuple[str, ...] | None:
     """`a,b` -> ("a", "b"); `none` -> None."""
     return None if text == "none" else tuple(str(_path(part)) for part in text.split(","))
@@ -227,14 +232,16 @@ _SHARED: dict[str, dict[str, Any]] = {
     "encoder": dict(
         default="inverse_mapping_checkpoint/",
         metavar="PATH",
-        help="the trained encoder (audio to latent) that the methods encoder and hybrid start from: a .keras file, "
-        "or a folder with one",
+        type=_network,
+        help="the trained encoder (audio to latent) that recovery starts from: a .keras file, a folder with one, or "
+        "`none` for what does without: the method gradient, and a search from a bank of samples",
     ),
     "classifier": dict(
         default="classifier_checkpoint/",
         metavar="PATH",
+        type=_network,
         help="the digit classifier whose activations serve as a loss, read where a loss needs them: a .keras file, "
-        "or a folder with classifier.keras",
+        "a folder with classifier.keras, or `none`",
     ),
     "judge": dict(
         default=None,
@@ -310,16 +317,17 @@ _SHARED: dict[str, dict[str, Any]] = {
         help="stop after X minutes of training, ready to go on (default: at the last step)",
     ),
     "method": dict(
-        default="hybrid",
-        choices=METHODS,
+        default=None,
+        choices=(*METHODS, "all"),
         help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior, without an encoder), hybrid "
-        "(L-BFGS from the encoder's answer), or all three",
+        "(L-BFGS from the encoder's answer; these are the paper's), search (from the encoder's answer the latent "
+        "itself; where a clip has none, L-BFGS), or all four (default: search; hybrid with --preset paper and with "
+        "--space projected, where nothing but L-BFGS is to be had)",
     ),
     "solver": dict(
         default="batched",
         choices=SOLVERS,
-        help="L-BFGS of many clips at once; SciPy's L-BFGS-B one clip at a time, as in the paper; or gauss_newton, "
-        "Levenberg-Marquardt with exact Jacobians, for an --objective of squared terms, such as waveform_squared=1",
+        help="L-BFGS of many clips at once, or SciPy's L-BFGS-B one clip at a time, as in the paper",
     ),
     "space": dict(
         default="z",

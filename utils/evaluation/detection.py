@@ -1,7 +1,7 @@
 """Telling real audio from synthetic audio: cross-validated classifiers, and the cells of Table 3.
 
-The labels are `REAL` and `SYNTHETIC`; a score is a classifier's decision value, above 0 for synthetic. Nothing
-but the training clips of a fold reaches the classifier of that fold, scaling included.
+The labels are `REAL_LABEL` and `SYNTHETIC_LABEL`; a score is a classifier's decision value, above 0 for synthetic.
+Nothing but the training clips of a fold reaches the classifier of that fold, scaling included.
 """
 
 import time
@@ -23,7 +23,7 @@ from utils.evaluation.names import CONDITIONS, FOLDS, LOGISTIC_REGRESSION, SVM
 from utils.inversion.store import Record, ResultStore, key_sha256
 from utils.runs.progress import progress_bar
 
-REAL, SYNTHETIC = 0, 1
+REAL_LABEL, SYNTHETIC_LABEL = 0, 1
 
 
 # ---- classifiers ----------------------------------------------------------------
@@ -68,7 +68,7 @@ def cross_validate(
 
     Args:
         x: `[N, D]`.
-        labels: `[N]`, `REAL` or `SYNTHETIC`, at least `folds` of each.
+        labels: `[N]`, `REAL_LABEL` or `SYNTHETIC_LABEL`, at least `folds` of each.
         classifier: a name in `CLASSIFIERS`.
         seed: of the folds.
         folds: their number.
@@ -89,8 +89,8 @@ def cross_validate(
     own = HeldOut(scores, labels, fold_of)
     if foreign is None:
         return own, None
-    real = HeldOut(*(column[labels == REAL] for column in own))
-    theirs = HeldOut(foreign_scores, np.full(len(dealt), SYNTHETIC), dealt)
+    real = HeldOut(*(column[labels == REAL_LABEL] for column in own))
+    theirs = HeldOut(foreign_scores, np.full(len(dealt), SYNTHETIC_LABEL), dealt)
     return own, HeldOut(*map(np.concatenate, zip(real, theirs, strict=True)))
 
 
@@ -174,7 +174,7 @@ def _file_name(text: str) -> str:
 
 def _measure_groups(groups: list[np.ndarray], classifier: str, seed: int) -> dict[str, dict[str, float]]:
     """Cross-validation of one feature, `[B, D]` for real, synthetic and perhaps foreign clips."""
-    labels = np.repeat([REAL, SYNTHETIC], [len(group) for group in groups[:2]])
+    labels = np.repeat([REAL_LABEL, SYNTHETIC_LABEL], [len(group) for group in groups[:2]])
     foreign = groups[2] if len(groups) > 2 else None
     own, theirs = cross_validate(np.concatenate(groups[:2]), labels, classifier, seed=seed, foreign=foreign)
     tests = {"own": own} | ({} if theirs is None else {"foreign": theirs})

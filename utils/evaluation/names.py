@@ -7,7 +7,7 @@ RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)
 PROJECTED = "hybrid, projected"  # in the space of the dense layer's output: no latents of the prior
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
 LOOK_UPS = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier hears
-METHODS = (*RECOVERY_METHODS, PROJECTED, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
+ROW_NAMES = (*RECOVERY_METHODS, PROJECTED, CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}
 # Of synthetic clips other ones are random samples.

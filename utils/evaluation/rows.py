@@ -13,12 +13,13 @@ import numpy as np
 
 from utils import metrics, numpy_spectrograms
 from utils.audio.datasets import UNLABELLED
-from utils.domains import REAL, SYNTHETIC
+from utils.domains import REAL
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
 from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
 from utils.inversion.methods import Recovery
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
+from utils.losses import Objective
 from utils.metrics import Predictions, Row
 from utils.priors import PRIORS, Prior
 from utils.runs.batches import render
@@ -110,20 +111,21 @@ def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstr
     return Reconstruction(others[method].audio, others[method].z)
 
 
-def protocol(settings: Mapping[str, Any], clips: Clips, networks: Any) -> dict[str, Any]:
+def protocol(settings: Mapping[str, Any], clips: Clips, networks: Any, objective: Objective) -> dict[str, Any]:
     """What a row's numbers depend on; JSON-able.
 
     Args:
         settings: the options of calculate_metrics.py.
         clips: of the row.
         networks: the run's, `models.networks.Networks`.
+        objective: that searches minimise.
     """
     given = ["seed", "batch_size", "splits", "resamples", "generator"]
     facts: dict[str, Any] = {"n": len(clips)}
     if settings["reconstructions"]:
         given += ["originals", "reconstructions"]
     else:
-        facts["objective"] = str(networks.objective(settings["objective"], own=clips.kind == SYNTHETIC))
+        facts["objective"] = str(objective)
         given += ["solver", "clip_to_prior", "max_iter", "hybrid_max_iter", "restarts", "precision"]
         given += ["input", "split", "draw", "alignment"] if clips.kind == REAL else []
         given += ["changed"]

@@ -1,11 +1,8 @@
 """Recovering latents: the z with which a generator reproduces given audio, for a batch of clips at a time.
 
-Three methods, as in the paper (`Recovery`): an encoder's answer (`from_encoder`, then `Inverter.evaluate`), L-BFGS from
-the prior (`from_prior`, then `Inverter.refine`), and both in a row (`from_encoder`, then `Inverter.refine`).
-
-A generator here is anything with `latent_dim`, `num_samples`, `num_channels`, `sample_rate`, `prior` (a name in
-`utils.priors.PRIORS`) and `sample_prior`, called as z `[B, latent_dim]` to audio `[B, T, C]`, differentiable
-in z. One whose z is of another space than the prior's has `off_prior`, too (`models.projected`).
+Four methods (`utils.inversion.names`), applied by `Recovery`. The paper's three: an encoder's answer, L-BFGS on the
+objective from the prior, and from the encoder's answer. And `search`: from the encoder's answer first the latent itself
+(`utils.inversion.search`), then, of clips that are out of the generator's range, the objective.
 """
 
 import hashlib
@@ -21,19 +18,16 @@ from utils.audio.files import Identity
 from utils.errors import UserError
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.lbfgs import Status
-from utils.inversion.problem import LeastSquares
-from utils.inversion.search import LatentSearch
-from utils.losses import Objective, Point
+from utils.inversion.names import ENCODER, GRADIENT, HYBRID, SEARCH
+from utils.inversion.problem import Features, Problem
+from utils.inversion.search import SEARCH_VERSION, LatentSearch
+from utils.losses import Objective
 from utils.priors import PRIORS
 
-METHODS = ("encoder", "gradient", "hybrid")
-LBFGS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
-SOLVERS = (*LBFGS, "gauss_newton")
+SOLVERS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
-TOLERANCE_SQUARES = 1e-13  # of a sum of squares: float32's rounding of samples
-POLISH_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
+FLOAT32_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
 
-Features = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # audio [B, T, C] to activations by block
 Progress = Callable[[int, float], None]  # rows that still run, median of their best objectives
 
 
@@ -108,26 +102,27 @@ def from_encoder(
             f"--encoder: must give latents [B, {generator.latent_dim}], as the generator takes them. "
             f"Received: shape {z.shape} for {len(targets)} clips"
         )
-    return np.clip(z, *_bounds(generator, clip_to_prior))[:, None]
+    prior = PRIORS[generator.prior]
+    return (np.clip(z, prior.low, prior.high) if clip_to_prior else z)[:, None]
 
 
 class Inverter:
     """Minimises an objective over the latents of one generator; its graphs are traced once for all batches.
 
+    Every objective and sample reported is of the generator in float32. Where it computes in less, a search ends with a
+    short one in float32.
+
     Args:
-        generator: searched with.
+        generator: searched with, as in `utils.inversion.problem`.
         objective: one value per clip, see `utils.losses`.
-        solver: `batched` (`utils.inversion.lbfgs`, all rows at once), `scipy` (L-BFGS-B, one row after another: the
-            paper's) or `gauss_newton` (`utils.inversion.gauss_newton`, for objectives that are sums of squares).
+        solver: `batched` (`utils.inversion.lbfgs`, all rows at once) or `scipy` (L-BFGS-B, one row after another: the
+            paper's).
         clip_to_prior: keep z in the prior's box. Without effect for a normal prior, which has none.
-        polish: the same generator in float32, where `generator` computes in less: a search ends with a short
-            one on it, and every objective and sample reported is its.
-        features: what the objective's terms of features compare: audio `[B, T, C]` to a classifier's activations
-            by block, each float `[B, ...]`, differentiable. Those of the targets are computed once a search.
+        features: of `utils.inversion.problem.Problem`.
 
     Raises:
         ValueError: for another solver.
-        UserError: for an objective with a term of features, but no features, or one that the solver cannot minimise.
+        UserError: for an objective with a term of features, but no features.
     """
 
     def __init__(
@@ -137,22 +132,12 @@ class Inverter:
         *,
         solver: str = "batched",
         clip_to_prior: bool = True,
-        polish: Any = None,
         features: Features | None = None,
     ):
         if solver not in SOLVERS:
             raise ValueError(f"solver must be one of {', '.join(SOLVERS)}. Received: {solver!r}")
-        if objective.needs_features and features is None:
-            raise UserError(f"--objective: its terms of features need a --classifier. Received: {objective}")
-        features = features if objective.needs_features else _no_features
         self.generator, self.objective, self.solver, self.clip_to_prior = generator, objective, solver, clip_to_prior
-        self._targets = _targets(generator, features)
-        spec = _spec(self._targets)
-        self._search = _value_and_gradient(generator, objective, features, spec)
-        self._polish = polish and _value_and_gradient(polish, objective, features, spec)
-        self._forward = _forward(polish or generator, objective, features, spec)
-        squares = solver == "gauss_newton"
-        self._least_squares = LeastSquares(generator, objective, exact=polish) if squares else None
+        self._problem = Problem(generator, objective, features=features)
 
     def refine(
         self, targets: np.ndarray, starts: np.ndarray, *, max_iter: int, progress: Progress | None = None
@@ -161,42 +146,33 @@ class Inverter:
 
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
-            starts: float32 `[B, K, latent_dim]`; all B * K rows are computed together by the batched solver.
+            starts: float32 `[B, K, latent_dim]`; all B * K rows are searched together by the batched solver.
             max_iter: iterations per start.
             progress: called after each evaluation.
         """
         clips, restarts, latent_dim = starts.shape
-        audio, targets = targets, self._targets(tf.constant(targets))
-        if self._least_squares:
-            result = self._least_squares.minimize(
-                audio,
-                starts,
-                clip_to_prior=self.clip_to_prior,
-                max_iter=max_iter,
-                tol_value=TOLERANCE_SQUARES,
-                callback=_callback(progress),
-            )
-        else:
-            result = self._minimize(self._search, targets, starts.reshape(-1, latent_dim), restarts, max_iter, progress)
+        problem = self._problem
+        targets = problem.targets(targets)
+        rows, search = starts.reshape(-1, latent_dim), problem.value_and_gradient
+        result = self._minimize(search, targets, rows, restarts, max_iter, progress)
         best = result.fun.reshape(clips, restarts).argmin(axis=1) + restarts * np.arange(clips)
         z, status = result.x[best], [result.status_names[i] for i in best]
         evaluations = result.evaluations.reshape(clips, restarts).sum(axis=1)
         curve = [result.curve[i] for i in best]
-        if self._polish and not self._least_squares:  # whose values are float32's already
-            polished = self._minimize(self._polish, targets, z, 1, -(-max_iter // POLISH_SHARE), progress)
-            z, status = polished.x, polished.status_names
-            evaluations = evaluations + polished.evaluations
-            curve = [np.concatenate(parts) for parts in zip(curve, polished.curve, strict=True)]
-        objective, audio = self._forward(tf.constant(z), targets)
-        return Recovered(z, audio.numpy(), objective.numpy().astype(np.float64), evaluations, status, curve)
+        if problem.float32_generator is not problem.generator:
+            search = problem.float32_value_and_gradient
+            last = self._minimize(search, targets, z, 1, -(-max_iter // FLOAT32_SHARE), progress)
+            z, status = last.x, last.status_names
+            evaluations = evaluations + last.evaluations
+            curve = [np.concatenate(parts) for parts in zip(curve, last.curve, strict=True)]
+        objective, audio = problem.value_and_audio(z, np.arange(clips), targets)
+        return Recovered(z, audio, objective.astype(np.float64), evaluations, status, curve)
 
     def evaluate(self, targets: np.ndarray, z: np.ndarray) -> Recovered:
         """What given latents, float32 `[B, latent_dim]`, give without a search: one evaluation each."""
-        objective, audio = self._forward(tf.constant(z), self._targets(tf.constant(targets)))
-        objective = objective.numpy().astype(np.float64)
-        return Recovered(
-            z, audio.numpy(), objective, np.ones(len(z), int), ["encoded"] * len(z), list(objective[:, None])
-        )
+        objective, audio = self._problem.value_and_audio(z, np.arange(len(z)), self._problem.targets(targets))
+        objective = objective.astype(np.float64)
+        return Recovered(z, audio, objective, np.ones(len(z), int), ["encoded"] * len(z), list(objective[:, None]))
 
     def prior_distance(self, z: np.ndarray) -> np.ndarray | None:
         """How far `[B, latent_dim]` latents of another space lie from what the prior gives: float64 `[B]`, root mean
@@ -205,35 +181,36 @@ class Inverter:
             return None
         return np.sqrt(np.mean(np.square(np.asarray(self.generator.off_prior(tf.constant(z)), np.float64)), axis=1))
 
-    def _minimize(self, compiled, targets, rows, restarts, max_iter, progress) -> lbfgs.Result:
-        def value_and_gradient(x, index):
-            return compiled(tf.constant(x), tf.constant(index // restarts), targets)
-
-        lower, upper = _bounds(self.generator, self.clip_to_prior)
-        return LBFGS[self.solver](
-            value_and_gradient,
+    def _minimize(self, function, targets, rows, restarts, max_iter, progress) -> lbfgs.Result:
+        lower, upper = self._problem.bounds(self.clip_to_prior)
+        return SOLVERS[self.solver](
+            lambda z, index: function(z, index // restarts, targets),
             rows,
             lower=lower,
             upper=upper,
             max_iter=max_iter,
             tol_grad=TOLERANCE,
             tol_change=TOLERANCE,
-            callback=_callback(progress),
+            callback=progress and (lambda evaluations, index, best: progress(len(index), float(np.median(best)))),
         )
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """The paper's three methods and their settings: what all clips of a run share.
+    """The methods and their settings: what all clips of a run share.
 
     Attributes:
         inverter: evaluates and searches.
-        encoder: audio `[B, T, C]` and its domain, "real" or "synthetic", to z; None where only `gradient` is wanted.
-        max_iter: iterations of each start by method, of `gradient` and `hybrid`.
+        encoder: audio `[B, T, C]` and its domain, "real" or "synthetic", to z; None: `encoder` and `hybrid` are not to
+            be had, and `search` starts from a bank of samples.
+        max_iter: iterations of each start by method, of `gradient` and of `hybrid`; those of `hybrid` are `search`'s.
         restarts: starts of `gradient`.
         seed: of the starts of `gradient`.
         networks: JSON-able: `encoder_sha256`, and what else tells networks that give other results.
-        search: for the latent itself, which `hybrid` then tries first; None: it minimises the objective alone.
+        search: for the latent itself; None where the generator or the space allows none: `search` is then `hybrid`.
+
+    Raises:
+        UserError: when called, for a method that needs an encoder, where there is none.
     """
 
     inverter: Inverter
@@ -256,7 +233,7 @@ class Recovery:
         """Latents of a batch of clips.
 
         Args:
-            method: a name in `METHODS`.
+            method: a name in `utils.inversion.names.METHODS`.
             targets: float32 `[B, T, C]` in [-1, 1].
             identities: of the B clips.
             domain: "real", or "synthetic" for the generator's own samples: what is told to the encoder.
@@ -265,19 +242,29 @@ class Recovery:
                 objective is lower than at its own first start.
         """
         inverter = self.inverter
-        if method == "gradient":
-            starts = from_prior(inverter.generator, self.seed, identities, self.restarts)
-        else:
-            clip, encode = inverter.clip_to_prior, lambda audio: self.encoder(audio, domain)
-            starts = from_encoder(inverter.generator, encode, targets, clip_to_prior=clip)
-        if method == "encoder":
+        starts = self._starts(method, targets, identities, domain)
+        if method == ENCODER:
             return inverter.evaluate(targets, starts[:, 0])
-        if neighbours is not None:
+        if neighbours is not None and not starts.shape[1]:
+            starts = neighbours[:, None]
+        elif neighbours is not None:
             own, theirs = (inverter.evaluate(targets, z).objective for z in (starts[:, 0], neighbours))
             starts[:, 0] = np.where((theirs < own)[:, None], neighbours, starts[:, 0])
-        if method == "hybrid" and self.search:
+        if method == SEARCH and self.search:
             return self._search(targets, starts, progress)
-        return inverter.refine(targets, starts, max_iter=self.max_iter[method], progress=progress)
+        return inverter.refine(targets, starts, max_iter=self._max_iter(method), progress=progress)
+
+    def _starts(self, method: str, targets: np.ndarray, identities: Sequence[Identity], domain: str) -> np.ndarray:
+        """float32 `[B, K, latent_dim]`; K is 0 for `search` without an encoder."""
+        generator = self.inverter.generator
+        if method == GRADIENT:
+            return from_prior(generator, self.seed, identities, self.restarts)
+        if self.encoder:
+            encode = lambda audio: self.encoder(audio, domain)  # noqa: E731
+            return from_encoder(generator, encode, targets, clip_to_prior=self.inverter.clip_to_prior)
+        if method == SEARCH and self.search:
+            return np.empty((len(targets), 0, generator.latent_dim), np.float32)
+        raise UserError(f"--encoder none: the method {method} starts from an encoder's answer here; name an encoder")
 
     def _search(self, targets: np.ndarray, starts: np.ndarray, progress: Progress | None) -> Recovered:
         """What the search for the latent finds; of clips whose latent it does not find what `refine` does, if that is
@@ -288,9 +275,9 @@ class Recovery:
         recovered.status = [(Status.converged_value if exact else Status.max_iter).name for exact in found.exact]
         rest = np.flatnonzero(~found.exact)
         if rest.size:
-            refined = self.inverter.refine(
-                targets[rest], starts[rest], max_iter=self.max_iter["hybrid"], progress=progress
-            )
+            starts = starts[rest] if starts.shape[1] else found.z[rest, None]
+            max_iter = self._max_iter(SEARCH)
+            refined = self.inverter.refine(targets[rest], starts, max_iter=max_iter, progress=progress)
             recovered.evaluations[rest] += refined.evaluations
             refined.evaluations = recovered.evaluations[rest]
             before = recovered.objective[rest]
@@ -298,6 +285,9 @@ class Recovery:
                 for name, value in vars(refined).items():
                     vars(recovered)[name][rest[i]] = value[i]
         return recovered
+
+    def _max_iter(self, method: str) -> int:
+        return self.max_iter[HYBRID if method == SEARCH else method]
 
     def in_batches(
         self,
@@ -326,76 +316,10 @@ class Recovery:
         inverter = self.inverter
         settings = {"method": method, "objective": str(inverter.objective), "clip_to_prior": inverter.clip_to_prior}
         settings |= self.networks
-        if method != "encoder":
-            settings |= {"solver": inverter.solver, "max_iter": self.max_iter[method]}
-        if method == "hybrid" and self.search:
-            settings |= {"search": True}
-        if method == "gradient":
+        if method != ENCODER:
+            settings |= {"solver": inverter.solver, "max_iter": self._max_iter(method)}
+        if method == SEARCH:
+            settings |= {"search_version": SEARCH_VERSION if self.search else None}
+        if method == GRADIENT:
             settings |= {"restarts": self.restarts, "seed": self.seed, "encoder_sha256": None}
         return settings
-
-
-def _bounds(generator: Any, clip_to_prior: bool) -> tuple[float, float]:
-    prior = PRIORS[generator.prior]
-    return (prior.low, prior.high) if clip_to_prior else (-np.inf, np.inf)
-
-
-def _callback(progress: Progress | None) -> Callable | None:
-    """`progress` as the solvers call it."""
-    return progress and (lambda evaluations, index, best: progress(len(index), float(np.median(best))))
-
-
-def _no_features(audio: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {}
-
-
-def _targets(generator: Any, features: Features) -> Callable:
-    """Traced once: clips `[B, T, C]` to all that points hold of them, by field of `Point`."""
-    clips = tf.TensorSpec([None, generator.num_samples, generator.num_channels], tf.float32)
-
-    @tf.function(input_signature=[clips], autograph=False)
-    def targets(audio):
-        return {"target": tf.identity(audio), "target_features": features(audio)}
-
-    return targets
-
-
-def _spec(targets: Callable) -> dict:
-    """What `targets` returns, as an input signature."""
-    outputs = targets.get_concrete_function().structured_outputs
-    return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), outputs)
-
-
-def _point(generator: Any, features: Features, z: tf.Tensor, targets: dict) -> Point:
-    """What z and its targets are to an objective."""
-    audio, facts = generator(z), {"prior": generator.prior, "sample_rate": generator.sample_rate}
-    if hasattr(generator, "off_prior"):
-        facts["off_prior"] = generator.off_prior(z)
-    return Point(audio, z=z, features=features(audio), **facts, **targets)
-
-
-def _value_and_gradient(generator: Any, objective: Objective, features: Features, targets_spec: dict) -> Callable:
-    """Traced once: (z `[b, latent_dim]`, index of each row's target, targets) to value and gradient in z."""
-    z_spec = tf.TensorSpec([None, generator.latent_dim], tf.float32)
-
-    @tf.function(input_signature=[z_spec, tf.TensorSpec([None], tf.int32), targets_spec], autograph=False)
-    def value_and_gradient(z, index, targets):
-        mine = tf.nest.map_structure(lambda x: tf.gather(x, index), targets)
-        with tf.GradientTape() as tape:
-            tape.watch(z)
-            value = objective(_point(generator, features, z, mine))
-        return value, tape.gradient(value, z)
-
-    return value_and_gradient
-
-
-def _forward(generator: Any, objective: Objective, features: Features, targets_spec: dict) -> Callable:
-    """Traced once: (z, targets) to the objective `[B]` and the audio `[B, T, C]`."""
-    z_spec = tf.TensorSpec([None, generator.latent_dim], tf.float32)
-
-    @tf.function(input_signature=[z_spec, targets_spec], autograph=False)
-    def forward(z, targets):
-        point = _point(generator, features, z, targets)
-        return objective(point), point.audio
-
-    return forward

@@ -24,6 +24,7 @@ from utils.inversion.exactness import noise_floor
 from utils.inversion.problem import LeastSquares
 from utils.losses import parse_objective
 
+SEARCH_VERSION = 1  # to be raised with every change of what the search gives: it is in the keys of kept results
 COARSE = "log_mel_squared=1"
 STAGES = ("stft_whitened_squared=1", "waveform_squared=1")
 JACOBIANS = (100, 40)  # of the stages, at most
@@ -59,8 +60,7 @@ class LatentSearch:
     """The stages over one generator; traced once for all batches.
 
     Args:
-        generator: searched with, as in `utils.inversion.methods`.
-        exact: the same generator in float32, where `generator` computes in less.
+        generator: searched with, as in `utils.inversion.problem`.
         clip_to_prior: keep z in the box of a bounded prior.
         neighbours: starts from the bank.
         bank_size: of the bank.
@@ -73,7 +73,6 @@ class LatentSearch:
         self,
         generator: Any,
         *,
-        exact: Any = None,
         clip_to_prior: bool = True,
         neighbours: int = NEIGHBOURS,
         bank_size: int = BANK_SIZE,
@@ -85,7 +84,7 @@ class LatentSearch:
         self._bank = LatentBank(generator, bank_size, cache)
         self._coarse = LeastSquares(generator, parse_objective(COARSE))
         self._stages = [
-            (LeastSquares(generator, parse_objective(text), exact=exact), max_iter)
+            (LeastSquares(generator, parse_objective(text)), max_iter)
             for text, max_iter in zip(STAGES, jacobians, strict=True)
         ]
 

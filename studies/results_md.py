@@ -1,15 +1,15 @@
 """RESULTS.md: every table and figure on one page, with what the numbers say and what differs from the paper.
 
 All its numbers come from JSON lines: table1.jsonl, table2.jsonl and table3.jsonl of calculate_metrics.py and
-deepfake_detection.py, and those of the benchmarks. Those of the published page are in
+deepfake_detection.py, and those of the studies. Those of the published page are in
 results/published.
 
 Examples:
     # The published page again, from the published lines alone; with it the numbers of README.md
-    python -m utils.report.results_md --readme README.md
+    python -m studies.results_md --readme README.md
 
     # From what was just measured into a folder, publishing its lines (`make results` does all of it)
-    python -m utils.report.results_md results/tables --publish results/published
+    python -m studies.results_md results/tables --publish results/published
 """
 
 import shutil
@@ -20,15 +20,12 @@ from typing import Any
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
+from studies import attribution, judges, projected, recovery, samples, speech
 from utils import options
 from utils.errors import UserError
-from utils.report.attribution import attribution_markdown
 from utils.report.figures import save_figure
 from utils.report.findings import findings
-from utils.report.projected import projected_figure, projected_markdown, speech_markdown
 from utils.report.readme import write_readme
-from utils.report.records import BENCHMARKS, judges_markdown, read_records, samples_markdown
-from utils.report.search import search_figure, search_markdown
 from utils.report.tables import (
     TITLES,
     describe_origin,
@@ -36,9 +33,18 @@ from utils.report.tables import (
     read_table,
     table_markdown,
 )
-from utils.runs.files import atomic_path, to_json, write_text
+from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 
 PUBLISHED = Path("results/published")
+# In the order of the page. Each has a TITLE, a KEY that tells two of its lines apart, and `section` of its lines.
+STUDIES = {
+    "samples": samples,
+    "judges": judges,
+    "recovery": recovery,
+    "speech": speech,
+    "projected": projected,
+    "attribution": attribution,
+}
 FIGURES = {
     2: "Figure 2. Synthetic clips of two digits and what each method makes of them.",
     3: "Figure 3. Real clips of two digits and what each method makes of them.",
@@ -150,18 +156,25 @@ def write_results(path: Path, folder: Path, pictures: Path | None = None) -> Non
         if (picture := (pictures or folder) / f"figure{number}.png").exists():
             with atomic_path(_figure(path, number)) as temporary:
                 shutil.copyfile(picture, temporary)
-    for name, draw in (("projected", projected_figure), ("recovery", search_figure)):
-        if records := read_records(folder, name):
-            save_figure(draw(records), path.parent / "figures" / f"{name}.png", (".png",))
+    for name in ("projected", "recovery"):
+        if records := read_lines(folder, name):
+            save_figure(STUDIES[name].figure(records), path.parent / "figures" / f"{name}.png", (".png",))
     write_text(path, results_markdown(folder, [number for number in FIGURES if _figure(path, number).exists()]))
 
 
 def publish(folder: Path, target: Path) -> None:
     """Copies the lines that the page is made of; what the folder has none of stays as it was published."""
     lines = {f"table{number}": lines_of(table) for number in TITLES if (table := read_table(folder, number))}
-    lines |= {name: records for name in BENCHMARKS if (records := read_records(folder, name))}
+    lines |= {name: records for name in STUDIES if (records := read_lines(folder, name))}
     for name, records in lines.items():
         write_text(target / f"{name}.jsonl", "".join(f"{to_json(record)}\n" for record in records))
+
+
+def read_lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of a study in `STUDIES`, the last of equal ones."""
+    key = STUDIES[name].KEY
+    lines = {tuple(line.get(part) for part in key): line for line in read_jsonl(folder / f"{name}.jsonl")}
+    return list(lines.values())
 
 
 def _figure(page: Path, number: int) -> Path:
@@ -185,23 +198,16 @@ def results_markdown(folder: Path, figures: Iterable[int]) -> str:
     )
     facts["draw"] = "drawn by the seed" if facts["draw"] == "random" else "the first in the order of speakers"
     facts["objective"] = " and ".join(_aligned_objectives(tables)) or "another objective"
-    records = {name: read_records(folder, name) for name in BENCHMARKS}
+    records = {name: read_lines(folder, name) for name in STUDIES}
     summary = "\n".join(f"- {line}" for line in findings(tables, shared, records["judges"]))
     parts = [OPENING.format(summary=summary), INTRODUCTION.format(generator=generator, **facts)]
     for number, table in tables.items():
         parts += [f"## {TITLES[number]}\n", table_markdown(table)]
-    for name, title, table in (
-        ("samples", "The generator's samples beside real clips", samples_markdown),
-        ("judges", "The judges", judges_markdown),
-        ("recovery", "Own samples: the latent itself", search_markdown),
-        ("speech", "Real clips: what is heard", speech_markdown),
-        ("projected", "Nearer than any latent: the space `projected`", projected_markdown),
-        ("attribution", "Was this clip made by this generator?", attribution_markdown),
-    ):
+    for name, study in STUDIES.items():
         if records[name]:
             last = records[name][-1]
-            parts += [f"## {title}\n", table(records[name])]
-            parts += [f"- seed {last['seed']}; {describe_origin(last)}; `benchmarks/{name}.py`\n"]
+            parts += [f"## {study.TITLE}\n", study.section(records[name])]
+            parts += [f"- seed {last['seed']}; {describe_origin(last)}; `studies/{name}.py`\n"]
     parts += ["## Figures\n"]
     parts += [f"![{FIGURES[n]}](figures/figure{n}.png)\n\n{FIGURES[n]}\n" for n in figures]
     missing = [f"Table {n}" for n in TITLES if n not in tables]

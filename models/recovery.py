@@ -1,0 +1,140 @@
+"""Recovery with the networks at hand: what is minimised, the inverter, the search for the latent, and alignment.
+
+networks = Networks(args.generator, encoder=args.encoder, classifier=args.classifier, precision=args.precision)
+objective = choose_objective(networks, args.objective, own=False)
+recovery = make_recovery(networks, make_inverter(networks, objective), search=make_search(networks), **limits)
+"""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import tensorflow as tf
+
+from models.networks import Networks
+from models.projected import ProjectedGenerator
+from utils.domains import REAL
+from utils.errors import one_line
+from utils.inversion.align import align
+from utils.inversion.methods import Inverter, Recovery
+from utils.inversion.names import GRADIENT, HYBRID
+from utils.inversion.search import LatentSearch
+from utils.losses import Objective, parse_objective
+from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE
+from utils.runs.cache import cache_folder
+
+LEVEL_SAMPLES = 32  # whose level is the generator's
+
+
+def choose_objective(networks: Networks, text: str | None, *, own: bool) -> Objective:
+    """What a search minimises: what `--objective` says, or else the default.
+
+    The default of clips that are not the generator's own goes without features where no classifier was named, and, with
+    a line on stderr, where the one that was named is not of this generator's clips.
+
+    Args:
+        networks: of the run.
+        text: as given; None for the default.
+        own: whether the clips are the generator's own samples.
+
+    Raises:
+        UserError: as `parse_objective`.
+    """
+    objective = parse_objective(text or (OWN_OBJECTIVE if own else REAL_OBJECTIVE))
+    if text or not objective.needs_features or networks.fitting_features:
+        return objective
+    return Objective({name: weight for name, weight in objective.weights.items() if name != "features"})
+
+
+def make_inverter(
+    networks: Networks,
+    objective: Objective,
+    *,
+    solver: str = "batched",
+    clip_to_prior: bool = True,
+    space: str = "z",
+) -> Inverter:
+    """An `Inverter` that searches in the run's precision and ends in float32.
+
+    Args:
+        networks: of the run.
+        objective: minimised.
+        solver: as in `Inverter`.
+        clip_to_prior: as in `Inverter`; without effect in another space than z.
+        space: "z", or "projected": a search over the dense layer's output.
+
+    Raises:
+        UserError: for an objective with a term of features where no classifier was named; for "projected" with a
+            generator that is no native WaveGAN.
+    """
+    features = networks.features if objective.needs_features else None
+    generator = networks.fast_generator
+    if space == "projected":
+        generator, clip_to_prior = ProjectedGenerator(generator), False
+    return Inverter(generator, objective, solver=solver, clip_to_prior=clip_to_prior, features=features)
+
+
+def make_search(networks: Networks, *, clip_to_prior: bool = True) -> LatentSearch | None:
+    """The search for the latent itself; None, with a line on stderr, where the generator has no forward-mode
+    derivatives."""
+    search = LatentSearch(networks.fast_generator, clip_to_prior=clip_to_prior, cache=cache_folder())
+    try:
+        search.check()
+    except Exception as error:  # whatever a foreign network may raise
+        print(
+            f"warning: {networks.generator.name}: no forward-mode derivatives, so the method search minimises the "
+            f"objective at once, as hybrid does: {type(error).__name__}: {one_line(error)}",
+            file=sys.stderr,
+        )
+        return None
+    return search
+
+
+def make_recovery(
+    networks: Networks,
+    inverter: Inverter,
+    *,
+    max_iter: int,
+    hybrid_max_iter: int,
+    restarts: int,
+    seed: int,
+    search: LatentSearch | None = None,
+) -> Recovery:
+    """The methods of recovery with the networks of the run; the encoder is loaded where one was named.
+
+    Args:
+        networks: of the run.
+        inverter: from `make_inverter`.
+        max_iter, hybrid_max_iter, restarts, seed: as in `Recovery`.
+        search: from `make_search`; None in another space than z.
+    """
+    hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
+    hashes["classifier_sha256"] = networks.sha256("classifier") if inverter.objective.needs_features else None
+    encode = networks.encode if networks.sha256("encoder") else None
+    projected = isinstance(inverter.generator, ProjectedGenerator)
+    if projected and encode:
+        encode = inverter.generator.project_answers(encode)
+    return Recovery(
+        inverter,
+        encoder=encode,
+        max_iter={GRADIENT: max_iter, HYBRID: hybrid_max_iter},
+        restarts=restarts,
+        seed=seed,
+        networks={"precision": networks.precision, "space": "projected" if projected else "z", **hashes},
+        search=search,
+    )
+
+
+def make_aligner(networks: Networks, batch_size: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """`utils.inversion.align.align` by the encoder and generator of the run: clips float32 `[B, T, C]` to offset and
+    gain_db `[B]`."""
+    generator, encode = networks.fast_generator, networks.encode
+    samples = networks.generator(generator.sample_prior(0, LEVEL_SAMPLES)).numpy()
+    return partial(
+        align,
+        reconstruct=tf.function(lambda audio: generator(encode(audio, REAL)), autograph=False),
+        sample_rate=generator.sample_rate,
+        level=float(np.sqrt(np.mean(np.square(samples)))),
+        batch_size=batch_size,
+    )
