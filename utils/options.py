@@ -310,6 +310,11 @@ _SHARED: dict[str, dict[str, Any]] = {
         metavar="X",
         help="most minutes of training between two checkpoints",
     ),
+    "keep_epochs": dict(
+        default=False,
+        action=Switch,
+        help="keep the weights of every epoch, in epochs/, not only those of the best and of the last one",
+    ),
     "minutes": dict(
         default=None,
         type=positive_float,

@@ -124,8 +124,8 @@ class TrainingRun:
     ) -> Iterator[None]:
         """Restores the trainer and does the steps that are left; the loop's body evaluates, and calls `log`.
 
-        A checkpoint is saved before each evaluation, every `save_minutes`, and when the loop ends. What a killed run did
-        since then is done again, an evaluation too. Of several workers the chief alone saves and evaluates.
+        A checkpoint is saved before each evaluation, every `save_minutes`, and when the loop ends. What a killed run
+        did since then is done again, an evaluation too. Of several workers the chief alone saves and evaluates.
 
         Args:
             trainer: what is trained.
@@ -209,7 +209,8 @@ class TrainingRun:
                 if not all(map(math.isfinite, losses.values())):
                     raise UserError(self._not_finite(step, losses))
                 rows.append({"step": step, "hours": hours, **losses})
-                self._counted.append(losses)
+                if self.is_chief:
+                    self._counted.append(losses)
         finally:
             if self.is_chief and rows:
                 require_folder(self.folder)
@@ -247,10 +248,18 @@ class TrainingRun:
         values = {name: [row[name] for row in counted if name in row] for row in counted for name in row}
         return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
-    def log(self, name: str, facts: Mapping[str, Any]) -> None:
+    def earlier(self, measure: str, evaluations: str = "epochs") -> list[float]:
+        """A measure of the evaluations before this one, in order."""
+        rows = rows_by_step(self.folder / f"{evaluations}.jsonl").items()
+        return [row[measure] for step, row in rows if step < self.done and measure in row]
+
+    def log(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Adds measures as of now to NAME.jsonl, and the numbers to TensorBoard, those called `val_...` side by side.
 
         A number that is not finite, as of clips that are all alike or silent, is left out, and a line says so.
+
+        Returns:
+            The facts that are defined.
         """
         numbers = {key: float(value) for key, value in facts.items() if not isinstance(value, (str, int))}
         undefined = [key for key, value in numbers.items() if not math.isfinite(value)]
@@ -258,13 +267,12 @@ class TrainingRun:
             tqdm.write(f"note: step {self.done}: undefined for these clips: {', '.join(undefined)}")
         facts = {key: value for key, value in (facts | numbers).items() if key not in undefined}
         numbers = {key: value for key, value in numbers.items() if key not in undefined}
-        if not self.is_chief:
-            return
         append_jsonl(self.folder / f"{name}.jsonl", {"step": self.done, "hours": self.hours, **facts})
         for key, value in numbers.items():
             held_out = key.startswith("val_")
             with self.board("validation" if held_out else "train"):
                 tf.summary.scalar(key.removeprefix("val_"), value)
+        return facts
 
     @contextlib.contextmanager
     def board(self, name: str) -> Iterator[None]:
