@@ -42,7 +42,7 @@ ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 def parse_arguments() -> argparse.Namespace:
     metrics = f"Metrics, each with a 95 % interval:\n{names.describe_metrics()}"
-    parser = options.make_parser(f"{__doc__.strip()}\n\n{metrics}")
+    parser = options.make_parser(f"{(__doc__ or '').strip()}\n\n{metrics}")
     real = "real clips: SC09 in either published layout, or any folder of audio"
     options.add_input(parser, real, default="datasets/sc09")
     add = parser.add_argument_group("one row").add_argument

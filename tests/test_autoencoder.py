@@ -15,7 +15,6 @@ from models.autoencoder import (
 from models.gan_training import Batches
 from models.wavegan import Architecture
 from utils.audio.datasets import Dataset
-from utils.runs.training_run import Checkpoints
 
 TINY = Architecture(latent_dim=6, dim=2)
 LATENT_MEASURES = {"round_trip", "fixed_latents"}
@@ -54,7 +53,7 @@ def trained(early, tmp_path_factory):
     for step in range(4):
         losses.append({name: float(value) for name, value in trainer.train_step(batches, step).items()})
         if step == 1:
-            Checkpoints(folder, trainer).save(2)
+            trainer.save(folder, 2)
     return trainer, batches, losses, [v.numpy() for v in trainer.variables], folder
 
 
@@ -81,7 +80,7 @@ def test_resumes_exactly(trained):
     trainer, batches, losses, after, folder = trained
     for variable in (*trainer.variables, *trainer.network_state):  # nothing may be left of what the trainer was
         variable.assign(tf.ones_like(variable))
-    assert Checkpoints(folder, trainer).step == 2
+    assert trainer.restore(folder) == 2
     for step in (2, 3):
         again = {name: float(value) for name, value in trainer.train_step(batches, step).items()}
         assert again == losses[step]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from utils import options
 from utils.errors import UserError
 
+FIX = "fix this and run the same command again with its --output, which resumes"
 NAMES = (
     "generator encoder classifier judge preset precision output limit batch_size seed dry_run quiet "
     "method solver max_iter restarts objective clip_to_prior window"
@@ -153,9 +154,12 @@ def test_preset_mistakes():
         (
             "raise OSError(28, 'No space left on device', 'out/a.wav')",
             2,
-            "error: out/a.wav: No space left on device; mend that, and the same command with its --output goes on "
-            "where it was\n",
+            f"error: out/a.wav: No space left on device; {FIX}\n",
         ),
+        ("raise OSError(27, 'File too large', 'a.wav')", 2, f"error: a.wav: File too large; {FIX}\n"),
+        ("raise OSError(22, 'Invalid argument', 'a:b.wav')", 2, f"error: a:b.wav: Invalid argument; {FIX}\n"),
+        ("open('x' * 300, 'w')", 2, f"error: {'x' * 300}: File name too long; {FIX}\n"),
+        ("raise MemoryError", 2, "error: --batch_size: out of memory; try a smaller one\n"),
     ],
 )
 def test_run_ends_the_process_with_the_documented_code(repo_root, body, code, stderr):

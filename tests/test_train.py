@@ -380,7 +380,7 @@ def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, 
 
     with monkeypatch.context() as patch:
         patch.setattr(EncoderTrainer, "step", press_in)
-        with pytest.raises(KeyboardInterrupt, match="python train.py"):
+        with pytest.raises(KeyboardInterrupt, match="To resume: python train.py"):
             call(tmp_path)
     assert len(losses_by_step(tmp_path / "run")) == at_step
     capsys.readouterr()

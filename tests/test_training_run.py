@@ -92,7 +92,7 @@ def test_what_is_written(whole):
 def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(whole, tmp_path, at, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "sounds"])
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="python train.py sounds"):
+    with pytest.raises(KeyboardInterrupt, match="To resume: python train.py sounds"):
         train(tmp_path, press(at))
     assert signal.getsignal(signal.SIGINT) is handler
     assert len(losses_by_step(tmp_path / "run")) == at
@@ -134,7 +134,7 @@ def test_what_is_evaluated_is_saved_before_and_evaluated_again_where_that_was_cu
 def test_time_that_is_up_saves_and_stops(whole, tmp_path, capsys):
     run, _ = train(tmp_path, minutes=1e-9)
     assert run.done == 1 and not run.finished
-    assert re.search(r"Stopped after 1e-09 minutes and 1 steps. This", capsys.readouterr().out)
+    assert re.search(r"Stopped after 1e-09 minutes and 1 steps. To resume: ", capsys.readouterr().out)
     run, trainer = train(tmp_path, save_minutes=1e-9)
     assert run.finished and trainer.value == whole[1]
 

@@ -38,6 +38,8 @@ from utils.bundled import bundled
 from utils.errors import UserError, one_line
 from utils.inversion.names import METHODS
 from utils.objectives import format_weights, parse_weights
+from utils.runs import locks
+from utils.runs.terminal import prepare_streams
 
 EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
 
@@ -47,7 +49,14 @@ SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 SPACES = ("z", "projected")
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT)
+# As libraries spell them out that hide their numbers: TensorFlow, HDF5.
+DISK_FAULTS = [
+    os.strerror(number)
+    for number in (
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.EIO, errno.ESTALE, errno.ENOENT, errno.ENAMETOOLONG, errno.EMFILE),
+    )
+]
 # What is minimised where no --objective is given. The generator's own samples can be met sample by sample; mr_stft
 # finds them more often. Of other clips only what is heard can be met: on speech the first is smallest near silence.
 OWN_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
@@ -123,16 +132,16 @@ def _with_underscores(word: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def make_parser(doc: str) -> argparse.ArgumentParser:
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
     """Parser of a script whose `--help` opens with the script's docstring, line breaks kept.
 
     Options cannot be abbreviated, are spelled with underscores or dashes, and a usage error is one line on stderr and
     exit code 2.
 
     Args:
-        doc: the script's `__doc__`: what it does and runnable examples.
+        doc: the script's `__doc__`: what it does and runnable examples; None under `python -OO`.
     """
-    return _Parser(description=doc.strip(), formatter_class=_HelpFormatter, allow_abbrev=False)
+    return _Parser(description=(doc or "").strip(), formatter_class=_HelpFormatter, allow_abbrev=False)
 
 
 def positive_int(text: str) -> int:
@@ -319,7 +328,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         default=None,
         type=positive_float,
         metavar="X",
-        help="stop after X minutes of training, ready to go on (default: at the last step)",
+        help="stop after X minutes of training, ready to resume (default: at the last step)",
     ),
     "method": dict(
         default=None,
@@ -488,10 +497,7 @@ def parse_early(parse: Callable[[], Any]) -> None:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
-
-    Errors end it as `_errors_in_one_line` says.
-    """
+    """Runs a script's `main` and ends the process with its exit code, 0 when it returns None; errors as below."""
     with _errors_in_one_line():
         code = main()
     sys.exit(code or EXIT_OK)
@@ -499,40 +505,48 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 @contextlib.contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """Within the block an error that the user can fix ends the process.
+    """Within the block an error that the user can fix becomes one line on stderr and ends the process with code 2.
 
-    A `UserError` becomes one line on stderr and exit code 2, and so do TensorFlow's running out of memory and a disk
-    that is full, read-only, gone or broken; an interrupt from the keyboard exits with 130, its message
-    (`interrupts.resume_command`) on stderr.
+    That is a `UserError`, what the operating system refuses, a lack of memory, and a package that is not installed. An
+    interrupt from the keyboard exits with 130, its message (`interrupts.resume_command`) on stderr.
     """
+    prepare_streams()
     try:
         yield
-    except UserError as error:
-        _print_error(str(error))
-        sys.exit(EXIT_USAGE)
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "error: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
-        if fault := disk_fault(error):
-            _print_error(f"{fault}; mend that, and the same command with its --output goes on where it was")
-        elif isinstance(error, ModuleNotFoundError):
-            command = " ".join([".venv/bin/python", *sys.argv])
-            _print_error(f"{sys.executable}: has no {error.name}; run `make setup`, then: {command}")
-        elif type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which this module does not import
-            _print_error("--batch_size: out of memory; try a smaller one")
-        else:
+        message = _explain(error)
+        if message is None:
             raise
+        _print_error(message)
         sys.exit(EXIT_USAGE)
+    finally:
+        locks.release_all()
 
 
-def disk_fault(error: Exception) -> str | None:
-    """What is wrong with a disk, where that is what an error says: with the file, if it names one."""
-    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+def _explain(error: Exception) -> str | None:
+    """The line for an error that the user can fix; None for another."""
+    if isinstance(error, UserError):
+        return str(error)
+    if fault := _system_fault(error):
+        return f"{fault}; fix this and run the same command again with its --output, which resumes"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in ("models", "utils"):
+        command = " ".join([".venv/bin/python", *sys.argv])
+        return f"{sys.executable}: has no {error.name}; run `make setup`, then: {command}"
+    # TensorFlow's error, which this module does not import
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "--batch_size: out of memory; try a smaller one"
+    return None
+
+
+def _system_fault(error: Exception) -> str | None:
+    """What the operating system refuses, where that is what an error says: with the file, if it names one."""
+    if isinstance(error, OSError) and error.errno:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow"):  # HDF5 has no number either
-        texts = [os.strerror(number) for number in DISK_FAULTS]
-        return one_line(error) if any(text in str(error) for text in texts) else None
+    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow"):
+        return one_line(error) if any(text in str(error) for text in DISK_FAULTS) else None
     return None
 
 

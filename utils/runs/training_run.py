@@ -21,6 +21,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.runs import locks
 from utils.runs.files import append_jsonl, read_jsonl
 from utils.runs.folders import keep_options, output_folder, require_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
@@ -88,18 +89,19 @@ class TrainingRun:
     ):
         self.quiet, self.is_chief, self.done = quiet or not is_chief, is_chief, 0
         self._output, self._description, self._options, self._changeable = output, description, options, changeable
-        self._stack = contextlib.ExitStack()
         self._boards: dict[str, tf.summary.SummaryWriter] = {}
 
     def __enter__(self) -> "TrainingRun":
         self.folder = self._output
-        if self.is_chief:
-            self.folder = output_folder(self._output, Path("logs"), self._description)
-        keep_options(
-            self.folder, self._options, changeable=self._changeable, positional=("input",), write=self.is_chief
-        )
-        if self.is_chief:
-            self._stack.enter_context(tee_log(self.folder / "log.txt"))
+        with contextlib.ExitStack() as stack:
+            stack.callback(locks.release_all)
+            if self.is_chief:
+                self.folder = output_folder(self._output, Path("logs"), self._description)
+            own = {"changeable": self._changeable, "positional": ("input",), "write": self.is_chief}
+            keep_options(self.folder, self._options, **own)
+            if self.is_chief:
+                stack.enter_context(tee_log(self.folder / "log.txt"))
+            self._stack = stack.pop_all()
         self.say(str(self.folder))
         return self
 
