@@ -9,6 +9,7 @@ import tensorflow as tf
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.audio.datasets import Dataset, batch_indices
 from utils.priors import PRIORS
+from utils.runs.training_run import Checkpoints
 
 PRIOR = PRIORS["uniform"]  # WaveGAN's
 
@@ -46,28 +47,22 @@ class GeneratorTrainer(tf.Module):
         self.generator_optimizer.build(self.generator_variables)
         self.ema = ema
         self.batches: Batches | None = None  # set before the first step
-        self._checkpoints: tf.train.CheckpointManager | None = None
+        self._checkpoints: Checkpoints | None = None
 
     def step(self, number: int) -> dict[str, tf.Tensor]:
         """One step of the recipe, see `TrainingRun.train`; the losses."""
         return self.train_step(self.batches, number)
 
     def save(self, folder: Path, step: int) -> None:
-        """Writes all variables into FOLDER/checkpoints, which keeps the last two."""
-        self._manager(folder).save(checkpoint_number=step)
+        """Saves all variables (`Checkpoints`)."""
+        self._checkpoints_in(folder).save(step)
 
     def restore(self, folder: Path) -> int:
-        """Restores the latest of FOLDER/checkpoints, if any; its number of steps, or 0."""
-        latest = self._manager(folder).latest_checkpoint
-        if latest is None:
-            return 0
-        self._manager(folder).checkpoint.restore(latest).assert_existing_objects_matched()
-        return int(latest.rpartition("-")[2])
+        """Restores all variables, where some were saved; the steps done then, or 0."""
+        return self._checkpoints_in(folder).restore()
 
-    def _manager(self, folder: Path) -> tf.train.CheckpointManager:
-        if self._checkpoints is None:
-            checkpoint = tf.train.Checkpoint(trainer=self)
-            self._checkpoints = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
+    def _checkpoints_in(self, folder: Path) -> Checkpoints:
+        self._checkpoints = self._checkpoints or Checkpoints(folder, self)
         return self._checkpoints
 
     def averaged_weights(self) -> dict[str, np.ndarray]:

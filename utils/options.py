@@ -210,20 +210,24 @@ def _objective(text: str) -> str:
     return format_weights(parse_weights(text))
 
 
-def _path(text: str) -> Path:
+def _name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must name a path. Received an empty text")
-    return Path(text)
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_name(text))
 
 
 def _network(text: str) -> str | None:
     """A path; `none` -> None, for a network that a script can do without."""
-    return None if text == "none" else str(_path(text))
+    return None if text == "none" else _name(text)
 
 
-def _paths(text: str) -> tuple[str, ...] | None:
+def network_list(text: str) -> tuple[str, ...] | None:
     """`a,b` -> ("a", "b"); `none` -> None."""
-    return None if text == "none" else tuple(str(_path(part)) for part in text.split(","))
+    return None if text == "none" else tuple(map(_name, text.split(",")))
 
 
 # The judges that come with the project, for scripts that score.
@@ -254,7 +258,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "judge": dict(
         default=None,
-        type=_paths,
+        type=network_list,
         metavar="PATH[,PATH...]",
         help="the digit classifiers that score results, or `none`; give such as took no part in any loss, or the "
         "scores are circular (default: none)",
@@ -366,7 +370,9 @@ _SHARED: dict[str, dict[str, Any]] = {
         type=_objective,
         metavar="TERM=WEIGHT,...",
         help="what is minimised over z: a weighted sum of named terms (default: for the generator's own samples "
-        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips)",
+        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips; "
+        f"preset paper: {PAPER_RECOVERY['objective']}, as in the published metric script; the inversion script's is "
+        "feature=1)",
     ),
     "clip_to_prior": dict(
         default=True,

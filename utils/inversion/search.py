@@ -21,12 +21,13 @@ import numpy as np
 from utils.inversion import lbfgs
 from utils.inversion.bank import LatentBank
 from utils.inversion.exactness import noise_floor
-from utils.inversion.problem import LeastSquares
+from utils.inversion.problem import LeastSquares, Progress, watched
 from utils.losses import parse_objective
 
 SEARCH_VERSION = 1  # to be raised with every change of what the search gives: it is in the keys of kept results
 COARSE = "log_mel_squared=1"
-STAGES = ("stft_whitened_squared=1", "waveform_squared=1")
+COARSE_NAME = "log-mel"
+STAGES = {"whitened STFT": "stft_whitened_squared=1", "waveform": "waveform_squared=1"}
 JACOBIANS = (100, 40)  # of the stages, at most
 # Relative decreases by a Jacobian that end a stage. From an encoder's answer own samples go fast or not at all; from
 # farther away some go slowly for dozens before they arrive.
@@ -85,27 +86,28 @@ class LatentSearch:
         self._coarse = LeastSquares(generator, parse_objective(COARSE))
         self._stages = [
             (LeastSquares(generator, parse_objective(text)), max_iter)
-            for text, max_iter in zip(STAGES, jacobians, strict=True)
+            for text, max_iter in zip(STAGES.values(), jacobians, strict=True)
         ]
 
     def check(self) -> None:
         """Raises what the generator's forward-mode derivatives raise."""
         self._stages[-1][0].trace()
 
-    def __call__(self, targets: np.ndarray, starts: np.ndarray) -> Found:
+    def __call__(self, targets: np.ndarray, starts: np.ndarray, progress: Progress | None = None) -> Found:
         """Searches from K starts of each clip, and from the bank's where those do not end at the latent.
 
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
             starts: float32 `[B, K, latent_dim]`.
+            progress: called after each step of a stage.
         """
         if not starts.shape[1]:
-            return self._from(targets, self._bank.nearest(targets, self._neighbours), PATIENT)
-        found = self._from(targets, starts, QUICK)
+            return self._from(targets, self._bank.nearest(targets, self._neighbours), PATIENT, progress)
+        found = self._from(targets, starts, QUICK, progress)
         rest = np.flatnonzero(~found.exact)
         if rest.size and self._neighbours:
             near = self._bank.nearest(targets[rest], self._neighbours)
-            again = self._from(targets[rest], np.concatenate([found.z[rest, None], near], axis=1), PATIENT)
+            again = self._from(targets[rest], np.concatenate([found.z[rest, None], near], axis=1), PATIENT, progress)
             better = again.residual <= found.residual[rest]  # out of range both, the first stage went on from z
             found.evaluations[rest] += again.evaluations
             found.starts[rest] += again.starts
@@ -113,11 +115,17 @@ class LatentSearch:
                 vars(found)[name][rest[better]] = vars(again)[name][better]
         return found
 
-    def _from(self, targets: np.ndarray, starts: np.ndarray, stalled: float) -> Found:
+    def _from(self, targets: np.ndarray, starts: np.ndarray, stalled: float, progress: Progress | None) -> Found:
         """The three stages from K starts of each clip."""
         clips, restarts, _ = starts.shape
         floor = noise_floor(targets)
-        coarse = self._coarse.descend(targets, starts, clip_to_prior=self._clip_to_prior, max_iter=COARSE_ITERATIONS)
+        coarse = self._coarse.descend(
+            targets,
+            starts,
+            clip_to_prior=self._clip_to_prior,
+            max_iter=COARSE_ITERATIONS,
+            callback=watched(progress, COARSE_NAME),
+        )
         values, ends = coarse.fun.reshape(clips, restarts), coarse.x.reshape(clips, restarts, -1)
         order = values.argsort(axis=1)
         values, ends = np.take_along_axis(values, order, 1), np.take_along_axis(ends, order[..., None], 1)
@@ -135,7 +143,7 @@ class LatentSearch:
                 break
             z = ends[pending, attempt]
             found.starts[pending] += 1
-            for problem, max_iter in self._stages:
+            for name, (problem, max_iter) in zip(STAGES, self._stages, strict=True):
                 last = problem is self._stages[-1][0]
                 result: lbfgs.Result = problem.minimize(
                     targets[pending],
@@ -144,6 +152,7 @@ class LatentSearch:
                     max_iter=max_iter,
                     tol_change=stalled,
                     tol_value=floor[pending] if last else 0.0,
+                    callback=watched(progress, name),
                 )
                 z = result.x
                 found.evaluations[pending] += result.evaluations

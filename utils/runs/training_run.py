@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from utils.errors import UserError
 from utils.runs import locks
-from utils.runs.files import append_jsonl, read_jsonl
+from utils.runs.files import append_jsonl, literal_path, read_jsonl
 from utils.runs.folders import keep_options, output_folder, require_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
@@ -280,7 +280,7 @@ class TrainingRun:
     def board(self, name: str) -> Iterator[None]:
         """Within the block `tf.summary` writes to TensorBoard, as of now, under the run's name NAME."""
         if name not in self._boards:
-            self._boards[name] = tf.summary.create_file_writer(str(self.folder / "tensorboard" / name))
+            self._boards[name] = tf.summary.create_file_writer(f"{literal_path(self.folder)}/tensorboard/{name}")
         with self._boards[name].as_default(step=self.done):
             yield
         self._boards[name].flush()
@@ -321,3 +321,29 @@ def _read_steps(folder: Path) -> tuple[dict[int, float], dict[int, dict[str, flo
     for row in rows.values():
         del row["step"]
     return {step: row.pop("hours") for step, row in rows.items()}, rows
+
+
+class Checkpoints:
+    """All variables of a trainer in FOLDER/checkpoints: the last two states.
+
+    Args:
+        folder: of the run.
+        trainer: whose variables exist already.
+    """
+
+    def __init__(self, folder: Path, trainer: tf.Module):
+        self._checkpoint = tf.train.Checkpoint(trainer=trainer)
+        place = f"{literal_path(folder)}/checkpoints"
+        self._manager = tf.train.CheckpointManager(self._checkpoint, place, max_to_keep=2)
+
+    def save(self, step: int) -> None:
+        """Saves what the trainer is after so many steps."""
+        self._manager.save(checkpoint_number=step)
+
+    def restore(self) -> int:
+        """Restores the latest state, if there is one: the steps done then, or 0."""
+        latest = self._manager.latest_checkpoint
+        if latest is None:
+            return 0
+        self._checkpoint.restore(latest).assert_existing_objects_matched()
+        return int(latest.rpartition("-")[2])
