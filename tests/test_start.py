@@ -35,6 +35,13 @@ SCRIPTS = {
     "benchmarks.training": None,
     "docs.audio_examples": None,
     "examples.drums": None,
+    "studies.attribution": None,
+    "studies.judges": None,
+    "studies.projected": None,
+    "studies.recovery": None,
+    "studies.results_md": None,
+    "studies.samples": None,
+    "studies.speech": None,
 }
 # Runs a module as a script with each of several command lines; says how each ended and what has been imported.
 IN_ONE_PROCESS = """
