@@ -70,7 +70,7 @@ CHANGEABLE += ("save_minutes", "minutes", "keep_epochs")
 
 def parse_options() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09 in either published layout, or any folder of audio", default="datasets/sc09")
+    options.add_input(parser, "SC09 in either published layout, or any folder of audio", *options.DATA)
     add = parser.add_argument_group("data").add_argument
     add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips")
     moved = "move real clips in time, change their level, add a little noise"

@@ -54,7 +54,7 @@ MISCLASSIFIED_CLIPS = 8  # for TensorBoard
 def parse_options() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
 
-    options.add_input(parser, "SC09, in either published layout", default="datasets/sc09")
+    options.add_input(parser, "SC09, in either published layout", *options.DATA)
     add = parser.add_argument_group("data").add_argument
     add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips")
     add("--num_samples", type=options.positive_int, default=16384, metavar="N", help="clip length in samples")

@@ -27,7 +27,7 @@ PUBLISHED = Path("results/published")
 
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
-    options.add_input(parser, "folder of the JSON lines, and of figureN.png where they are new", default=str(PUBLISHED))
+    options.add_input(parser, "folder of the JSON lines, and of figureN.png where they are new", str(PUBLISHED))
     parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
     readme = "also put the numbers between <!-- results --> and <!-- /results --> of this file (default: none)"
     parser.add_argument("--readme", type=Path, metavar="FILE", help=readme)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from download import ITEMS
 from utils import options
 from utils.errors import UserError
 
@@ -171,3 +172,22 @@ def test_run_ends_the_process_with_the_documented_code(repo_root, body, code, st
     """)
     done = subprocess.run([sys.executable, "-c", script], cwd=repo_root, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
+
+
+def test_the_data_is_looked_for_where_download_puts_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def read(*words):
+        parser = options.make_parser(DOC)
+        options.add_input(parser, "real clips", *options.DATA)
+        return parser.parse_args(words).input
+
+    assert {str(item.target) for item in ITEMS.values()} > set(options.DATA)
+    assert read() == Path("datasets/sc09") and read("mine") == Path("mine")
+    Path("datasets/speech_commands_v0.01").mkdir(parents=True)
+    assert read() == Path("datasets/speech_commands_v0.01")
+    Path("datasets/sc09").mkdir()
+    assert read() == Path("datasets/sc09")
+    with pytest.raises(SystemExit):
+        read("--help")
+    assert capsys.readouterr().out.count("(default: ") == 1

@@ -23,40 +23,30 @@ A script reads:
 """
 
 import argparse
-import contextlib
-import errno
-import importlib.util
 import math
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.bundled import bundled
-from utils.errors import UserError, one_line
+from utils.errors import UserError
 from utils.inversion.names import METHODS
 from utils.objectives import format_weights, parse_weights
-from utils.runs import locks
-from utils.runs.terminal import prepare_streams
-
-EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+from utils.runs.endings import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from utils.runs.endings import EXIT_OK, EXIT_USAGE, print_error
+from utils.runs.endings import EXIT_SOME_FAILED as EXIT_SOME_FAILED
+from utils.runs.endings import parse_early as parse_early
+from utils.runs.endings import run as run
 
 PRESETS = ("aligned", "paper")
+DATA = ("datasets/sc09", "datasets/speech_commands_v0.01")  # where download.py puts them
 PRECISIONS = ("float32", "mixed_bfloat16")
 SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 SPACES = ("z", "projected")
-# As libraries spell them out that hide their numbers: TensorFlow, HDF5.
-DISK_FAULTS = [
-    os.strerror(number)
-    for number in (
-        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-        *(errno.EIO, errno.ESTALE, errno.ENOENT, errno.ENAMETOOLONG, errno.EMFILE),
-    )
-]
 # What is minimised where no --objective is given. The generator's own samples can be met sample by sample; mr_stft
 # finds them more often. Of other clips only what is heard can be met: on speech the first is smallest near silence.
 OWN_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
@@ -120,7 +110,7 @@ class _Parser(argparse.ArgumentParser):
         return result, rest
 
     def error(self, message: str) -> NoReturn:
-        _print_error(f"{message} (--help shows all options)")
+        print_error(f"{message} (--help shows all options)")
         sys.exit(EXIT_USAGE)
 
 
@@ -273,8 +263,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         default="aligned",
         choices=PRESETS,
         help="a named set of the other options: aligned brings clips to what the generator was trained on, "
-        "paper reproduces the published protocol with networks that were trained by it; an option given by itself "
-        "wins over the preset",
+        "paper has the published protocol and the bundled networks that stand for the paper's; an option given by "
+        "itself wins over the preset",
     ),
     "precision": dict(
         default="float32",
@@ -422,17 +412,18 @@ def _bundled(default: str | Sequence[str] | None) -> str | tuple[str, ...] | Non
     return default if path == Path(default) else str(path)
 
 
-def add_input(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
+def add_input(parser: argparse.ArgumentParser, help: str, *places: str) -> None:
     """Declares the positional INPUT that every script reads its audio from; `args.input` is a Path.
 
     Args:
         parser: the script's.
         help: what the audio is for.
-        default: the folder where it is looked for when none is named. None: it must be named.
+        places: folders where it is looked for when none is named. Without any it must be named.
     """
-    parser.add_argument(
-        "input", type=_path, metavar="INPUT", nargs="?" if default else None, default=default, help=help
-    )
+    found = next((place for place in places if Path(place).exists()), places[0] if places else None)
+    help += f" (default: %(default)s, of {' and '.join(places)} the first that is there)" if len(places) > 1 else ""
+    default = found and Path(found)
+    parser.add_argument("input", type=_path, metavar="INPUT", nargs="?" if places else None, default=default, help=help)
 
 
 def apply_preset(
@@ -489,72 +480,3 @@ def end_dry_run(args: argparse.Namespace, *lines: str) -> None:
         print(f"{name:{width}} {value}")
     print(*lines, sep="\n")
     sys.exit(EXIT_OK)
-
-
-def parse_early(parse: Callable[[], Any]) -> None:
-    """Parses the command line before a script imports TensorFlow, which takes seconds.
-
-    So `--help`, wrong usage and `--dry_run` end the process at once, as `run` does. The script's `main` parses again.
-    """
-    with _errors_in_one_line():
-        parse()
-        if not importlib.util.find_spec("tensorflow"):
-            raise ModuleNotFoundError(name="tensorflow")
-
-
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a script's `main` and ends the process with its exit code, 0 when it returns None; errors as below."""
-    with _errors_in_one_line():
-        code = main()
-    sys.exit(code or EXIT_OK)
-
-
-@contextlib.contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """Within the block an error that the user can fix becomes one line on stderr and ends the process with code 2.
-
-    That is a `UserError`, what the operating system refuses, a lack of memory, and a package that is not installed. An
-    interrupt from the keyboard exits with 130, its message (`interrupts.resume_command`) on stderr.
-    """
-    prepare_streams()
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "error: interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:
-        message = _explain(error)
-        if message is None:
-            raise
-        _print_error(message)
-        sys.exit(EXIT_USAGE)
-    finally:
-        locks.release_all()
-
-
-def _explain(error: Exception) -> str | None:
-    """The line for an error that the user can fix; None for another."""
-    if isinstance(error, UserError):
-        return str(error)
-    if fault := _system_fault(error):
-        return f"{fault}; fix this and run the same command again with its --output, which resumes"
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] not in ("models", "utils"):
-        command = " ".join([".venv/bin/python", *sys.argv])
-        return f"{sys.executable}: has no {error.name}; run `make setup`, then: {command}"
-    # TensorFlow's error, which this module does not import
-    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
-        return "--batch_size: out of memory; try a smaller one"
-    return None
-
-
-def _system_fault(error: Exception) -> str | None:
-    """What the operating system refuses, where that is what an error says: with the file, if it names one."""
-    if isinstance(error, OSError) and error.errno:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow"):
-        return one_line(error) if any(text in str(error) for text in DISK_FAULTS) else None
-    return None
-
-
-def _print_error(message: str) -> None:
-    print("error:", " ".join(message.splitlines()), file=sys.stderr)
