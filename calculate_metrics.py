@@ -45,9 +45,9 @@ ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 def parse_arguments() -> argparse.Namespace:
     metrics = f"Metrics, each with a 95 % interval:\n{names.describe_metrics()}"
-    parser = options.make_parser(f"{__doc__.strip()}\n\n{metrics}")
+    parser = options.make_parser(f"{(__doc__ or '').strip()}\n\n{metrics}")
     real = "real clips: SC09 in either published layout, or any folder of audio"
-    options.add_input(parser, real, default="datasets/sc09")
+    options.add_input(parser, real, *options.DATA)
     add = parser.add_argument_group("one row").add_argument
     add("--method", choices=names.ROW_NAMES, help="what makes the row (default: by the flags below)")
     add("--synth", action="store_true", help="the generator's samples, not real clips")

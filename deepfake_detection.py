@@ -58,7 +58,7 @@ PROTOCOL = "detection 2"  # counts up whenever the same options begin to give ot
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     real = "real clips: SC09 in either published layout, or any folder of audio"
-    options.add_input(parser, real, default="datasets/sc09")
+    options.add_input(parser, real, *options.DATA)
     add = parser.add_argument_group("clips").add_argument
     add("--split", choices=choices.SPLITS, default="report", help="which of them; encoder and generator saw train")
     number = f"clips of each class and repeat, at least {FOLDS}"

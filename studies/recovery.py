@@ -16,11 +16,28 @@ Examples:
   python -m studies.recovery --n 8 --batch_size 1 --methods published,search --output results/tables/recovery.jsonl
 """
 
+import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_shared(parser, "generator", "encoder", "precision", "batch_size", "seed")
+    parser.add_argument("--n", type=options.positive_int, default=16, metavar="N", help="own samples")
+    parser.add_argument("--methods", default="published,lbfgs,hybrid,adam,adam_stochastic,basin_cma,search")
+    parser.add_argument("--max_iter", type=options.positive_int, default=200, metavar="N", help="iterations or steps")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON lines, appended to")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -33,7 +50,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from models.networks import Networks
-from utils import metrics, options
+from utils import metrics
 from utils.evaluation.comparison import share_interval
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import is_found, match
@@ -122,13 +139,7 @@ def basin_cma(problem: Problem, target, steps: int, seed: int):
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_shared(parser, "generator", "encoder", "precision", "batch_size", "seed")
-    parser.add_argument("--n", type=options.positive_int, default=16, metavar="N", help="own samples")
-    parser.add_argument("--methods", default="published,lbfgs,hybrid,adam,adam_stochastic,basin_cma,search")
-    parser.add_argument("--max_iter", type=options.positive_int, default=200, metavar="N", help="iterations or steps")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON lines, appended to")
-    args = parser.parse_args()
+    args = parse_arguments()
     networks = Networks(args.generator, precision=args.precision, encoder=args.encoder)
     generator = networks.generator
     problem = Problem(generator)

@@ -11,6 +11,7 @@ Examples:
     python -m studies.results_md results/tables --publish results/published
 """
 
+import argparse
 import csv
 import io
 import os
@@ -19,6 +20,25 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from utils import options
+
+PUBLISHED = Path("results/published")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "folder of the JSON lines, and of figureN.png where they are new", str(PUBLISHED))
+    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
+    readme = "also put the numbers between <!-- results --> and <!-- /results --> of this file (default: none)"
+    parser.add_argument("--readme", type=Path, metavar="FILE", help=readme)
+    target = "first copy the folder's lines into this one, of which the page is made then (default: none)"
+    parser.add_argument("--publish", type=Path, metavar="DIR", help=target)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -33,7 +53,6 @@ from studies.short_tables import (
     table_figure,
     table_markdown,
 )
-from utils import options
 from utils.bundled import bundled
 from utils.errors import UserError
 from utils.report.figures import save_figure
@@ -42,7 +61,6 @@ from utils.report.origin import origin_of
 from utils.report.tables import TITLES, detection_csv, lines_of, read_table, table_csv
 from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 
-PUBLISHED = Path("results/published")
 # In the order of the page. Each has a TITLE, a KEY that tells two of its lines apart, ABOUT its file, and but for
 # samples a `figure` of its lines.
 STUDIES = {
@@ -145,14 +163,7 @@ Line = Mapping[str, Any]
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "folder of the JSON lines, and of figureN.png where they are new", default=str(PUBLISHED))
-    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
-    readme = "also put the numbers between <!-- results --> and <!-- /results --> of this file (default: none)"
-    parser.add_argument("--readme", type=Path, metavar="FILE", help=readme)
-    target = "first copy the folder's lines into this one, of which the page is made then (default: none)"
-    parser.add_argument("--publish", type=Path, metavar="DIR", help=target)
-    args = parser.parse_args()
+    args = parse_arguments()
     if args.publish:
         publish(args.input, args.publish)
     lines = args.publish or args.input

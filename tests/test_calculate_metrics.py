@@ -358,7 +358,7 @@ def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one
         assert process.poll() is None and not (folder / "table1.csv").exists()
         process.send_signal(stop)
         errors = process.communicate(timeout=60)[1]
-    assert process.returncode == EXIT_INTERRUPTED and "This goes on where it was: python calculate" in errors
+    assert process.returncode == EXIT_INTERRUPTED and "To resume: python calculate" in errors
     done = run_script("calculate_metrics.py", *given, folder)
     assert done.returncode == EXIT_OK, done.stderr
     assert (folder / "table1.csv").read_bytes() == (tmp_path / "whole" / "table1.csv").read_bytes()
