@@ -124,7 +124,7 @@ class LatentSearch:
             starts,
             clip_to_prior=self._clip_to_prior,
             max_iter=COARSE_ITERATIONS,
-            callback=watched(progress, COARSE_NAME),
+            callback=watched(progress, COARSE_NAME, COARSE_ITERATIONS),
         )
         values, ends = coarse.fun.reshape(clips, restarts), coarse.x.reshape(clips, restarts, -1)
         order = values.argsort(axis=1)
@@ -152,7 +152,7 @@ class LatentSearch:
                     max_iter=max_iter,
                     tol_change=stalled,
                     tol_value=floor[pending] if last else 0.0,
-                    callback=watched(progress, name),
+                    callback=watched(progress, name, max_iter),
                 )
                 z = result.x
                 found.evaluations[pending] += result.evaluations
