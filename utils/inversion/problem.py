@@ -203,7 +203,7 @@ class LeastSquares(Problem):
             max_iter=max_iter,
             tol_change=tol_change,
             tol_value=np.repeat(np.broadcast_to(tol_value, clips), restarts),
-            gradient=lambda z, index: self.gradient(z, index // restarts, targets),
+            value_and_gradient=lambda z, index: self.residual_gradient(z, index // restarts, targets),
             callback=callback,
         )
 
@@ -240,10 +240,10 @@ class LeastSquares(Problem):
         return self._compile(value)
 
     @cached_property
-    def gradient(self) -> Function:
-        """J'r, half the gradient of the sum of squares, float32 `[b, latent_dim]`."""
+    def residual_gradient(self) -> Function:
+        """`value` and 2 J'r, its gradient, float32 `[b, latent_dim]`, J that of `generator`."""
 
-        def gradient(z, targets):
+        def residual_gradient(z, targets):
             audio = self.float32_generator(z)
             with tf.GradientTape() as outer:
                 outer.watch([z, audio])
@@ -252,9 +252,10 @@ class LeastSquares(Problem):
             with tf.GradientTape() as inner:
                 inner.watch(z)
                 generated = self.generator(z)
-            return (at_z + inner.gradient(generated, z, output_gradients=at_audio)) / 2
+            gradient = at_z + inner.gradient(generated, z, output_gradients=at_audio)
+            return tf.reduce_sum(tf.cast(squares, tf.float64), axis=1), gradient
 
-        return self._compile(gradient)
+        return self._compile(residual_gradient)
 
     @cached_property
     def linearise(self) -> Function:
