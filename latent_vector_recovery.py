@@ -142,7 +142,8 @@ def wanted_methods(args: argparse.Namespace) -> tuple[str, ...]:
 
 def find_files(args: argparse.Namespace) -> tuple[Path, list[Path], list[tuple[str, str]]]:
     """The folder that clips are named from, the clips in sorted order, and (name, reason) of what cannot be read."""
-    from utils.audio.files import SUFFIXES, find_audio  # here, so that --help need not wait for NumPy
+    from utils.audio.decoding import SUFFIXES  # here, so that --help need not wait for NumPy
+    from utils.audio.files import find_audio
 
     root = args.input
     files, problems = find_audio(root)

@@ -3,7 +3,6 @@
 from statistics import median
 from typing import Any
 
-from utils.inversion.directions import write_walks
 from utils.inversion.exactness import EXACT
 from utils.inversion.folder import FILE, OWN_SAMPLE, RecoveryFolder
 from utils.report.manifest import write_manifest
@@ -45,12 +44,7 @@ def write_reports(settings: dict[str, Any], folder: RecoveryFolder) -> None:
         "hardware": environment["hardware"]["cpu"],
     }
     title = f"Recovery of {settings['input'].name}"
-    generator, walks = folder.generator, None
-    if generator.network is not None:  # of other generators no layer is known
-        walks = write_walks(
-            folder.folder / "directions", generator, generator.network.first_activations, seed=settings["seed"]
-        )
-    write_page(folder.folder, title, folder.results(), facts, failures=folder.failures, walks=walks)
+    write_page(folder.folder, title, folder.results(), facts, failures=folder.failures)
 
 
 def print_medians(results: list[dict[str, Any]]) -> None:

@@ -5,11 +5,11 @@ The spectrogram here is for the eye (power in dB); nothing is measured on it.
 
 import base64
 import functools
-import struct
-import zlib
+import io
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
 from utils.numpy_spectrograms import stft
 from utils.spectrograms import FRAME_LENGTH, FRAME_STEP
@@ -94,20 +94,11 @@ def spectrogram_png(decibels: np.ndarray, top: float) -> bytes:
     """
     level = 1 + (decibels[::-1] - max(top, SILENCE_DB)) / RANGE_DB
     pixels = np.round(np.clip(level, 0, 1) * (LEVELS - 1)).astype(np.uint8)
-    rows, columns = pixels.shape
-    scanlines = np.insert(pixels, 0, 0, axis=1).tobytes()  # each line starts with its filter: 0, none
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)  # 8 bits, indexed colour
-    chunks = [
-        chunk(b"IHDR", header),
-        chunk(b"PLTE", _palette()),
-        chunk(b"IDAT", zlib.compress(scanlines)),
-        chunk(b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    image = Image.fromarray(pixels)
+    image.putpalette(_palette())
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def data_uri(png: bytes) -> str:

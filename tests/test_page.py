@@ -10,10 +10,8 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import soundfile
-import tensorflow as tf
 
-from models.generator import load_generator
-from utils.inversion.directions import Walks, write_walks
+from utils.inversion.latents import Latents, save_latents
 from utils.report.page import DASH, audio_url, format_number, write_page
 
 RATE = 16000
@@ -120,7 +118,7 @@ def test_names_that_are_not_unicode_are_addressed_by_their_bytes(tmp_path):
 
 def test_hostile_text_stays_text(tmp_path):
     hostile = '"><script>alert(1)</script><img src=x onerror=alert(1)>{{clips}}'
-    results = make_clip(tmp_path, "<script>alert(1)</script>.wav", status=hostile, kind=hostile)
+    results = make_clip(tmp_path, "<script>alert(1)</script>.wav", status=hostile, notes=hostile)
     plain = written(tmp_path / "plain", make_clip(tmp_path / "plain", "a.wav"))
     path = write_page(tmp_path, hostile, results, {hostile: hostile}, failures={hostile: hostile})
     page = Page(path.read_text(encoding="utf-8"))
@@ -135,7 +133,7 @@ def test_nothing_comes_from_the_network(tmp_path):
     for tag, attributes, _ in page.tags:
         for name in ("src", "href", "action"):
             if name in attributes:
-                assert attributes[name].startswith("data:") or tag == "audio"
+                assert attributes[name].startswith("data:") or tag == "audio" or "download" in attributes
     markup = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|https?://", markup)
 
@@ -198,27 +196,88 @@ def test_a_long_clip_is_drawn_whole(tmp_path):
 
 
 def test_more_clips_than_are_shown(tmp_path):
-    results = [line for i in range(5) for line in make_clip(tmp_path, f"{i}.wav", snr_db=float(10 * i))]
+    results = [line for i in range(5) for line in make_clip(tmp_path, f"{i}.wav", log_mel_distance=float(i))]
     page = written(tmp_path, results, max_clips=2)
     assert [clip["data-source"] for clip in page.all("article")] == ["0.wav", "1.wav"]
     assert "the first 2 of 5 clips" in page.text
-    assert "recovered to 20.0 dB SNR" in page.text  # over all five, not the two shown
+    assert "log-mel distance 2.00" in " ".join(page.text.split())  # over all five, not the two shown
     assert "the first" not in written(tmp_path, results, max_clips=5).text
 
 
-def test_summary_sets_own_samples_against_files(tmp_path):
+JUDGED = {"judge_mel_clip": "seven 98 %", "judge_mel_reconstruction": "seven 91 %"}
+MISJUDGED = JUDGED | {"judge_mel_reconstruction": "two 44 %"}
+
+
+def test_files_come_first_and_own_samples_are_folded_below(tmp_path):
     results = [
-        *make_clip(tmp_path, "a.wav", snr_db=4.0),
-        *make_clip(tmp_path, "b.wav", snr_db=6.0),
-        *make_clip(tmp_path, "own/0", kind="own sample", snr_db=30.0, z_mse=1e-5),
-        *make_clip(tmp_path, "own/1", kind="own sample", snr_db=20.0, z_mse=0.2, status="max_iter"),
+        *make_clip(tmp_path, "own/0", kind="own sample", snr_db=30.0, z_mse=1e-6),
+        *make_clip(tmp_path, "own/1", kind="own sample", snr_db=20.0, z_mse=1.1e-6, status="max_iter"),
+        *make_clip(tmp_path, "a.wav", log_mel_distance=0.5, log_mel_distance_silence=2.0, **JUDGED),
+        *make_clip(tmp_path, "b.wav", log_mel_distance=0.7, log_mel_distance_silence=4.0, **MISJUDGED),
     ]
-    text = " ".join(written(tmp_path, results).text.split())
+    page = written(tmp_path, results)
+    assert [clip["data-source"] for clip in page.all("article")] == ["a.wav", "b.wav", "own/0", "own/1"]
+    assert [tag for tag in page.all("details") if tag["class"] == "own"] == [{"class": "own"}]  # not open
+    assert {"class": "own", "open": None} in written(tmp_path, results[:2]).all("details")
+    text = " ".join(page.text.split())
     assert (
-        "On its own samples the generator is recovered to 25.0 dB SNR and 0.950 SSIM, "
-        "the latent itself in 1 of 2; on your files to 5.0 dB SNR and 0.950 SSIM."
+        "Your files: log-mel distance 0.60 (silence 3.00), same digit by judge_mel 1 of 2; "
+        "own samples: SNR 25.0 dB, latent found in 1 of 2."
     ) in text
     assert "1 converged, 1 max_iter" in text
+
+
+def test_snr_and_ssim_stand_by_own_samples_alone(tmp_path):
+    page = written(tmp_path, make_clip(tmp_path, "a.wav"))
+    assert "SNR" not in page.text and "SSIM" not in page.text and "log-mel distance" in page.text
+    page = written(tmp_path, make_clip(tmp_path, "own/0", kind="own sample"))
+    assert "SNR" in page.text and "SSIM" in page.text and "log-mel distance" not in page.text
+
+
+def test_silence_is_the_floor_of_the_files(tmp_path):
+    results = make_clip(tmp_path, "a.wav", log_mel_distance=0.5, log_mel_distance_silence=2.25)
+    assert "silence12.25" in "".join(written(tmp_path, results).text.split())
+    assert "silence" not in written(tmp_path, make_clip(tmp_path, "b.wav")).text
+
+
+def test_judges_answers_stand_by_clip_and_reconstruction(tmp_path):
+    page = written(tmp_path, make_clip(tmp_path, "a.wav", **JUDGED) + make_clip(tmp_path, "b.wav", **MISJUDGED))
+    marks = {clip: [tag["class"] for tag in page.all("dd", clip) if tag.get("class")] for clip in ("a.wav", "b.wav")}
+    assert marks == {"a.wav": ["same"], "b.wav": ["other"]}
+    assert page.text.count("seven 98 %") == 2 and "two 44 %" in page.text
+
+
+def test_notes_and_verdicts_are_shown(tmp_path):
+    results = make_clip(tmp_path, "a.wav", notes="clipped", verdict="not")
+    results += make_clip(tmp_path, "b.wav", verdict="abstains", score=-1.234)
+    page = written(tmp_path, results)
+    assert "clipped" in page.text and "−1.23" in page.text
+    assert "not 1, abstains 1" in " ".join(page.text.split())
+
+
+def test_what_was_written_can_be_downloaded(tmp_path):
+    (tmp_path / "summary.csv").touch()
+    page = written(tmp_path, make_clip(tmp_path, "a b.wav", latents="clips/a b.wav/gradient.npz"))
+    links = [unquote(link["href"]) for link in page.all("a") if "download" in link]
+    folder = "clips/a b.wav"
+    assert links == ["summary.csv", f"{folder}/original.wav", f"{folder}/gradient.wav", f"{folder}/gradient.npz"]
+
+
+def test_the_objective_is_plotted_for_each_clip_whose_latents_hold_it(tmp_path):
+    results = make_clip(tmp_path, "a.wav", ("gradient", "encoder"), latents="a.npz") + make_clip(tmp_path, "b.wav")
+    curve = np.array([[4, 2, 1]], np.float32)
+    save_latents(tmp_path / "a.npz", Latents(np.zeros((1, 3), np.float32), "", "gradient", 0, curve=curve))
+    page = written(tmp_path, results)
+    assert [len(page.all("polyline", clip)) for clip in ("a.wav", "b.wav")] == [2, 0]
+
+
+def test_a_dot_for_each_clip_and_method_leads_to_its_clip(tmp_path):
+    results = make_clip(tmp_path, "a.wav", ("gradient", "encoder"), log_mel_distance=0.5)
+    results += make_clip(tmp_path, "b.wav", log_mel_distance=0.7) + make_clip(tmp_path, "c.wav")
+    page = written(tmp_path, results)
+    dots = [circle["data-clip"] for circle in page.all("circle") if "data-clip" in circle]
+    named = {clip["id"]: clip["data-source"] for clip in page.all("article")}
+    assert sorted(named[f"clip-{dot}"] for dot in dots) == ["a.wav", "a.wav", "b.wav"]
 
 
 def test_failures_are_listed(tmp_path):
@@ -232,28 +291,6 @@ def test_the_page_is_replaced_whole(tmp_path):
     first, second = (write_page(tmp_path, "t", results, {}).read_bytes() for _ in range(2))
     assert first == second
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "index.html"]
-
-
-def walked(folder: Path) -> Walks:
-    generator = load_generator("tests.tiny:generator", trust=True)
-    return write_walks(folder / "along #", generator, lambda z: tf.sinh(z[:, :4]), seed=3)
-
-
-def test_each_direction_has_a_slider_whose_files_are_there(tmp_path):
-    walks = walked(tmp_path)
-    page = written(tmp_path, make_clip(tmp_path, "a.wav"), walks=walks)
-    sliders = [field for field in page.all("input") if field.get("type") == "range"]
-    assert len(sliders) == 6
-    for slider in sliders:
-        for step in range(int(slider["min"]), int(slider["max"]) + 1):
-            audio, rate = soundfile.read(tmp_path / unquote(f"{slider['data-files']}{step}.flac"))
-            assert (len(audio), rate) == (1024, 8000)
-    players = [player["src"] for player in page.all("audio") if "along" in player["src"]]
-    assert [unquote(source) for source in players] == ["along #/0-0-3.flac", "along #/1-0-3.flac"]
-    assert "of the variance" in page.text
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "along #").iterdir()}
-    assert walked(tmp_path) == walks and len(before) == 42
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "along #").iterdir()} == before
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -279,6 +316,7 @@ def folder(tmp_path_factory) -> Path:
         *make_clip(folder, "<script>.wav", ("hybrid",), snr_db=-10.0),
         *make_clip(folder, "d.wav", ("gradient",), snr_db=None),
         *make_clip(folder, "own/0", ("gradient",), snr_db=12.0, kind="own sample", z_mse=1e-6),
+        *make_clip(folder, "own/1", ("gradient",), snr_db=15.0, kind="own sample", z_mse=1e-6),
     ]
     write_page(folder, "In a browser", results, {})
     return folder
@@ -290,14 +328,14 @@ class TestInChromium:
     @pytest.mark.parametrize(
         "view, sources",
         [
-            ("", ["a.wav", "Übung #1/b 100%.wav", "<script>.wav", "d.wav", "own/0"]),
-            ("sort=snr_db", ["Übung #1/b 100%.wav", "own/0", "a.wav", "<script>.wav", "d.wav"]),
-            ("sort=snr_db&order=asc", ["<script>.wav", "a.wav", "own/0", "Übung #1/b 100%.wav", "d.wav"]),
-            ("sort=snr_db&method=gradient", ["Übung #1/b 100%.wav", "own/0", "a.wav", "d.wav"]),
+            ("", ["a.wav", "Übung #1/b 100%.wav", "<script>.wav", "d.wav", "own/0", "own/1"]),
+            ("sort=snr_db", ["Übung #1/b 100%.wav", "a.wav", "<script>.wav", "d.wav", "own/1", "own/0"]),
+            ("sort=snr_db&order=asc", ["<script>.wav", "a.wav", "Übung #1/b 100%.wav", "d.wav", "own/0", "own/1"]),
+            ("sort=snr_db&method=gradient", ["Übung #1/b 100%.wav", "a.wav", "d.wav", "own/1", "own/0"]),
             ("sort=source&order=asc&method=hybrid", ["<script>.wav", "a.wav"]),
             ("status=max_iter", ["Übung #1/b 100%.wav"]),
-            ("kind=own+sample", ["own/0"]),
             ("text=%C3%BCBUNG", ["Übung #1/b 100%.wav"]),
+            ("text=OWN", ["own/0", "own/1"]),
             ("sort=nonsense&method=nonsense&text=wav&status=max_iter", ["Übung #1/b 100%.wav"]),
             ("text=nothing", []),
         ],
@@ -306,7 +344,9 @@ class TestInChromium:
         url = (folder / "index.html").as_uri() + "#" + view
         page = Page(in_chromium(url, tmp_path))
         assert [clip["data-source"] for clip in page.all("article") if "hidden" not in clip] == sources
-        assert f"{len(sources)} of 5 clips" in page.text
+        assert f"{len(sources)} of 6 clips" in page.text
+        folded = next(section for section in page.all("details") if section["class"] == "own")
+        assert ("open" in folded) == (view == "text=OWN")
         if "method=gradient" in view:
             hidden = {figure["data-method"] for figure in page.all("figure") if "hidden" in figure}
             assert hidden == {"hybrid"}
@@ -321,7 +361,7 @@ class TestInChromium:
     def test_controls_write_the_address_and_every_sound_loads(self, folder, tmp_path):
         script = """
         tools.elements.method.value = "gradient";
-        tools.elements.sort.value = "ssim";
+        tools.elements.sort.value = "objective";
         tools.dispatchEvent(new Event("change"));
         order.click();
         document.body.dataset.hash = location.hash;
@@ -332,11 +372,11 @@ class TestInChromium:
           audio.load();
         }"""
         page = self.probed(folder, tmp_path, script)
-        assert page.all("body")[0]["data-hash"] == "#method=gradient&sort=ssim&order=asc"
+        assert page.all("body")[0]["data-hash"] == "#method=gradient&sort=objective&order=asc"
         players = page.all("audio")
-        assert len(players) == 11
-        assert [player.get("data-failed") for player in players] == [None] * 11
-        assert [float(player["data-duration"]) for player in players] == [2000 / RATE] * 11
+        assert len(players) == 13
+        assert [player.get("data-failed") for player in players] == [None] * 13
+        assert [float(player["data-duration"]) for player in players] == [2000 / RATE] * 13
 
     def test_keys_walk_the_clips_and_play_their_columns(self, folder, tmp_path):
         script = """
@@ -381,22 +421,6 @@ class TestInChromium:
         assert hybrid["data-others"] == "true,true"
         assert float(gradient["data-on"]) == pytest.approx(0.05, abs=0.02)
         assert float(gradient["data-again"]) == pytest.approx(0, abs=0.02)
-
-    def test_a_slider_plays_its_place_on_the_walk(self, tmp_path):
-        written(tmp_path, make_clip(tmp_path, "a.wav"), walks=walked(tmp_path))
-        script = """
-        const [first, second] = document.querySelectorAll(".walk input");
-        for (const [slider, value] of [[first, 0], [second, 5]]) {
-          slider.value = value;
-          slider.dispatchEvent(new Event("input", { bubbles: true }));
-        }
-        const audio = document.querySelector(".walk audio");
-        audio.addEventListener("loadedmetadata", () => audio.dataset.duration = audio.duration);
-        document.body.dataset.values = [first.value, second.value];"""
-        page = self.probed(tmp_path, tmp_path / "profile", script)
-        audio = next(player for player in page.all("audio") if "along" in player["src"])
-        assert unquote(audio["src"]) == "along #/0-1-5.flac" and float(audio["data-duration"]) == 1024 / 8000
-        assert page.all("body")[0]["data-values"] == "3,5"
 
     @pytest.mark.parametrize("scheme, background", [("light", "rgb(246, 245, 242)"), ("dark", "rgb(19, 20, 25)")])
     def test_it_follows_the_system_s_colours(self, folder, tmp_path, scheme, background):
