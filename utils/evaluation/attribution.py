@@ -9,6 +9,7 @@ where a 16-bit clip is matched to the rounding of its samples. A generator reach
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,14 @@ from tqdm import tqdm
 
 from utils.domains import SYNTHETIC
 from utils.errors import UserError, one_line
-from utils.inversion.methods import from_encoder
-from utils.inversion.search import NEIGHBOURS, LatentSearch
+from utils.inversion.search import LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 
 MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
-PROTOCOL = "attribution 4"  # counts up whenever the same clip begins to get another score
-# Own samples are found by at most a dozen Jacobians; under noise of 10 dB they begin at 0.35, where speech does.
-NEAR, JACOBIANS = 0.5, (20, 10)
+PROTOCOL = "attribution 5"  # counts up whenever the same clip begins to get another score
 
 
 def residual_score(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
@@ -67,10 +65,8 @@ class Attributor:
         settings: dict[str, Any],
         cache: Path | None = None,
     ):
-        self._generator, self._encode, self.settings = generator, encode, settings
-        self._search = LatentSearch(
-            fast, neighbours=0 if encode else NEIGHBOURS, near=NEAR, jacobians=JACOBIANS, cache=cache
-        )
+        self._generator, self.settings = generator, settings
+        self._search = LatentSearch(fast, encode=encode and partial(encode, domain=SYNTHETIC), cache=cache)
         try:
             self._search.check()
         except Exception as error:  # whatever a foreign network may raise
@@ -105,10 +101,7 @@ class Attributor:
 
     def _records(self, audio: np.ndarray) -> list[Record]:
         started_at = time.monotonic()
-        starts = np.empty((len(audio), 0, self._generator.latent_dim), np.float32)
-        if self._encode is not None:
-            starts = from_encoder(self._generator, lambda clips: self._encode(clips, SYNTHETIC), audio)
-        found = self._search(audio, starts)
+        found = self._search(audio)
         reconstructions = np.asarray(self._generator(found.z))
         seconds = (time.monotonic() - started_at) / len(audio)
         records = []

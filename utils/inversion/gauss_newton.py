@@ -31,7 +31,7 @@ RAISE = 1e3  # after a step of which no trial was lower
 ACTIVE_SET_PASSES = 8
 GRADIENTS = 30  # after a Jacobian, at most
 SLOW = 0.02  # relative decrease by an L-BFGS step at which the next Jacobian is due
-DECADES = 1e-10  # by which L-BFGS lowers a value without a new Jacobian, at most
+LOW = 0.1  # of `tol_value`, at which it ends: noise of that level slows it down before, where nothing is to be gained
 
 Value = Callable[[np.ndarray, np.ndarray], ArrayLike]
 Linearise = Callable[[np.ndarray, np.ndarray], tuple[ArrayLike, ArrayLike]]
@@ -196,11 +196,11 @@ def _descend(
     rows: _Rows, which: np.ndarray, value_and_gradient: ValueAndGradient, tol_value: np.ndarray, dtype: np.dtype
 ) -> list[np.ndarray]:
     """L-BFGS from where the rows `which` are, in coordinates y with x = P(x + S y), in which their damped J'J is the
-    identity, and in units in which a value of 1 is low enough; the value after each evaluation."""
+    identity, and in units in which 1 is as low as can be; the value after each evaluation."""
     some = rows.take(which)
     matrix = some.jj + _added(some, some.damping)[:, None, None] * np.eye(rows.x.shape[1])
     scaling = np.linalg.inv(np.linalg.cholesky(matrix)).transpose(0, 2, 1)
-    unit = np.maximum(tol_value[some.index], DECADES * some.f)
+    unit = np.maximum(LOW * tol_value[some.index], np.finfo(np.float64).eps * some.f)
 
     def unbounded(y: np.ndarray, i: np.ndarray) -> np.ndarray:
         return some.x[i] + np.matvec(scaling[i], y)

@@ -239,6 +239,12 @@ class LeastSquares(Problem):
 
         return self._compile(value)
 
+    def value_of(self, audio: np.ndarray, targets: Targets) -> np.ndarray:
+        """The sum of squares, float64 `[B]`, of audio float32 `[B, T, C]` in place of the generator's, at z = 0."""
+        z = tf.zeros([len(audio), self.generator.latent_dim])
+        residuals = self.objective.residuals(self._point_of(tf.constant(audio), z, targets))
+        return np.square(residuals.numpy().astype(np.float64)).sum(axis=1)
+
     @cached_property
     def residual_gradient(self) -> Function:
         """`value` and 2 J'r, its gradient, float32 `[b, latent_dim]`, J that of `generator`."""

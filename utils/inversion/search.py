@@ -36,7 +36,6 @@ NEIGHBOURS, BANK_SIZE = 3, 4096
 IN_RANGE = 0.5
 JACOBIANS = (12, 6)  # of the last two stages, at most
 SLOW = 0.2  # relative decrease by a Jacobian that ends a stage
-WHITENED_FLOOR = 1e-11  # of the mean square: float32's rounding
 
 
 @dataclass
@@ -99,8 +98,8 @@ class LatentSearch:
 
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
-            starts: float32 `[B, K, latent_dim]`, where K searches of each clip begin; None: at the encoder's answer, or
-                without one near samples of the bank.
+            starts: float32 `[B, K, latent_dim]`, where K searches of each clip begin; None: at the encoder's answer.
+                Without an encoder near samples of the bank are added.
         """
         ends, evaluations = self._approach(targets, starts)
         clips, restarts, n = ends.shape
@@ -118,13 +117,14 @@ class LatentSearch:
             share=shares[:, 0],
         )
         floor, lowest = noise_floor(targets), np.full(clips, np.inf)
+        whitened_floor = self._whitened.value_of(_noisy(targets, floor), self._whitened.targets(targets))
         for attempt in range(restarts):
             pending = np.flatnonzero((shares[:, attempt] <= IN_RANGE) & ~found.exact)
             if not pending.size:
                 break
             z = ends[pending, attempt]
             for problem, jacobians, tolerance in (
-                (self._whitened, JACOBIANS[0], WHITENED_FLOOR),
+                (self._whitened, JACOBIANS[0], whitened_floor[pending]),
                 (self._waveform, JACOBIANS[1], floor[pending]),
             ):
                 result = problem.minimize(
@@ -146,8 +146,8 @@ class LatentSearch:
         """Where the first stage ends, float32 `[B, K, latent_dim]`, and its evaluations of each clip `[B]`."""
         lower, upper = self._waveform.bounds(self._clip_to_prior)
         if self._encode is None:
-            if starts is None:
-                starts = self._bank.nearest(targets, self._neighbours)
+            near = self._bank.nearest(targets, self._neighbours)
+            starts = near if starts is None else np.concatenate([starts, near], axis=1)
             shape = starts.shape
             coarse = self._coarse.descend(
                 targets, starts, clip_to_prior=self._clip_to_prior, max_iter=COARSE_ITERATIONS
@@ -167,6 +167,12 @@ class LatentSearch:
             upper=upper,
         )
         return ends.astype(np.float32).reshape(starts.shape), np.full(clips, ROUNDS * restarts)
+
+
+def _noisy(audio: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """Clips `[B, T, C]` with white noise of a mean square `[B]`, always the same."""
+    noise = np.random.default_rng(0).standard_normal(audio.shape[1:])
+    return (audio + np.sqrt(power)[:, None, None] * noise).astype(np.float32)
 
 
 def _rounded(audio: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
