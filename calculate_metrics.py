@@ -1,7 +1,8 @@
 """Tables 1 and 2 and Figures 2 and 3 of the paper: how well clips are inverted, row by row or whole.
 
 A row is what one `--method` makes of n real clips (Table 2) or, with `--synth`, of the generator's own samples
-(Table 1): encoder, gradient or hybrid as in the paper, or what these are to be compared with: the clips themselves,
+(Table 1): encoder, gradient or hybrid as in the paper, search (ours: the latent itself where the clip is in the
+generator's range, else the objective), or what these are to be compared with: the clips themselves,
 silence, a random sample, another clip, and two look-ups, which answer by the digit alone: template, with one waveform,
 and class_sample, with a random sample of it. The paper's flags do as well: `--inverse_mapping` is the encoder,
 `--gradient` L-BFGS from the prior, both are the hybrid, neither is the clips themselves.
@@ -11,7 +12,7 @@ Examples:
   python calculate_metrics.py ../shared/data/speech_commands_digits --method hybrid
 
   # Tables 1 and 2 by the paper's protocol (days); both tables, a first look in minutes, then their page
-  python calculate_metrics.py datasets/sc09 --all --preset paper --split validation --draw first
+  python calculate_metrics.py datasets/sc09 --all --preset paper
   python calculate_metrics.py ../shared/data/speech_commands_digits --all --n 40 --max_iter 50
   python -m studies.results_md results --output results/RESULTS.md
 
@@ -27,7 +28,7 @@ was computed before is only scored.
 import argparse
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from utils.errors import UserError
 from utils.evaluation import names
 from utils.report import tables
 
-PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY}
+# The published scripts take clips of the validation split, the first ones.
+PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"split": "validation", "draw": "first"}}
 ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 
@@ -87,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(group, "batch_size", "seed", "dry_run", "quiet", batch_size=32)
 
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
-    args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH)
+    args.changed = options.changed_options(args, parser, PRESETS, tables.SEARCH_OPTIONS)
     check(args, parser.explicit)
     args.method = args.method or names.METHOD_OF_FLAGS[args.inverse_mapping, args.gradient]
     rows = sum(map(len, methods_by_table(args).values()))
@@ -137,12 +139,13 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 
 from models.networks import Networks
-from models.recovery import choose_objective, make_inverter, make_recovery
+from models.recovery import choose_objective, make_inverter, make_recovery, make_search
 from utils.audio.datasets import load_dataset
 from utils.domains import SYNTHETIC
 from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
 from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
 from utils.inversion.methods import Recovery
+from utils.inversion.search import LatentSearch
 from utils.inversion.store import ResultStore
 from utils.priors import PRIORS
 from utils.report.figures import reconstruction_figure, save_figure
@@ -174,7 +177,7 @@ class Session:
 
     def __init__(self, args: argparse.Namespace, methods: Mapping[int, Collection[str]]):
         self.args = args
-        needs_encoder = {names.ENCODER, names.HYBRID, names.PROJECTED} & set().union(*methods.values())
+        needs_encoder = set(names.FROM_ENCODER) & set().union(*methods.values())
         self.networks = Networks(
             args.generator,
             trust=args.trust,
@@ -196,6 +199,10 @@ class Session:
                 datasets[use] = load_dataset(args.input, *reading, quiet=args.quiet)
         return table_clips(generator, n, args.seed, batch_size=args.batch_size, **datasets)
 
+    @cached_property
+    def search(self) -> LatentSearch | None:
+        return make_search(self.networks, clip_to_prior=self.args.clip_to_prior)
+
     @cache  # noqa: B019  (there is one session)
     def recovery(self, kind: str, space: str) -> Recovery:
         args, networks = self.args, self.networks
@@ -210,7 +217,10 @@ class Session:
         if method == names.PROJECTED:
             recovery, generator = self.recovery(clips.kind, "projected"), networks.projected
             return replace(recover(recovery, names.HYBRID, clips, generator=generator, **shared), z=None)
-        return recover(self.recovery(clips.kind, "z"), method, clips, generator=networks.generator, **shared)
+        recovery = self.recovery(clips.kind, "z")
+        if method == names.SEARCH:
+            recovery = replace(recovery, search=self.search)
+        return recover(recovery, method, clips, generator=networks.generator, **shared)
 
     def scorer(self, clips: Clips, z_reference: np.ndarray | None = None) -> Scorer:
         args, prior = self.args, PRIORS[self.networks.generator.prior]
@@ -226,10 +236,11 @@ class Session:
         absent = {} if names.OTHER in others else {names.OTHER: f"{len(clips)} clips besides, to compare with"}
         absent |= {} if self.networks.generator.network else {names.PROJECTED: "WaveGAN, whose dense layer it needs"}
         absent |= {} if scorer.of_clips else dict.fromkeys(names.LOOK_UPS, "--classifier and no --judge to look up by")
-        for method in methods:
+        # What methods are compared with comes first.
+        for method in sorted(methods, key=lambda method: method not in names.BASELINES):
             if method in absent and len(methods) > 1:
                 print(f"note: no row {method}: there is no {absent[method]}")
-            elif method in (*names.RECOVERY_METHODS, names.PROJECTED):
+            elif method not in names.BASELINES:
                 yield self.record(scorer, method, self.recover(method, clips))
             elif method in names.LOOK_UPS:
                 answers = look_up(method, self.networks.generator, others[names.SAMPLE], scorer, self.args.seed)
@@ -249,7 +260,7 @@ class Session:
         objective = choose_objective(self.networks, args.objective, own=clips.kind == SYNTHETIC)
         row |= {
             "preset": args.preset,
-            "protocol": protocol(vars(args), clips, self.networks, objective),
+            "protocol": protocol(vars(args), method, clips, self.networks, objective),
             "environment": describe_environment(),
         }
         append_jsonl(args.output / "metrics.jsonl", row)

@@ -58,8 +58,6 @@ def parse_arguments() -> argparse.Namespace:
         help="written into the WAVs (default: what comes with the generator, else 16000)",
     )
     group.add_argument("--prior", choices=choices.PRIORS, help="(default: what comes with the generator, else uniform)")
-    group.add_argument("--z_tensor", default="z:0", metavar="NAME", help="input of a TF1 or frozen graph")
-    group.add_argument("--audio_tensor", default="G_z:0", metavar="NAME", help="its output")
     options.add_shared(parser.add_argument_group("output"), "output", "dry_run", "quiet")
     args = parser.parse_args()
     if args.interpolate and args.steps < 2:
@@ -83,8 +81,7 @@ from utils.audio.files import join_windows, write_wav
 from utils.inversion.align import move_back
 from utils.inversion.latents import Latents, save_latents
 from utils.runs.batches import render
-from utils.runs.files import write_json
-from utils.runs.folders import output_folder
+from utils.runs.folders import keep_options, output_folder
 from utils.runs.progress import progress_bar
 
 
@@ -122,8 +119,6 @@ def main() -> int:
     generator = load_generator(
         args.generator,
         args.precision,
-        z_tensor=args.z_tensor,
-        audio_tensor=args.audio_tensor,
         sample_rate=args.sample_rate,
         prior=args.prior,
         trust=args.trust,
@@ -136,7 +131,8 @@ def main() -> int:
         raise UserError(f"--latents: all files must be of one space. Received: {' and '.join(sorted(spaces))}")
     z, (space,) = np.concatenate([piece.z for piece in pieces]), spaces
     output = output_folder(args.output, Path("waves"), "generate")
-    write_json(output / "options.json", vars(args))
+    settings = vars(args) | {"generator_sha256": generator.fingerprint}
+    keep_options(output, settings, changeable=("generator", "trust", "output", "quiet"))
     method = "replay" if args.latents else "interpolation" if args.interpolate else "prior"
     facts = {"method": method, "seed": args.seed, "options": vars(args), "space": space}
     save_latents(output / "latents.npz", Latents(z=z, generator=generator.fingerprint, **facts))

@@ -31,7 +31,7 @@ from utils.runs.environment import gpus
 
 RECIPES = {
     "wgan_gp": {"batch_size": 64, "learning_rate": 1e-4, "steps": 200_000, "dim": 64},
-    "autoencoder": {"batch_size": 16, "learning_rate": 2e-4, "steps": 6_000, "dim": 32},
+    "flow": {"batch_size": 16, "learning_rate": 2e-4, "steps": 40_000, "dim": 32},
 }
 CHANGEABLE = ("input", "steps", "minutes", "output", "dry_run", "quiet", "evaluate_every", "save_minutes")
 EVALUATED, JACOBIANS, SHOWN = 500, 9, 20  # samples measured, latents at which dG/dz is taken, samples written
@@ -56,9 +56,9 @@ def parse_options() -> argparse.Namespace:
     add(
         "--recipe",
         choices=tuple(RECIPES),
-        default="wgan_gp" if gpus() else "autoencoder",
-        help="how it is trained, see above; sets other options too, of which one given by itself wins; autoencoder "
-        "where there is no GPU",
+        default="wgan_gp" if gpus() else "flow",
+        help="how it is trained, see above; sets other options too, of which one given by itself wins; "
+        "flow where there is no GPU",
     )
     add("--steps", type=options.positive_int, default=200_000, metavar="N", help="generator updates in all")
     add("--learning_rate", type=options.positive_float, default=1e-4, metavar="X", help="of Adam, generator and critic")
@@ -87,42 +87,38 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import numpy as np
 import tensorflow as tf
 
-from models.autoencoder import AutoencoderTrainer
-from models.checkpoints import write_in_half_precision
-from models.encoder import FILE_NAME
+from models.distillation import FlowTrainer
+from models.front_ends import LogMel
 from models.gan_training import Batches, GeneratorTrainer
 from models.generator import Generator, load_generator
-from models.highway import log_mel
 from models.tf1 import write_tf1
 from models.wavegan import Architecture
 from models.wgan_gp import WassersteinTrainer
+from utils.audio.class_code import class_code
 from utils.audio.datasets import Dataset, load_dataset
 from utils.audio.files import write_wav
-from utils.audio.principal_latents import class_code
 from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
-from utils.evaluation.honesty import fixed_waveform_share, matched_share, mean_squared_cosine, variance, within_class
+from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
 from utils.runs.batches import in_batches
 from utils.runs.training_run import Checkpoints, TrainingRun
-
-TRAINERS = {
-    "wgan_gp": lambda architecture, dataset, *options, steps: WassersteinTrainer(architecture, *options),
-    "autoencoder": AutoencoderTrainer,
-}
 
 
 def main() -> int:
     args = parse_options()
     dataset = load_dataset(args.input, args.num_samples, args.num_channels, args.sample_rate, quiet=args.quiet)
-    held_out = load_held_out(args) if args.recipe == "autoencoder" else None
+    held_out = load_held_out(args) if args.recipe == "flow" else None
     architecture = Architecture(
         args.latent_dim, args.dim, num_samples=args.num_samples, num_channels=args.num_channels, upsample=args.upsample
     )
     name = f"wavegan-{args.recipe}-{args.input.resolve().name}"
     with TrainingRun(args.output, name, vars(args), changeable=CHANGEABLE, quiet=args.quiet) as run:
         batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed)
-        numbers = args.seed, args.learning_rate, args.precision
-        trainer = TRAINERS[args.recipe](architecture, dataset, *numbers, steps=args.steps)
+        numbers = {"seed": args.seed, "learning_rate": args.learning_rate, "precision": args.precision}
+        if args.recipe == "flow":
+            trainer = FlowTrainer(architecture, dataset, held_out, **numbers, folder=run.folder, quiet=args.quiet)
+        else:
+            trainer = WassersteinTrainer(architecture, **numbers)
         checkpoints = Checkpoints(run.folder, trainer)
         weights = sum(int(np.prod(shape)) for shape in architecture.weight_shapes.values())
         resumed = f"; resumed at step {checkpoints.step}" if checkpoints.step else ""
@@ -138,11 +134,13 @@ def main() -> int:
         ):
             run.count(trainer.train_step(batches, step))
             if run.evaluation_due:
-                generator = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
-                facts, audio = evaluate(generator, dataset)
-                if held_out is not None:
-                    facts |= evaluate_encoder(run, trainer, generator, held_out)
-                publish(run, facts, audio, args.sample_rate)
+                facts = trainer.measures(run.done)
+                if trainer.is_worth_exporting(run.done, facts):
+                    generator = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
+                    more, audio = evaluate(generator, dataset)
+                    facts |= more
+                    write_wavs(run, audio, args.sample_rate)
+                publish(run, facts)
         if run.finished:
             print(f"done; samples: python generate.py --generator {run.folder / 'export'} --n 10")
     return options.EXIT_OK
@@ -151,18 +149,14 @@ def main() -> int:
 def export(
     folder: Path, trainer: GeneratorTrainer, architecture: Architecture, step: int, sample_rate: int
 ) -> Generator:
-    """Writes the generator, and the encoder that was trained with it, in float16; the generator as its file has it."""
+    """Writes the generator in float16; the generator as its file has it."""
     halves = {name: value.astype(np.float16) for name, value in trainer.averaged_weights().items()}
     write_tf1(folder, halves, architecture, step, sample_rate=sample_rate)
-    generator = load_generator(folder)
-    if isinstance(trainer, AutoencoderTrainer):
-        encoder = trainer.encoder_average.with_options(generator=generator.fingerprint)
-        write_in_half_precision(encoder, folder / FILE_NAME)
-    return generator
+    return load_generator(folder)
 
 
 def load_held_out(args: argparse.Namespace) -> Dataset | None:
-    """The clips by which a score may choose; None, and a line that says so, where a small folder has fewer than two."""
+    """The clips by which weights are chosen; None, and a line that says so, where a small folder has fewer than two."""
     shape = args.num_samples, args.num_channels, args.sample_rate
     try:
         held_out = load_dataset(args.input, *shape, "selection", quiet=args.quiet)
@@ -194,52 +188,27 @@ def evaluate(generator: Generator, dataset: Dataset) -> tuple[dict[str, float], 
     return facts | jacobian_statistics(spectra), audio
 
 
-def evaluate_encoder(
-    run: TrainingRun, trainer: AutoencoderTrainer, generator: Generator, held_out: Dataset
-) -> dict[str, float]:
-    """How near one pass of the encoder comes: to z of own samples, and to clips that were not learned from.
-
-    z_mse: of own samples (0.333: z = 0). log_mel_l1: of held-out clips and their reconstructions. matched: share of
-    these that are nearest to their own clip. posterior_...: the smallest and the largest eigenvalue of the covariance
-    of the clips' latents (1 / 3 under the prior).
-    """
-    generate, encode = (tf.function(f, autograph=False) for f in (generator, trainer.encode))
-    z, clips = generator.sample_prior(MEASURED_SEED, EVALUATED), some_clips(held_out)
-    found = in_batches(lambda rows: encode(generate(rows)), z, 50)
-    latents = in_batches(encode, clips, 50)
-    reconstructions = in_batches(generate, latents, 50)
-    with run.board("train"):
-        pairs = np.stack([clips, reconstructions], axis=1).reshape(-1, *clips.shape[1:])
-        tf.summary.audio("clip, reconstruction", pairs[:8], held_out.sample_rate, max_outputs=8)
-    eigenvalues = np.linalg.eigvalsh(np.cov(latents.T))
-    heard, wanted = log_mels(reconstructions, held_out), log_mels(clips, held_out)
-    return {
-        "z_mse": float(np.mean(np.square(found - z))),
-        "val_log_mel_l1": 2 * float(np.mean(np.abs(heard - wanted))),
-        "val_matched": matched_share(heard, wanted),
-        "val_posterior_smallest": eigenvalues[0],
-        "val_posterior_largest": eigenvalues[-1],
-    }
-
-
 def some_clips(dataset: Dataset) -> np.ndarray:
     """500 clips, or all of fewer, float32 `[N, T, C]`."""
     return dataset.to_float(np.linspace(0, len(dataset) - 1, min(EVALUATED, len(dataset))).astype(int))
 
 
 def log_mels(audio: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """`log_mel` of clips `[N, T, C]`."""
-    function = tf.function(lambda rows: log_mel(rows, dataset.sample_rate), autograph=False)
-    return in_batches(function, audio, 50)
+    """`LogMel` of clips `[N, T, C]`."""
+    return in_batches(tf.function(LogMel(dataset.sample_rate), autograph=False), audio, 50)
 
 
-def publish(run: TrainingRun, facts: dict[str, float], audio: np.ndarray, sample_rate: int) -> None:
-    """Statistics of samples to the terminal, statistics.jsonl and TensorBoard; some samples to waves/."""
-    facts = run.mean_losses() | facts
-    run.log("statistics", facts)
+def write_wavs(run: TrainingRun, audio: np.ndarray, sample_rate: int) -> None:
+    """Some samples `[N, T, C]` to waves/ and TensorBoard."""
     write_wav(run.folder / "waves" / f"{run.done:07}.wav", audio[:SHOWN].reshape(-1, audio.shape[2]), sample_rate)
     with run.board("train"):
         tf.summary.audio("fixed latents", audio[:8], sample_rate, max_outputs=8)
+
+
+def publish(run: TrainingRun, facts: dict[str, float]) -> None:
+    """Losses and measures to the terminal, statistics.jsonl and TensorBoard."""
+    facts = run.mean_losses() | facts
+    run.log("statistics", facts)
     numbers = "  ".join(f"{name} {value:.3g}" for name, value in facts.items())
     run.say(f"step {run.done}/{run.total}  {numbers}  {run.pace()}")
 

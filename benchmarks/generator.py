@@ -72,7 +72,7 @@ from models import tf1
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
 from utils.errors import UserError
-from utils.evaluation.generator_statistics import jacobian_statistics
+from utils.evaluation.generator_statistics import jacobian_statistics, singular_values
 
 RANKS = (1, 25, 50, 75, 100)
 PRODUCT_SIZE = 2048
@@ -116,7 +116,8 @@ def matrix_product(dtype: tf.DType) -> Callable[[], object]:
 def frozen_graph(folder: Path) -> Callable[[tf.Tensor], tf.Tensor]:
     """The generator of a TF1 folder as its frozen graph."""
     graph_path, prefix = tf1.find_checkpoint(folder)
-    return tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)[0]
+    with tf1.restored(graph_path, prefix) as graph:
+        return tf1.as_function(graph.freeze(), graph_path)[0]
 
 
 def passes(function: Callable[[tf.Tensor], tf.Tensor], z: tf.Tensor) -> tuple[Callable, Callable]:
@@ -165,17 +166,6 @@ def benchmark(folder: Path, batch_sizes: list[int], rounds: int) -> None:
                 for cost in (1, 2)
             ]
             print(f"| {name} | {batch} | {cells[0]} | {cells[1]} |", flush=True)
-
-
-def singular_values(generator: Generator, z: np.ndarray) -> np.ndarray:
-    """Singular values of dG/dz at one z `[latent_dim]`, largest first; float64 `[latent_dim]`."""
-    if generator.network is not None:
-        return generator.network.singular_values(z)
-    repeated = tf.tile(tf.constant(z[None]), [len(z), 1])
-    with tf.autodiff.ForwardAccumulator(repeated, tf.eye(len(z))) as accumulator:
-        audio = generator(repeated)
-    jacobian = np.asarray(accumulator.jvp(audio), np.float64).reshape(len(z), -1)
-    return np.linalg.svd(jacobian, compute_uv=False)
 
 
 def print_jacobian(generator: Generator, count: int, seed: int) -> None:

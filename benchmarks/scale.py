@@ -45,7 +45,9 @@ import soundfile
 from models.networks import Networks
 from models.recovery import make_inverter, make_recovery
 from utils.inversion import ray_engine
-from utils.inversion.folder import FILE, RecoveryFolder, files_below
+from utils.inversion.clips import ClipRecovery
+from utils.inversion.folder import RecoveryFolder
+from utils.inversion.sources import FILE, files_below
 from utils.losses import parse_objective
 from utils.runs.folders import keep_options
 from utils.runs.interrupts import Interrupt
@@ -119,7 +121,7 @@ def invert(
     """Inverts a folder; at the end of each group: seconds since the beginning, processor seconds by process."""
     place.mkdir()
     keep_options(place, {})
-    sources = files_below(clips, sorted(clips.iterdir()))
+    sources, _ = files_below(clips, sorted(clips.iterdir()))
     began, moments, shown = time.monotonic(), [], 0
     with progress_bar("", len(sources), quiet=True) as bar:
         update, done = bar.update, 0
@@ -149,8 +151,9 @@ def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFo
     networks = Networks(args.generator, trust=args.trust)
     inverter = make_inverter(networks, parse_objective(args.objective))
     recovery = make_recovery(networks, inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
-    settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size, "options": {}}
-    return RecoveryFolder(place, {FILE: recovery}, ("gradient",), sources, generator=networks.generator, **settings)
+    how = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size}
+    computation = ClipRecovery(networks.generator, {FILE: recovery}, **how)
+    return RecoveryFolder(place, computation, ("gradient",), sources, options={})
 
 
 def processes_of(driver: int) -> dict[int, bytes]:

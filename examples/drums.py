@@ -66,7 +66,7 @@ from utils.audio.datasets import batch_indices, load_dataset
 from utils.audio.files import write_wav
 from utils.errors import UserError
 from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl, atomic_path, read_json, write_json
+from utils.runs.files import append_jsonl, atomic_path, literal_path, read_json, write_json
 from utils.runs.folders import output_folder
 from utils.spectrograms import magnitude, stft
 
@@ -239,7 +239,7 @@ def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: i
     trainer = Trainer(seed)
     done = tf.Variable(0, dtype=tf.int32)
     checkpoint = tf.train.Checkpoint(state=trainer.state(), done=done)
-    manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=1)
+    manager = tf.train.CheckpointManager(checkpoint, f"{literal_path(folder)}/checkpoints", max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
     first, last = int(done), warm_steps + steps

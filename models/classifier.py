@@ -4,7 +4,6 @@
 never in a loss. All take audio; the front end is inside the model, and the `.keras` file holds every option.
 """
 
-import math
 from pathlib import Path
 
 import keras
@@ -12,10 +11,10 @@ import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import existing_file, load_keras
-from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
+from models.front_ends import LogMel, Spectrogram
+from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, resnet18
 from utils.errors import UserError
 from utils.options import PAPER_RECOVERY
-from utils.spectrograms import log_mel
 
 FILE_NAME = "classifier.keras"
 # The names of the block activations of each architecture.
@@ -158,44 +157,6 @@ def load_classifier(path: str | Path) -> Classifier:
     if not isinstance(model, Classifier):
         raise UserError(f"{file}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py")
     return model
-
-
-@keras.saving.register_keras_serializable("audio_gan_inversion")
-class LogMel(layers.Layer):
-    """Audio float32 `[B, T, C]` -> log-mel float32 `[B, ceil(T / hop), num_mels, C]`; silence is 0."""
-
-    def __init__(
-        self,
-        sample_rate: int,
-        num_mels: int = 64,
-        frame_length: int = 512,
-        hop: int = 256,
-        floor: float = 1e-2,
-        **kwargs,
-    ):
-        super().__init__(**{**kwargs, "dtype": "float32"})
-        self.options = {
-            "sample_rate": sample_rate,
-            "num_mels": num_mels,
-            "frame_length": frame_length,
-            "hop": hop,
-            "floor": floor,
-        }
-
-    def call(self, audio: tf.Tensor) -> tf.Tensor:
-        options = self.options
-        mel = log_mel(
-            audio,
-            options["sample_rate"],
-            bands=options["num_mels"],
-            frame_length=options["frame_length"],
-            frame_step=options["hop"],
-            floor=options["floor"],
-        )
-        return mel - math.log(options["floor"])
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), **self.options}
 
 
 def _mel_cnn(image: keras.KerasTensor, width: int) -> dict[str, keras.KerasTensor]:

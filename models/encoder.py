@@ -8,10 +8,12 @@ import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import existing_file, load_keras
-from models.highway import highway, squash
-from models.resnet import BatchNormalization, Spectrogram, resnet18
+from models.front_ends import Spectrogram
+from models.highway import highway
+from models.resnet import BatchNormalization, resnet18
 from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
+from utils.latents import squash
 from utils.options import PAPER_RECOVERY
 
 FILE_NAME = "encoder.keras"

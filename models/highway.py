@@ -1,12 +1,15 @@
-"""The encoder that recipe `autoencoder` trains together with a generator."""
+"""The architecture `highway` of an encoder."""
+
+import math
 
 import keras
 import tensorflow as tf
 from keras import layers
 
+from models.front_ends import LogMel
 from utils import spectrograms
 
-HOP = 256
+HOP, FLOOR = 256, 3e-2
 LARGEST_U = 3.0  # that the linear map can answer
 
 
@@ -22,10 +25,8 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
         sample_rate: Hz.
         precision: of the convolutions, "float32" or "mixed_bfloat16".
     """
-    _, num_samples, num_channels = audio.shape
-    x = layers.Lambda(
-        lambda a: log_mel(a, sample_rate), output_shape=(-(-num_samples // HOP), spectrograms.MEL_BANDS, num_channels)
-    )(audio)
+    x = LogMel(sample_rate, hop=HOP, floor=FLOOR)(audio)
+    x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # as `log_mel` below
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
@@ -45,14 +46,4 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
 
 def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
     """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
-    return spectrograms.log_mel(audio, sample_rate, frame_step=HOP, floor=3e-2) / 2 + 1
-
-
-def squash(u: tf.Tensor) -> tf.Tensor:
-    """Standard normal to U(-1, 1), same shape."""
-    return tf.math.erf(u / 2**0.5)
-
-
-def unsquash(z: tf.Tensor) -> tf.Tensor:
-    """Inverse of `squash`, to +-3.9 at most."""
-    return 2**0.5 * tf.math.erfinv(tf.clip_by_value(z, -0.9999, 0.9999))
+    return spectrograms.log_mel(audio, sample_rate, frame_step=HOP, floor=FLOOR) / 2 + 1

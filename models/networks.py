@@ -75,6 +75,7 @@ class Networks:
             raise UserError(f"--classifier {classifier}: is a judge, which must take part in no loss; name another one")
         find = {"encoder": find_encoder}
         self._loaded: dict[str, Classifier] = {}
+        self._classifications: dict[str, Callable[[np.ndarray], Predictions]] = {}
         self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
 
     @cached_property
@@ -117,29 +118,38 @@ class Networks:
     @cached_property
     def classifiers(self) -> dict[str, Classifier]:
         """The classifier, as "classifier", and the judges by their names."""
-        return {name: self._classifier(name) for name in self._files if name != "encoder"}
+        return {name: self.classifier(name) for name in self._files if name != "encoder"}
 
-    def _classifier(self, name: str) -> Classifier:
+    def classifier(self, name: str) -> Classifier:
+        """The classifier, by the name "classifier", or a judge by its name.
+
+        Raises:
+            UserError: for one that is not of the generator's clips.
+        """
         if name not in self._loaded:
             model = load_classifier(self._files[name])
             self._check(name, model)
             self._loaded[name] = model
         return self._loaded[name]
 
-    def classify(self, audio: np.ndarray, batch_size: int) -> dict[str, Predictions]:
-        """Each classifier's answers for clips float32 `[N, T, C]`."""
-        return {name: in_batches(classify, audio, batch_size) for name, classify in self._classify.items()}
+    def classify(
+        self, audio: np.ndarray, batch_size: int, names: Sequence[str] | None = None
+    ) -> dict[str, Predictions]:
+        """The answers of the classifiers of these names, or of all, for clips float32 `[N, T, C]`."""
+        names = list(self.classifiers) if names is None else names
+        return {name: in_batches(self._classification(name), audio, batch_size) for name in names}
 
-    @cached_property
-    def _classify(self) -> dict[str, Callable]:
-        return {name: _classification(model) for name, model in self.classifiers.items()}
+    def _classification(self, name: str) -> Callable[[np.ndarray], Predictions]:
+        if name not in self._classifications:
+            self._classifications[name] = _classification(self.classifier(name))
+        return self._classifications[name]
 
     @cached_property
     def features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]] | None:
         """The classifier's activations by block, in float32, of audio `[B, T, C]`; None where none was named."""
         if "classifier" not in self._files:
             return None
-        model = self._classifier("classifier")
+        model = self.classifier("classifier")
         if model.options["precision"] != "float32":
             model = model.with_precision("float32")
         return partial(block_features, model)

@@ -15,10 +15,11 @@ import tensorflow as tf
 from models.networks import Networks
 from models.projected import ProjectedGenerator
 from utils.domains import REAL, SYNTHETIC
-from utils.errors import one_line
+from utils.errors import UserError, one_line
 from utils.inversion.align import align
 from utils.inversion.methods import Inverter, Recovery
 from utils.inversion.names import GRADIENT, HYBRID
+from utils.inversion.problem import rows_together
 from utils.inversion.search import LatentSearch
 from utils.losses import Objective, parse_objective
 from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE
@@ -127,7 +128,7 @@ def make_recovery(
     )
 
 
-def make_aligner(networks: Networks, batch_size: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def make_aligner(networks: Networks) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """`utils.inversion.align.align` by the encoder and generator of the run: clips float32 `[B, T, C]` to offset and
     gain_db `[B]`."""
     generator, encode = networks.fast_generator, networks.encode
@@ -137,5 +138,35 @@ def make_aligner(networks: Networks, batch_size: int) -> Callable[[np.ndarray], 
         reconstruct=tf.function(lambda audio: generator(encode(audio, REAL)), autograph=False),
         sample_rate=generator.sample_rate,
         level=float(np.sqrt(np.mean(np.square(samples)))),
-        batch_size=batch_size,
+        batch_size=rows_together(generator),
     )
+
+
+def make_judge(
+    networks: Networks, batch_size: int, *, required: bool
+) -> Callable[[np.ndarray], list[dict[str, str]]] | None:
+    """What the judges of the run answer for clips float32 `[N, T, C]`: per clip and judge, named `judge_NAME`, the
+    class and its probability, as `seven 0.98`; None without judges.
+
+    Args:
+        networks: of the run.
+        batch_size: clips computed together.
+        required: raise a UserError where a judge is not of the generator's clips, rather than do without all.
+    """
+    try:
+        classes = {name: networks.classifier(name).class_names for name in networks.judges}
+    except UserError:
+        if required:
+            raise
+        return None
+
+    def judge(audio: np.ndarray) -> list[dict[str, str]]:
+        answers: list[dict[str, str]] = [{} for _ in audio]
+        for name, predictions in networks.classify(audio, batch_size, networks.judges).items():
+            field = name if name.startswith("judge_") else f"judge_{name}"
+            for answer, probabilities in zip(answers, np.asarray(predictions.probabilities), strict=True):
+                best = int(np.argmax(probabilities))
+                answer[field] = f"{classes[name][best]} {probabilities[best]:.2f}"
+        return answers
+
+    return judge if classes else None

@@ -254,6 +254,23 @@ class WaveGANGenerator:
         """Audio float32 `[B, num_samples, num_channels]` of any values of the dense layer's output, `[B, units]`."""
         return self._forward(h, None)[0]
 
+    def hidden(self, z: tf.Tensor) -> tf.Tensor:
+        """The first upsampling layer's output before its ReLU, float32 `[B, 64, channels]`, of z float32 `[B, L]`."""
+        h = tf.reshape(self.project(z), [-1, FIRST_FRAMES, self.architecture.first_channels])
+        return tf.cast(self._upsample(0, self._relu(h)), tf.float32)
+
+    def from_hidden(self, h: tf.Tensor) -> tf.Tensor:
+        """Audio float32 `[B, num_samples, num_channels]` of any values of `hidden`, float32 `[B, 64, channels]`."""
+        for i in range(1, len(self.architecture.upsamplings)):
+            h = self._upsample(i, self._relu(h))
+        return tf.tanh(tf.cast(h, tf.float32))
+
+    def _upsample(self, i, h):
+        """One upsampling layer with its bias, its kernel taken from the weights."""
+        layer, name = self.architecture.upsamplings[i], self.architecture.layer_names[i]
+        w = layer.polyphase_kernel(tf.convert_to_tensor(self.weights[f"{name}/kernel"]))
+        return layer(tf.cast(h, self.compute_dtype), tf.cast(w, self.compute_dtype)) + self._bias(i)
+
     def first_activations(self, z: tf.Tensor) -> tf.Tensor:
         """What the first layer gives the second: z float32 `[B, latent_dim]` to float32 `[B, 16 * channels]`, >= 0."""
         return tf.nn.relu(self.project(z))

@@ -90,6 +90,16 @@ class WassersteinTrainer(GeneratorTrainer):
         return report | self.generator_step(tf.constant([batches.seed, number]), latents)
 
     @staticmethod
+    def measures(step: int) -> dict[str, float]:
+        """This recipe has none beside those of its samples."""
+        return {}
+
+    @staticmethod
+    def is_worth_exporting(step: int, facts: dict[str, float]) -> bool:
+        """The latest weights are exported."""
+        return True
+
+    @staticmethod
     def clips_of(batches: Batches, step: int) -> list[str]:
         """The files that `train_step` takes."""
         return [name for i in range(CRITIC_UPDATES) for name in batches.names(step * CRITIC_UPDATES + i)]

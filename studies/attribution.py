@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 import librosa
 import numpy as np
 import scipy.signal
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from models.generator import Generator, load_generator
@@ -48,23 +49,27 @@ from utils.errors import UserError
 from utils.evaluation.attribution import (
     ABSTAINS,
     MADE,
-    NOT,
+    RELATED,
+    VERDICTS,
     Attributor,
     Thresholds,
     read_thresholds,
     score_settings,
 )
+from utils.evaluation.comparison import share_interval
 from utils.evaluation.detection import equal_error_rate
 from utils.inversion.store import ResultStore
 from utils.numpy_spectrograms import stft
-from utils.report.markdown import table_lines
+from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
 from utils.runs.batches import render
-from utils.runs.environment import describe_environment
+from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl, read_json
 from utils.runs.folders import output_folder
 from utils.runs.progress import progress_bar
 
 TITLE = "Was this clip made by this generator?"
+ABOUT = "verdicts and separation of own samples from clips of other origin, and after transformations"
 KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
 OWN = "own samples"
 ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
@@ -74,11 +79,12 @@ ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
     "espeak-ng",
     "Griffin-Lim",
 )
+LOSSY_TRANSFORMATIONS = ("resampled", "MP3", "Opus")  # after which no clip can be matched exactly
 NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
-RESAMPLES = 200  # of the bootstrap
-TITLES = {"auroc": "AUROC", "tpr_at_1_fpr": "found at 1 % false alarms", "eer": "equal error rate"}
+FEWEST_FOR_RATE = 300  # negatives: 1 % of fewer is not even three of them
+RATE = "tpr_at_1_fpr"
 SCORES = ("inversion", "fingerprint")
 
 
@@ -91,14 +97,14 @@ def parse_arguments() -> argparse.Namespace:
     another = "a generator of the same architecture and data, trained from another seed (default: left out)"
     add("--other_seed", metavar="PATH", help=another)
     add("--earlier", metavar="PATH", help="an earlier checkpoint of this generator's training (default: left out)")
-    add("--n", type=options.positive_int, default=200, help="clips of each kind, at least 2")
+    add("--n", type=options.positive_int, default=FEWEST_FOR_RATE, help="clips of each kind, at least 2")
     which = f"kinds of negatives, of {', '.join(map(repr, NEGATIVES))} (default: all that can be made)"
     add("--negatives", nargs="+", choices=NEGATIVES, default=NEGATIVES, metavar="KIND", help=which)
     robust = "own samples and real clips of each transformation, 0 for none (default: as --n)"
     add("--robust_n", type=options.non_negative_int, metavar="N", help=robust)
     options.add_shared(parser, "seed", seed=1)
     cache = "where decoded clips and near samples are kept"
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
     add("--output", type=Path, default=Path("results/attribution"), metavar="DIR", help="where scores are kept")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where attribution.jsonl goes")
     args = parser.parse_args()
@@ -128,7 +134,9 @@ def main() -> None:
     fingerprint = Fingerprint(samples(generator, args.n, calibration["seed"]), generator.sample_rate)
     generators = generator, networks.fast_generator
     attributor = Attributor(*generators, args.encoder and networks.encode, settings=settings, cache=args.cache)
-    scorer = Scorer(attributor, fingerprint, thresholds, ResultStore(output_folder(args.output, Path(), "")), args)
+    store = ResultStore(output_folder(args.output, Path(), ""))
+    made = origin(networks, precision=args.precision, solver="least squares")
+    scorer = Scorer(attributor, fingerprint, thresholds, store, args, made)
 
     own_scores = scorer(OWN, own)
     for name, audio in negatives.items():
@@ -192,27 +200,26 @@ def eer(own: np.ndarray, others: np.ndarray) -> float:
     return equal_error_rate(*_labelled(own, others))
 
 
-MEASURES = {"auroc": auroc, "tpr_at_1_fpr": tpr_at_fpr, "eer": eer}
+def separation(own: np.ndarray, others: np.ndarray) -> dict[str, list[float]]:
+    """How well scores, which are lower for own samples, tell these from others, each measure with its 95 % interval.
 
-
-def separation(own: np.ndarray, others: np.ndarray, *, seed: int) -> dict[str, Any]:
-    """`MEASURES` of scores that are lower for own samples, each with its 95 % bootstrap interval.
+    That of the samples found is of a share of them. Area and equal error rate vary at most as a share of as many clips
+    as the smaller class has (Birnbaum and Klose, 1957), so theirs are such shares' intervals: too wide rather than,
+    where the classes do not overlap, of no width.
 
     Args:
         own: float `[N]`.
         others: float `[M]`.
-        seed: of the bootstrap, which draws from either class by itself.
 
     Returns:
-        By measure `[value, low, high]`.
+        By measure `[value, low, high]`; the share found at 1 % false alarms only of at least `FEWEST_FOR_RATE` others,
+        of which a hundredth is several clips.
     """
-    own, others, random = np.asarray(own), np.asarray(others), np.random.default_rng(seed)
-    drawn = [[random.choice(x, len(x)) for x in (own, others)] for _ in range(RESAMPLES)]
-    facts = {}
-    for name, measure in MEASURES.items():
-        low, high = np.percentile([measure(*pair) for pair in drawn], [2.5, 97.5])
-        facts[name] = [measure(own, others), float(low), float(high)]
-    return facts
+    smaller = min(len(own), len(others))
+    values = {"auroc": (auroc(own, others), smaller), "eer": (eer(own, others), smaller)}
+    if len(others) >= FEWEST_FOR_RATE:
+        values[RATE] = (tpr_at_fpr(own, others), len(own))
+    return {name: [value, *share_interval(value * n, n)] for name, (value, n) in values.items()}
 
 
 def _labelled(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,9 +237,10 @@ class Scorer:
         thresholds: Thresholds,
         store: ResultStore,
         args: argparse.Namespace,
+        origin: Mapping[str, Any],
     ):
         self._attributor, self._fingerprint, self._thresholds = attributor, fingerprint, thresholds
-        self._store, self._args, self._environment = store, args, describe_environment()
+        self._store, self._args, self._origin = store, args, origin
 
     def __call__(
         self,
@@ -248,19 +256,22 @@ class Scorer:
             results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)
         inversion = np.array([NO_SCORE if result["score"] is None else result["score"] for result in results])
         scores = {"inversion": inversion, "fingerprint": -self._fingerprint(audio)}
-        verdicts = Counter(self._thresholds.verdict(result["score"]) for result in results)
+        lossless = transformation not in LOSSY_TRANSFORMATIONS
+        verdicts = Counter(
+            self._thresholds.verdict(result["score"], exact=result["exact"], lossless=lossless)[0] for result in results
+        )
         facts: dict[str, Any] = {
-            "verdicts": {verdict: verdicts[verdict] for verdict in (MADE, ABSTAINS, NOT)},
+            "verdicts": {verdict: verdicts[verdict] for verdict in VERDICTS},
             "exact": sum(result["exact"] for result in results),
             "median_score": float(np.median(inversion)),
             "seconds": float(np.mean([result["seconds"] for result in results])),
         }
         if against:
-            facts |= {method: separation(against[method], scores[method], seed=args.seed) for method in scores}
+            facts |= {method: separation(against[method], scores[method]) for method in scores}
         record = {"benchmark": "attribution", "generator": args.generator, "set": name}
         record |= {"transformation": transformation, "n": len(audio), **facts}
-        record |= {"seed": args.seed, "thresholds": asdict(self._thresholds)}
-        append_jsonl(args.results / "attribution.jsonl", record | self._attributor.settings | self._environment)
+        record |= {"seed": args.seed, "thresholds": asdict(self._thresholds)} | self._attributor.settings
+        append_jsonl(args.results / "attribution.jsonl", record | self._origin)
         shown = "  ".join(f"{method} AUROC {facts[method]['auroc'][0]:.3f}" for method in scores if against)
         print(f"{name:22}{transformation:13}{facts['verdicts']}  median {facts['median_score']:.2f}  {shown}")
         return scores
@@ -324,72 +335,22 @@ def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
     return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
 
 
-def section(lines: Iterable[Mapping[str, Any]]) -> str:
-    """For RESULTS.md, by generator, the first without a heading: a table of what own samples are told from, one of what
-    they survive; brackets are 95 % bootstrap intervals."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for record in lines:
-        groups.setdefault(record["generator_sha256"], []).append(record)
-    first, *others = groups.values()
-    return _one_generator(first) + "".join(
-        f"\n### With `{group[0]['generator']}` as the generator\n\n"
-        f"What that is: [benchmarks/README.md](benchmarks/README.md).\n\n{_one_generator(group)}"
-        for group in others
-    )
-
-
-def _one_generator(records: list[Mapping[str, Any]]) -> str:
-    plain = [record for record in records if record["transformation"] == "none"]
-    own = next(record for record in plain if record["set"] == "own samples")
-    others = [record for record in plain if record is not own]
-    titles = [f"{TITLES[measure]}, {method}" for method in SCORES for measure in MEASURES]
-    lines = [
-        f"Own samples against clips of other origin, n = {own['n']} of each unless a row says otherwise, all of "
-        "16 bits. Inversion: what is left of a clip after the search for its latent (`attribute.py`). Fingerprint: the "
-        "cheap baseline, correlation with the mean residual of own samples (arXiv 2411.14013).\n",
-        *table_lines(["told from", *titles], [[_name(record, own), *_separation(record)] for record in others]),
-        "",
-        _verdicts(plain, "clips"),
-        f"\nMedian score of own samples {own['median_score']:.2f}, {own['exact']} of {own['n']} met to the rounding of "
-        f"their samples; {own['seconds']:.1f} s a clip.\n",
-    ]
-    changed = [record for record in records if record["transformation"] != "none"]
-    pairs = [record for record in changed if record["set"] != "own samples"]
-    if pairs:
-        lines += [
-            f"Both classes after a transformation, own samples against real clips, n = {pairs[0]['n']} of each; then "
-            "the verdicts by the thresholds of untouched clips:\n",
-            *table_lines(
-                ["transformation", *titles], [[record["transformation"], *_separation(record)] for record in pairs]
-            ),
-            "",
-            _verdicts([record for record in changed if record["set"] == "own samples"], "own samples after"),
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _name(record: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    return record["set"] if record["n"] == own["n"] else f"{record['set']} (n = {record['n']})"
-
-
-def _separation(record: Mapping[str, Any]) -> list[str]:
-    return [_interval(record[method][measure], measure) for method in SCORES for measure in MEASURES]
-
-
-def _interval(value: tuple[float, float, float], measure: str) -> str:
-    if measure == "auroc":
-        return "{:.3f} ({:.3f} to {:.3f})".format(*value)
-    return "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * x for x in value))
-
-
-def _verdicts(records: list[Mapping[str, Any]], title: str) -> str:
-    """A table of the verdicts' shares."""
-    rows = []
-    for record in records:
-        name = record["set"] if record["transformation"] == "none" else record["transformation"]
-        shares = [f"{100 * record['verdicts'][verdict] / record['n']:.1f} %" for verdict in (MADE, ABSTAINS, NOT)]
-        rows.append([name, *shares, f"{record['median_score']:z.2f}"])
-    return "\n".join(table_lines([title, MADE, ABSTAINS, NOT, "median score"], rows))
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Shares of the verdicts, and by how much the scores tell own samples from each other set; a row a set."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
+    first = lines[0]["generator_sha256"]
+    for line in lines:
+        row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
+        row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
+        row += f", n = {line['n']}"
+        for verdict in (MADE, RELATED, ABSTAINS):
+            count, n = line["verdicts"].get(verdict, 0), line["n"]
+            numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
+            panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
+        for score in SCORES:
+            if score in line:
+                panels.setdefault("AUROC", {}).setdefault(score, {})[row] = Estimate(*line[score]["auroc"])
+    return interval_figure(panels)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""How right the judges are and how far they agree: on real clips, on the generator's samples, and on the encoder's
-reconstructions of both, whose error it measures, too.
+"""Accuracy and agreement of the judges on real clips, on the generator's samples, and on the encoder's reconstructions
+of both, whose error is measured, too: waveform, latents, and F0 (pyin from 80 to 500 Hz) of the first 200 clips.
 
 Examples:
 
@@ -11,7 +11,7 @@ Examples:
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
-from scipy.stats import binomtest
+from matplotlib.figure import Figure
 
 from models.networks import Networks
 from utils import metrics, options
@@ -27,17 +27,22 @@ from utils.audio.datasets import load_dataset
 from utils.audio.files import ALIGNMENTS
 from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
+from utils.evaluation.comparison import share_interval
 from utils.evaluation.generator_statistics import judged_statistics
-from utils.report.markdown import table_lines
+from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
 from utils.runs.batches import in_batches
-from utils.runs.environment import describe_environment
+from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl
 
 TITLE = "The judges"
+ABOUT = "each classifier on real clips, samples and reconstructions of both: accuracy, inception score, confidence"
 KEY = ("set",)  # of two lines with the same, the later one counts
 PAPER = {name: options.PAPER_RECOVERY[name] for name in ("encoder", "classifier", "alignment")}
 PRESETS = {"aligned": {}, "paper": PAPER}
 BATCH = 50
+F0_CLIPS = 200
+F0_RANGE = {"lowest": 80.0, "highest": 500.0}  # Hz; above the hum at 62.5 Hz, which pitch trackers take for voice
 
 
 def main() -> int:
@@ -48,7 +53,8 @@ def main() -> int:
     )
     parser.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
     parser.add_argument("--n", type=options.positive_int, default=500, help="samples of the generator")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    cache = "where decoded clips are kept"
+    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
     args = options.apply_preset(parser.parse_args(), parser, PRESETS)
     named = {"encoder": args.encoder, "classifier": args.classifier, "judges": args.judge}
@@ -65,19 +71,32 @@ def main() -> int:
         reconstructions = in_batches(generator, z, BATCH)
         errors = {"waveform_mse": np.mean(list(map(metrics.waveform_mse, audio, reconstructions)))}
         errors |= {"z_mse": metrics.latent_mse(z, z_true)} if name == SYNTHETIC else {}
+        errors |= f0_kept(
+            *(metrics.f0(x[:F0_CLIPS], generator.sample_rate, **F0_RANGE) for x in (audio, reconstructions))
+        )
         truth = dict.fromkeys(networks.classifiers, clips.labels) if name == REAL else {}
-        for part, heard, more in ((name, audio, {}), (f"{name}, reconstructed", reconstructions, {"errors": errors})):
-            answers = {judge: probabilities for judge, (probabilities, _) in networks.classify(heard, BATCH).items()}
-            # A sample says what a judge hears in the sample itself.
+        for part, judged, more in ((name, audio, {}), (f"{name}, reconstructed", reconstructions, {"errors": errors})):
+            answers = {judge: probabilities for judge, (probabilities, _) in networks.classify(judged, BATCH).items()}
+            # A sample's digit is what the judge answers for the sample itself.
             truth = truth or {judge: probabilities.argmax(axis=1) for judge, probabilities in answers.items()}
             facts = describe(answers, truth) | more
             for subject, row in facts.items():
                 print(f"{part:26}{subject:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            facts |= {"alignment": args.alignment, "seed": args.seed}
-            record = {"benchmark": "judges", "set": part, "n": len(heard), **facts}
-            record |= {f"{network}_sha256": networks.sha256(network) for network in ("generator", "encoder", *answers)}
-            append_jsonl(args.results / "judges.jsonl", record | describe_environment())
+            facts |= {"alignment": args.alignment, "seed": args.seed, "generator": args.generator}
+            record = {"benchmark": "judges", "set": part, "n": len(judged), **facts}
+            append_jsonl(args.results / "judges.jsonl", record | origin(networks))
     return options.EXIT_OK
+
+
+def f0_kept(original: np.ndarray, reconstruction: np.ndarray) -> dict[str, float]:
+    """What of the voice of clips is there in their reconstructions, from the `f0` tracks `[N, frames]` of both: the
+    share of voiced frames that stay voiced and, of those, with F0 within a semitone; nothing where there are none."""
+    both = (original > 0) & (reconstruction > 0)
+    facts = {"voiced_kept": float(both.sum() / (original > 0).sum())} if original.any() else {}
+    if both.any():
+        semitones = np.abs(12 * np.log2(reconstruction[both] / original[both]))
+        facts["f0_within_semitone"] = float(np.mean(semitones <= 1))
+    return facts
 
 
 def describe(answers: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
@@ -88,49 +107,30 @@ def describe(answers: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> di
         truth: the right answers, int `[N]`, by classifier.
 
     Returns:
-        By classifier `judged_statistics`, and accuracy with its 95 % interval (Wilson); by pair "a, b" the share of
+        By classifier `judged_statistics`, and accuracy with its 95 % interval; by pair "a, b" the share of
         clips on which both give the same answer.
     """
     facts: dict[str, dict[str, float]] = {}
     for name, probabilities in answers.items():
         facts[name] = judged_statistics(probabilities)
         correct, n = int(np.sum(probabilities.argmax(axis=1) == truth[name])), len(probabilities)
-        interval = binomtest(correct, n).proportion_ci(method="wilson")
-        facts[name] |= {"accuracy": correct / n, "from": interval.low, "to": interval.high}
+        facts[name] |= {"accuracy": correct / n} | dict(zip(("from", "to"), share_interval(correct, n), strict=True))
     for a, b in itertools.combinations(answers, 2):
         facts[f"{a}, {b}"] = {"agreement": float(np.mean(answers[a].argmax(axis=1) == answers[b].argmax(axis=1)))}
     return facts
 
 
-def section(lines: Iterable[Mapping[str, Any]]) -> str:
-    """For RESULTS.md: right answers, inception score and confidence of each classifier; equal
-    answers of each pair."""
-    sets = {f"{record['set']}, n = {record['n']:,}": record for record in lines}
-    subjects = dict.fromkeys(
-        who for record in sets.values() for who, facts in record.items() if isinstance(facts, dict)
-    )
-    rows = []
-    for who in subjects:
-        measures = {
-            f"{who}: right (95 % interval)": ("accuracy", "from", "to"),
-            f"{who}: inception score": ("inception_score",),
-            f"{who}: answers at p >= 0.9": ("confident",),
-            f"same answer of {' and '.join(who.split(', '))}": ("agreement",),
-        }
-        for title, names in measures.items():
-            cells = [_judged(record.get(who, {}), names) for record in sets.values()]
-            if any(cell != "–" for cell in cells):
-                rows.append([title, *cells])
-    return "\n".join(table_lines(["", *sets], rows)) + "\n"
-
-
-def _judged(facts: Mapping[str, float], names: tuple[str, ...]) -> str:
-    if names[0] not in facts:
-        return "–"
-    if names[0] == "inception_score":
-        return f"{facts[names[0]]:.2f}"
-    interval = " ({:.1f} to {:.1f})".format(*(100 * facts[name] for name in names[1:])) if len(names) > 1 else ""
-    return f"{100 * facts[names[0]]:.1f} %{interval}"
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Accuracy of each classifier on each set of clips, with its interval, and the inception score."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {"correct, %": {}, "inception score": {}}
+    for line in lines:
+        row = f"{line['set']} (n = {line['n']})"
+        for who, facts in line.items():
+            if isinstance(facts, dict) and "accuracy" in facts:
+                numbers = Estimate(*(100 * facts[key] for key in ("accuracy", "from", "to")))
+                panels["correct, %"].setdefault(who, {})[row] = numbers
+                panels["inception score"].setdefault(who, {})[row] = Estimate(facts["inception_score"])
+    return interval_figure(panels)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""RESULTS.md: every table and figure on one page, with what the numbers say and what differs from the paper.
+"""RESULTS.md: what was found, Tables 1 to 3, plots with intervals, what differs from the paper, and the CSV files.
 
 All its numbers come from JSON lines: table1.jsonl, table2.jsonl and table3.jsonl of calculate_metrics.py and
-deepfake_detection.py, and those of the studies. Those of the published page are in
-results/published.
+deepfake_detection.py, and those of the studies. Those of the published page are in results/published.
 
 Examples:
     # The published page again, from the published lines alone; with it the numbers of README.md
@@ -12,106 +11,126 @@ Examples:
     python -m studies.results_md results/tables --publish results/published
 """
 
+import csv
+import io
+import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
+from models.generator import load_generator
 from studies import attribution, judges, projected, recovery, samples, speech
-from utils import options
-from utils.errors import UserError
-from utils.report.figures import save_figure
-from utils.report.findings import findings
-from utils.report.readme import write_readme
-from utils.report.tables import (
-    TITLES,
-    describe_origin,
-    lines_of,
-    read_table,
+from studies.claims import claims
+from studies.short_tables import (
+    detection_figure,
+    detection_markdown,
+    readme_markdown,
+    table_figure,
     table_markdown,
 )
+from utils import options
+from utils.bundled import bundled
+from utils.errors import UserError
+from utils.report.figures import save_figure
+from utils.report.markdown import table_lines
+from utils.report.tables import TITLES, detection_csv, lines_of, read_table, table_csv
 from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 
 PUBLISHED = Path("results/published")
-# In the order of the page. Each has a TITLE, a KEY that tells two of its lines apart, and `section` of its lines.
+# In the order of the page. Each has a TITLE, a KEY that tells two of its lines apart, ABOUT its file, and but for
+# samples a `figure` of its lines.
 STUDIES = {
-    "samples": samples,
-    "judges": judges,
     "recovery": recovery,
+    "judges": judges,
     "speech": speech,
     "projected": projected,
     "attribution": attribution,
+    "samples": samples,
 }
-FIGURES = {
-    2: "Figure 2. Synthetic clips of two digits and what each method makes of them.",
-    3: "Figure 3. Real clips of two digits and what each method makes of them.",
+ABOUT_TABLES = {
+    1: "Table 1, a line a number, with intervals, n and seed: every metric of every row",
+    2: "Table 2, the same",
+    3: "Table 3, a line a cell: accuracy with interval, AUC, equal error rate, five conditions",
+}
+EXAMPLES = {
+    2: "Figure 2. Synthetic clips of two digits and their reconstructions.",
+    3: "Figure 3. Real clips of two digits and their reconstructions.",
     4: "Figure 4. t-SNE of spectrograms and of latents, real and synthetic clips.",
 }
+README_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+LEFT_OUT = ("curve", "versions", "cells", "metrics", "against")  # of CSV files: what is no number of a line
 
 OPENING = """\
 # Results
 
-Every table and figure of the paper, made by `make results`. This page is generated: do not edit it.
+Every table and figure of the paper, made by `make results`. This page is generated: do not edit it. Brackets are 95 %
+intervals: Clopper and Pearson's of shares, the bootstrap's over clips of means.
 
-{summary}
+{claims}
+
+{origins}
 """
 
-INTRODUCTION = """\
+TABLE_NOTES = {
+    1: "Samples of the generator. IS and FID are by the classifier that takes part in the loss, as the paper's are.",
+    2: """\
+Real clips. The judges take part in no loss and no choice; accuracy is by the classifier in the loss, which is circular,
+as the paper's is. Baselines invert nothing: silence, a random sample, another real clip, and two that answer with a
+sound of the digit that the classifier assigns to the clip (one fixed waveform a digit, or a random sample of it).
+Log-mel correlation is taken after the mean of the clip's digit is subtracted from both.""",
+    3: """\
+Accuracy of telling real from synthetic clips, by logistic regression (LR) and SVM; chance is 50 %. Matched: real
+silence and level as the synthetic clips', then all rounded to 16 bit.""",
+}
+
+DIFFERENCES = """\
 ## What differs from the paper
 
-- **The generator** is {generator}. All numbers depend on it.
-- **The budget**: each row's label names what it was made with where that is not its preset's; iterations are limited as
-  in the paper, to 50,000 (gradient) and 200 (hybrid), unless the label says otherwise.
-- **The clips** are {draw}, of the {split} split of the data (`datasets/splits/`: no speaker is in two); whatever was
-  chosen by a score was chosen on other clips. The published scripts take the first 501 clips of sc09/valid in the order
-  in which their file system lists them, which nobody wrote down; `--split validation --draw first` takes the first ones
-  in the order of speakers.
+- **The generator** is {generator}.
+- **The budget**: at most {max_iter:,} iterations (gradient) and {hybrid_max_iter:,} (hybrid); the paper has 50,000 and
+  200.
+- **The clips** are {n}, {draw}, of the {split} half; no speaker is in two halves, and what was chosen by a score was
+  chosen on others. The paper takes the first 501 in the order of its file system.
 - **Preset `paper`** reads clips as the published scripts do (stretched by 2.4 %, raised by 3 dB), minimises their loss
-  and leaves z free. **Preset `aligned`** reads clips at the rate and level the generator was trained on, minimises
-  {objective}, and keeps z in the prior's box.
-- **FID** here is the Frechet distance of a classifier's pooled features between reconstructions and originals, the
-  field's usual meaning. The paper does not say whose features its FID takes, and its caption speaks of latent vectors:
-  that distance is a column of its own. Neither is comparable with the paper's figure; compare with the floors below it.
-- **Who judges**: accuracy by the classifier in the loss is circular and stands only beside the paper's numbers. The
-  judges are two networks of other front ends and architectures, trained on other clips; neither is ever a loss, a
-  critic or a selector.
-- **SSIM**, the paper's, is of signed STFTs and scaled by the range of both clips: silence scores high, and a loud
-  reconstruction higher than a quiet one. The log-magnitude column is scaled alike, but knows no phase.
-- Inception score and Frechet distances depend on n: compare at equal n only. The field scores 2,048 samples of SC09;
-  below stands that beside the n of the tables. Scores of the widely used SC09 script are another quantity: it calls
-  SciPy's entropy without its axis, which hides a collapse onto few digits.
-
-## How to read it
-
-Brackets are 95 % bootstrap intervals over clips; the tables' CSV files have them as columns low and high, and the
-standard deviation over the {splits} splits of the inception score. The floors say what inverting nothing scores:
-silence in place of each reconstruction, a random sample of the generator, another real clip (which gives the
-real-against-real Frechet distance at the same n), and two look-ups, which hear the digit by the classifier in the loss
-and answer with one fixed waveform a digit, the generator's at the mean latent of its samples of that digit, or with a
-random sample of it.
+  and leaves z free; its encoder is a ResNet-18, under-trained. **Preset `aligned`** reads clips at the generator's rate
+  and level and keeps z in the prior's box; its encoder is a linear map of log-mel bands with convolutions beside it.
+- **FID** is the Frechet distance of a classifier's pooled features; the paper does not say whose features it takes.
+- **SSIM**, the paper's, is of signed STFTs and scaled by the range of both clips: silence scores high.
+- IS and FID depend on n; compare at equal n only.
 """
 
-BUNDLED = "checkpoint"
-BUNDLED_GENERATOR = (
-    "the small WaveGAN that comes with the project (`checkpoint/README.md` has its training), not the published one,\n"
-    "  trained on 18,620 digits; encoder and classifier are small, too"
-)
+FILES = """\
+## All numbers
+
+In `results/published`, as CSV and as the JSON lines that this page is made from, which also name seed, versions and
+hardware.
+
+{table}
+"""
 
 COMMANDS = """\
 ## The commands
 
 ```
-make results                    # this page and all that is on it; goes on where it was stopped
+make results                    # this page and all that is on it; resumes where it was stopped
 make results N=40               # a first look in a few minutes; its page is results/tables-40/RESULTS.md
 
 # One row; one table
 .venv/bin/python calculate_metrics.py {input} --inverse_mapping --gradient --preset paper
 .venv/bin/python calculate_metrics.py {input} --table 2 --n 40
 
-# The same tables with the official generator and the whole of SC09
+# One study
+.venv/bin/python -m studies.samples --real {input}
+.venv/bin/python -m studies.recovery --output results/recovery.jsonl
+.venv/bin/python -m studies.speech {input} --projected
+.venv/bin/python -m studies.projected {input}
+.venv/bin/python -m studies.attribution {input}
+
+# The same with the official generator and the whole of SC09
 .venv/bin/python download.py wavegan-sc09 sc09
 .venv/bin/python train.py {official} --generator checkpoint/sc09 --output logs/encoder-sc09
 make results GENERATOR=checkpoint/sc09 DATA={official} ENCODER=logs/encoder-sc09 OUTPUT=results/official
@@ -120,6 +139,7 @@ make results GENERATOR=checkpoint/sc09 DATA={official} ENCODER=logs/encoder-sc09
 By the paper's own budget, for days: `calculate_metrics.py --all --preset paper`.
 """
 OFFICIAL_DATA = "datasets/sc09"
+Line = Mapping[str, Any]
 
 
 def main() -> None:
@@ -140,8 +160,16 @@ def main() -> None:
     print(args.output)
 
 
+def publish(folder: Path, target: Path) -> None:
+    """Copies the lines that the page is made of; what the folder has none of stays as it was published."""
+    lines = {f"table{number}": lines_of(table) for number, table in read_tables(folder).items()}
+    lines |= {name: found for name in STUDIES if (found := read_lines(folder, name))}
+    for name, some in lines.items():
+        write_text(target / f"{name}.jsonl", "".join(f"{to_json(line)}\n" for line in some))
+
+
 def write_results(path: Path, folder: Path, pictures: Path | None = None) -> None:
-    """Writes the page from the JSON lines in a folder; its figures are copied beside the page, into `figures/`.
+    """Writes the page from the JSON lines in a folder, its figures into `figures/` beside it, and the lines as CSV.
 
     Args:
         path: RESULTS.md.
@@ -152,22 +180,40 @@ def write_results(path: Path, folder: Path, pictures: Path | None = None) -> Non
     Raises:
         UserError: when there is neither Table 1 nor Table 2.
     """
-    for number in FIGURES:
+    figures = path.parent / "figures"
+    for number in EXAMPLES:
         if (picture := (pictures or folder) / f"figure{number}.png").exists():
-            with atomic_path(_figure(path, number)) as temporary:
+            with atomic_path(figures / picture.name) as temporary:
                 shutil.copyfile(picture, temporary)
-    for name in ("projected", "recovery"):
-        if records := read_lines(folder, name):
-            save_figure(STUDIES[name].figure(records), path.parent / "figures" / f"{name}.png", (".png",))
-    write_text(path, results_markdown(folder, [number for number in FIGURES if _figure(path, number).exists()]))
+    for number, table in read_tables(folder).items():
+        drawn = detection_figure(table) if number == 3 else table_figure(table)
+        save_figure(drawn, figures / f"table{number}.png", (".png",))
+        write_text(folder / f"table{number}.csv", detection_csv(table) if number == 3 else table_csv(table))
+    for name, study in STUDIES.items():
+        if lines := read_lines(folder, name):
+            write_text(folder / f"{name}.csv", lines_csv(lines))
+            if study is not samples:
+                save_figure(study.figure(lines), figures / f"{name}.png", (".png",))
+    own = load_generator(str(bundled("checkpoint/"))).fingerprint
+    write_text(path, results_markdown(folder, [n for n in EXAMPLES if (figures / f"figure{n}.png").exists()], own))
 
 
-def publish(folder: Path, target: Path) -> None:
-    """Copies the lines that the page is made of; what the folder has none of stays as it was published."""
-    lines = {f"table{number}": lines_of(table) for number in TITLES if (table := read_table(folder, number))}
-    lines |= {name: records for name in STUDIES if (records := read_lines(folder, name))}
-    for name, records in lines.items():
-        write_text(target / f"{name}.jsonl", "".join(f"{to_json(record)}\n" for record in records))
+def write_readme(path: Path, folder: Path) -> None:
+    """Puts the numbers into README.md, between `<!-- results -->` and `<!-- /results -->`.
+
+    Raises:
+        UserError: where README.md has no such place.
+    """
+    block = readme_markdown(read_tables(folder))
+    text, count = README_BLOCK.subn(lambda match: match[1] + block + match[2], path.read_text(encoding="utf-8"))
+    if count != 1:
+        raise UserError(f"{path}: must have one place <!-- results --> ... <!-- /results -->. Found: {count}")
+    write_text(path, text)
+
+
+def read_tables(folder: Path) -> dict[int, dict[str, Any]]:
+    """The tables that there are, by number."""
+    return {number: table for number in TITLES if (table := read_table(folder, number))}
 
 
 def read_lines(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -177,55 +223,116 @@ def read_lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def _figure(page: Path, number: int) -> Path:
-    return page.parent / "figures" / f"figure{number}.png"
+def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str) -> str:
+    """The page's text, from the JSON lines in a folder.
 
+    Args:
+        folder: of the lines.
+        examples: those of Figures 2 to 4 that there are.
+        bundled_sha256: fingerprint of the generator that comes with the project; lines of another one are named.
 
-def results_markdown(folder: Path, figures: Iterable[int]) -> str:
-    """The page's text, from the JSON lines in a folder, with those figures. Errors as in `write_results`."""
-    figures = list(figures)
-    tables = {number: table for number in TITLES if (table := read_table(folder, number))}
-    protocols = [row["protocol"] for n in (1, 2) if n in tables for row in lines_of(tables[n])]
-    shared = next((protocol for protocol in protocols if "max_iter" in protocol), None)
-    if shared is None:
+    Raises:
+        UserError: as `write_results`.
+    """
+    examples, tables = list(examples), read_tables(folder)
+    rows = [row for number in (1, 2) if number in tables for row in lines_of(tables[number])]
+    searched = next((row["protocol"] for row in rows if "max_iter" in row["protocol"]), None)
+    if searched is None:
         raise UserError(
             f"{folder}: no table1.jsonl or table2.jsonl with rows of ours; calculate_metrics.py --all makes them"
         )
-    generator = BUNDLED_GENERATOR if Path(shared["generator"]) == Path(BUNDLED) else f"`{shared['generator']}`"
-    real = [protocol for protocol in protocols if "input" in protocol]
-    facts = {"splits": shared["splits"], "split": "report", "draw": "random", "input": OFFICIAL_DATA} | (
-        {name: real[0][name] for name in ("split", "draw", "input")} if real else {}
-    )
-    facts["draw"] = "drawn by the seed" if facts["draw"] == "random" else "the first in the order of speakers"
-    facts["objective"] = " and ".join(_aligned_objectives(tables)) or "another objective"
-    records = {name: read_lines(folder, name) for name in STUDIES}
-    summary = "\n".join(f"- {line}" for line in findings(tables, shared, records["judges"]))
-    parts = [OPENING.format(summary=summary), INTRODUCTION.format(generator=generator, **facts)]
+    lines = {name: found for name in STUDIES if (found := read_lines(folder, name))}
+    every = {f"table{number}": lines_of(table) for number, table in tables.items()} | lines
+    summary = "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(claims(tables, lines), start=1))
+    parts = [OPENING.format(claims=summary, origins=describe_origins(every, bundled_sha256))]
     for number, table in tables.items():
-        parts += [f"## {TITLES[number]}\n", table_markdown(table)]
-    for name, study in STUDIES.items():
-        if records[name]:
-            last = records[name][-1]
-            parts += [f"## {study.TITLE}\n", study.section(records[name])]
-            parts += [f"- seed {last['seed']}; {describe_origin(last)}; `studies/{name}.py`\n"]
-    parts += ["## Figures\n"]
-    parts += [f"![{FIGURES[n]}](figures/figure{n}.png)\n\n{FIGURES[n]}\n" for n in figures]
+        text = detection_markdown(table) if number == 3 else table_markdown(table)
+        picture = f"![{TITLES[number]}, with intervals](figures/table{number}.png)\n"
+        parts += [f"## {TITLES[number]}\n", TABLE_NOTES[number] + "\n", text, picture]
+    parts += [
+        f"## {STUDIES[name].TITLE}\n\n![{STUDIES[name].TITLE}](figures/{name}.png)\n"
+        for name in lines
+        if name != "samples"
+    ]
+    parts += ["## Figures\n"] + [f"![{EXAMPLES[n]}](figures/figure{n}.png)\n" for n in examples]
     missing = [f"Table {n}" for n in TITLES if n not in tables]
-    missing += [f"Figure {n}" for n in FIGURES if n not in figures]
+    missing += [f"Figure {n}" for n in EXAMPLES if n not in examples]
     if missing:
         parts += [f"Not made yet: {', '.join(missing)}.\n"]
-    parts += [COMMANDS.format(input=facts["input"], official=OFFICIAL_DATA)]
+    real = next((row["protocol"] for row in rows if "input" in row["protocol"]), {})
+    draw = "drawn by the seed" if real.get("draw", "random") == "random" else "the first in the order of speakers"
+    facts = {name: searched[name] for name in ("n", "max_iter", "hybrid_max_iter")}
+    facts |= {"draw": draw, "split": real.get("split", "report"), "generator": _generator(every, bundled_sha256)}
+    parts += [DIFFERENCES.format(**facts), FILES.format(table=_files(every))]
+    parts += [COMMANDS.format(input=real.get("input", OFFICIAL_DATA), official=OFFICIAL_DATA)]
     return "\n".join(parts)
 
 
-def _aligned_objectives(tables: Mapping[int, Any]) -> list[str]:
-    """What preset aligned minimises, of own samples and of real clips."""
-    found = {}
-    for number in (1, 2):
-        for row in lines_of(tables[number]) if number in tables else ():
-            if row["preset"] == "aligned" and "objective" in row["protocol"]:
-                found.setdefault(number, f"`{row['protocol']['objective']}` (Table {number})")
-    return list(found.values())
+def describe_origins(every: Mapping[str, Sequence[Line]], bundled_sha256: str) -> str:
+    """Whether the lines come from one commit, and from the bundled generator."""
+    commits = {commit for lines in every.values() for commit in _facts(lines, "commit")}
+    text = f"All lines are of commit {min(commits)}."
+    if len(commits) > 1:
+        text = f"The lines are of {len(commits)} commits; the table of files names them."
+    others = [name for name, lines in every.items() if set(_facts(lines, "generator_sha256")) - {bundled_sha256[:12]}]
+    if others:
+        text += f" **Of another generator than the bundled one ({bundled_sha256[:12]}), wholly or in part: "
+        text += f"{', '.join(others)}.**"
+    return text
+
+
+def _generator(every: Mapping[str, Sequence[Line]], bundled_sha256: str) -> str:
+    found = {sha256 for name in every if name.startswith("table") for sha256 in _facts(every[name], "generator_sha256")}
+    if found <= {bundled_sha256[:12]}:
+        return (
+            "the small WaveGAN that comes with the project ([checkpoint](checkpoint/README.md)), not the published one"
+        )
+    return f"{', '.join(sorted(found))} (fingerprints)"
+
+
+def _files(every: Mapping[str, Sequence[Line]]) -> str:
+    """A line a CSV file."""
+    head = ["file", "what it is", "lines", "commit", "generator", "precision"]
+    rows = []
+    for name, lines in every.items():
+        about = ABOUT_TABLES[int(name[-1])] if name.startswith("table") else STUDIES[name].ABOUT
+        facts = [", ".join(_facts(lines, key)) or "–" for key in ("commit", "generator_sha256", "precision")]
+        rows.append([f"[{name}.csv](results/published/{name}.csv)", about, f"{len(lines):,}", *facts])
+    return "\n".join(table_lines(head, rows))
+
+
+def _facts(lines: Sequence[Line], key: str) -> list[str]:
+    """The different values of what lines say of how they were made, hashes cut to twelve digits."""
+    found = []
+    for line in lines:
+        protocol = line["protocol"] if isinstance(line.get("protocol"), Mapping) else {}
+        value = {**line, **line.get("environment", {}), **protocol}.get(key)
+        if value is not None:
+            found.append(str(value)[:12] if key in ("commit", "generator_sha256") else str(value))
+    return list(dict.fromkeys(found))
+
+
+def lines_csv(lines: Sequence[Line]) -> str:
+    """JSON lines as CSV: columns `name/entry` of an object, `name`, `name/low`, `name/high` of three numbers."""
+    rows = [dict(_flat(line)) for line in lines]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, entry in value.items():
+        if name in LEFT_OUT:
+            continue
+        if isinstance(entry, Mapping):
+            yield from _flat(entry, f"{prefix}{name}/")
+        elif isinstance(entry, list):
+            ends = ("", "/low", "/high") if len(entry) == 3 else [f"/{i}" for i in range(len(entry))]
+            yield from ((f"{prefix}{name}{end}", number) for end, number in zip(ends, entry, strict=True))
+        else:
+            yield prefix + name, entry
 
 
 if __name__ == "__main__":

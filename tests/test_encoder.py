@@ -3,11 +3,9 @@
 import keras
 import numpy as np
 import pytest
-import scipy.stats
 import tensorflow as tf
 
 from models.encoder import DOMAINS, Encoder, encoder_from, load_encoder
-from models.highway import squash, unsquash
 from models.resnet import BatchNormalization
 from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
@@ -90,12 +88,6 @@ def test_a_highway_is_kept_with_its_architecture(clips, tmp_path):
 def test_another_architecture_is_refused():
     with pytest.raises(ValueError, match="architecture must be .* Received: 'unet'"):
         Encoder(**TINY, architecture="unet")
-
-
-def test_squash_makes_the_uniform_prior_of_a_standard_normal():
-    u = np.linspace(-3.8, 3.8, 50, dtype=np.float32)
-    np.testing.assert_allclose(squash(u), 2 * scipy.stats.norm.cdf(u) - 1, atol=1e-6)
-    np.testing.assert_allclose(unsquash(squash(u)), u, atol=1e-2)
 
 
 @pytest.mark.parametrize("synchronized", [False, True])

@@ -31,7 +31,7 @@ def call(run_main):
 def test_prior_then_replay_by_the_command_line(run_script, call, folder, tmp_path):
     done = run_script("generate.py", "--generator", folder, "--n", 3, "--seed", 5, "--output", tmp_path / "a")
     assert done.returncode == 0, done.stderr
-    assert "equal to the frozen graph within" in done.stdout
+    assert "equal to its graph within" in done.stdout
     assert f"3 clips at 16000 Hz written to {tmp_path / 'a'}" in done.stdout
     generator = load_generator(folder)
     latents = load_latents(tmp_path / "a" / "latents.npz")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from utils.evaluation.honesty import (
     fixed_waveform_share,
-    matched_share,
     mean_squared_cosine,
+    nearest_distances,
     precision_recall_density_coverage,
     variance,
     within_class,
@@ -52,14 +52,6 @@ def test_silence_resembles_nothing_and_one_clip_is_no_set():
             measure(audio[:1])
 
 
-def test_matched_share_counts_rows_that_are_nearest_to_their_own():
-    wanted = noise(20)
-    found = wanted + 0.1 * noise(20, seed=1)
-    assert matched_share(found, wanted) == 1.0
-    found[:5] = wanted[5:10]
-    assert matched_share(found, wanted) == 0.75
-
-
 def test_variance_is_unbiased():
     draws = [variance(np.random.default_rng(seed).normal(0, 3, (3, 500))) for seed in range(20)]
     assert np.mean(draws) == pytest.approx(9, rel=0.05)
@@ -99,3 +91,9 @@ def test_coverage_of_the_same_distribution_of_a_look_up_and_of_nothing():
     assert set(nothing.values()) == {0.0}
     with pytest.raises(ValueError, match="more than 5 rows"):
         precision_recall_density_coverage(real[:5], other)
+
+
+def test_nearest_distances_by_hand():
+    known = np.array([[0.0, 0.0], [3.0, 4.0]])
+    found = nearest_distances(np.array([[3.0, 4.0], [0.0, 1.0], [3.0, 2.0]]), known)
+    np.testing.assert_allclose(found, [0, (1 / 2) ** 0.5, (4 / 2) ** 0.5], atol=1e-6)

@@ -96,8 +96,12 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     done = run(*args, "--output", output, "--batch_size", 2, "--own_samples", 3)
     assert done.returncode == 0, done.stderr
     printed = done.stdout
-    assert printed.count("on its own samples the generator is recovered to median SNR") == 4
-    assert printed.count("on your files to median SNR") == 4
+    for method in ("encoder", "gradient", "hybrid", "search"):
+        assert re.search(rf"^{method}, 5 files: log-mel distance [\d.]+, .*\d exact$", printed, re.M)
+        assert re.search(
+            rf"^{method}, 3 own samples: SNR .* dB, SSIM .*, latent found in \d of 3, \d exact$", printed, re.M
+        )
+    assert re.search(r"^silence, in place of your files: log-mel distance [\d.]+$", printed, re.M)
     assert str(output / "index.html") in printed
     assert f"<dt>encoder</dt><dd>{encoder.parent} (" in (output / "index.html").read_text()
 
@@ -123,9 +127,10 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     by = {(r["source"], r["method"]): r for r in results}
     assert all(by[s, "hybrid"]["objective"] <= by[s, "encoder"]["objective"] for s in sources)
     assert by["own sample 0", "encoder"]["status"] == "encoded"
+    assert all(by[f"own sample {i}", "search"]["found"] for i in range(3))
     with open(output / "summary.csv", newline="") as file:
         assert [row["source"] for row in csv.DictReader(file)] == [r["source"] for r in results]
-    assert "on your files to" in (output / "log.txt").read_text()
+    assert "search, 5 files: " in (output / "log.txt").read_text()
     assert read_json(output / "options.json")["max_iter"] == 60
 
 
@@ -285,6 +290,114 @@ def test_dry_run_writes_nothing(run, tmp_path, clips):
     done = run(clips, *QUICK, "--output", tmp_path / "out", "--limit", 3, "--dry_run")
     assert done.returncode == 0 and "Would invert 3 files (0 of them are done)" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_reads_the_files_of_all_inputs(run, tmp_path, clips):
+    (clips / "02.wav").write_bytes(b"")
+    done = run(clips, tmp_path / "clips/03.wav", *QUICK, "--output", tmp_path / "out", "--dry_run")
+    assert done.returncode == 0 and "Would invert 5 files" in done.stdout and "1 cannot be read" in done.stdout
+    assert "cannot be read: 02.wav: empty file (0 bytes)" in done.stderr
+
+
+def test_without_an_input_it_is_the_demo_clips(run):
+    done = run("--dry_run")
+    demo = len(list(Path("datasets/demo").glob("*.flac")))
+    assert demo and f"Would invert {demo} files" in done.stdout
+
+
+def test_several_inputs_are_named_from_the_folder_they_have_in_common(run, tmp_path, clips):
+    shutil.copytree(clips, tmp_path / "more/clips")
+    (tmp_path / "more/alone.wav").write_bytes((clips / "00.wav").read_bytes())
+    inputs = (tmp_path / "more/alone.wav", clips, tmp_path / "more/clips/01.wav", clips / "01.wav")
+    assert run(*inputs, *QUICK, "--max_iter", 1, "--output", tmp_path / "out").returncode == 0
+    names = [row["source"] for row in read_jsonl(tmp_path / "out/results.jsonl")]
+    assert names == ["more/alone.wav", *(f"clips/{i:02}.wav" for i in range(5)), "more/clips/01.wav"]
+    assert "Recovery of alone.wav and 3 more" in (tmp_path / "out/index.html").read_text()
+
+
+def test_where_nothing_can_be_read_no_own_sample_is_searched(run, tmp_path):
+    (tmp_path / "a.wav").write_text("no audio")
+    done = run(tmp_path / "a.wav", *TINY, *SIMPLE, "--own_samples", 3, "--output", tmp_path / "out")
+    assert done.returncode == 3 and "failed: a.wav: " in done.stderr
+    assert not (tmp_path / "out/own_samples").exists()
+
+
+def test_a_name_that_the_output_cannot_hold_fails_alone(run, tmp_path, clips):
+    """Each part of the path is short enough, and so is the whole below INPUT, but not below --output."""
+    room = 4095 - len(str(clips)) - len("/x.wav")
+    deep = clips.joinpath(*["d" * 200] * (room // 201), "d" * (room % 201 - 1 or 1))
+    deep.mkdir(parents=True)
+    os.link(clips / "00.wav", deep / "x.wav")
+    done = run(clips, *QUICK, "--max_iter", 1, "--output", tmp_path / "out")
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    (failure,) = read_jsonl(tmp_path / "out/failures.jsonl")
+    assert failure["source"].endswith("x.wav") and "File name too long" in failure["reason"]
+    assert len(read_jsonl(tmp_path / "out/results.jsonl")) == 5
+
+
+def test_text_that_a_spreadsheet_would_compute_is_quoted(run, tmp_path, clips):
+    names = ["=1+1.wav", "@a.wav", "+b.wav", "-c.wav", "plain.wav"]
+    for i, name in enumerate(names):
+        (clips / f"{i:02}.wav").rename(clips / name)
+    assert run(clips, *QUICK, "--max_iter", 1, "--output", tmp_path / "out").returncode == 0
+    with open(tmp_path / "out/summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["source"] for row in rows) == sorted([*("'" + name for name in names[:4]), "plain.wav"])
+    assert {row["source"] for row in read_jsonl(tmp_path / "out/results.jsonl")} == set(names)
+    assert all(float(row["snr_db"]) < 5 for row in rows)  # numbers stay numbers, below zero, too
+
+
+def test_results_do_not_depend_on_the_batch(run, tmp_path, clips, encoder):
+    found = []
+    for size in (1, 3, 5):
+        args = (clips, *TINY, "--method", "all", "--encoder", encoder, "--objective", "log_mel=1", "--max_iter", 20)
+        done = run(*args, "--own_samples", 0, "--batch_size", size, "--output", tmp_path / str(size))
+        assert done.returncode == 0, done.stderr
+        found.append(
+            {
+                path.relative_to(tmp_path / str(size)): load_latents(path).z
+                for path in (tmp_path / str(size)).rglob("*.npz")
+            }
+        )
+    for others in found[1:]:
+        np.testing.assert_equal(others, found[0])
+
+
+def test_what_another_version_of_the_search_found_is_computed_again(run, tmp_path, clips, encoder, monkeypatch):
+    args = (clips, *TINY, *SIMPLE, "--encoder", encoder, "--own_samples", 0, "--hybrid_max_iter", 1, "--limit", 1)
+    times = {}
+    for version in (1, 1, 2):
+        monkeypatch.setattr("utils.inversion.methods.SEARCH_VERSION", version)
+        for method in ("search", "hybrid"):
+            output = tmp_path / method
+            assert run(*args, "--method", method, "--output", output).returncode == 0
+            time = (output / f"clips/00.wav/{method}.npz").stat().st_mtime_ns
+            times.setdefault(method, []).append(time)
+    assert times["search"][0] == times["search"][1] < times["search"][2]
+    assert len(set(times["hybrid"])) == 1
+
+
+def test_a_search_without_an_encoder_starts_from_samples(run, tmp_path, clips):
+    args = (clips / "00.wav", *TINY, *SIMPLE, "--encoder", "none", "--own_samples", 2, "--hybrid_max_iter", 3)
+    done = run(*args, "--method", "search", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    own = [row for row in read_jsonl(tmp_path / "out/results.jsonl") if row["kind"] == "own sample"]
+    assert [row["match"] for row in own] == ["exact"] * 2 and all(row["found"] for row in own)
+    done = run(*args, "--method", "hybrid", "--output", tmp_path / "no")
+    assert done.returncode == 2 and "--encoder none: the method hybrid starts from an encoder" in done.stderr
+
+
+def test_a_bfloat16_run_reports_float32(run, tmp_path, wavegan):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
+    networks = ("--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
+    args = ("--precision", "mixed_bfloat16", "--own_samples", 1, "--hybrid_max_iter", 3, *SIMPLE)
+    assert run(tmp_path / "a.wav", *networks, *args, "--output", tmp_path / "out").returncode == 0
+    generator = load_generator(wavegan / "generator")
+    for row in read_jsonl(tmp_path / "out/results.jsonl"):
+        saved = load_latents(tmp_path / "out" / row["latents"])
+        written, _ = soundfile.read(tmp_path / "out" / row["reconstruction"], always_2d=True)
+        np.testing.assert_allclose(written, generator(saved.z)[0], atol=1e-5)
+        assert saved.generator == generator.fingerprint and saved.options["precision"] == "mixed_bfloat16"
 
 
 def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):

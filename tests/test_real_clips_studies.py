@@ -1,28 +1,31 @@
-"""studies/speech.py and studies/projected.py: their sections of RESULTS.md."""
+"""studies/speech.py and studies/projected.py: their figures in RESULTS.md."""
+
+import pytest
 
 from studies import projected, speech
 from studies.results_md import read_lines
-from utils.report.figures import save_figure
+from tests.drawn import drawn
+from utils.evaluation.comparison import share_interval
 from utils.runs.files import append_jsonl
 
+SHARED = {"n": 32, "seed": 0, "precision": "float32", "max_iter": 100, "split": "report", "log_mel": 0.75}
+SHARED |= {"stft_distance": 1.234, "seconds_a_clip": 5.04, "prior_distance": 0.5}
+SHARED |= {f"{what}/{who}": 0.75 for what in ("accuracy", "between") for who in ("classifier", "ear")}
 
-def test_sections_tell_what_the_lines_do(tmp_path):
-    shared = {"n": 32, "seed": 0, "precision": "float32", "max_iter": 100, "split": "report", "log_mel": 0.75}
-    shared |= {"stft_distance": 1.234, "seconds_a_clip": 5.04, "prior_distance": 0.5}
-    shared |= {
-        f"{what}/{who}": share
-        for what, share in (("accuracy", 0.91), ("between", 0.82))
-        for who in ("classifier", "ear")
-    }
+
+def test_the_projected_space_by_weight(tmp_path):
     for space, weight in (("projected", 1.0), ("projected", 0.1), ("z", 0.0), ("projected", 0.1)):
-        append_jsonl(tmp_path / "projected.jsonl", shared | {"space": space, "weight": weight})
-    lines = read_lines(tmp_path, "projected")
-    text = projected.section(lines)
-    rows = [line for line in text.splitlines() if line.startswith(("| z", "| projected"))]
-    assert [row.split(" | ")[1] for row in rows] == ["–", "0.1", "1"]  # z first; of equal lines the last one
-    assert rows[1] == "| projected | 0.1 | 0.50 | 0.75 | 1.23 | 91 % | 82 % | 5.0 |"
-    assert "not a latent of\nthe prior" in text
-    save_figure(projected.figure(lines), tmp_path / "projected.png", (".png",))
-    assert 5_000 < (tmp_path / "projected.png").stat().st_size < 150_000
-    text = speech.section([shared | {"method": "hybrid", "space": "projected", "objective": "log_mel=1"}])
-    assert "| report | hybrid, projected | `log_mel=1` | 100 | 91 % | 91 % | 0.75 | 1.23 | 5.0 |" in text
+        append_jsonl(tmp_path / "projected.jsonl", SHARED | {"space": space, "weight": weight})
+    panels = drawn(projected.figure(read_lines(tmp_path, "projected")))
+    assert list(panels["log-mel distance"]["distance"]) == ["z", "projected, weight 0.1", "projected, weight 1"]
+    low, high = share_interval(24, 32)
+    assert panels["correct, %"]["ear"]["z"] == pytest.approx((75, 100 * low, 100 * high))
+    low, high = share_interval(36, 48)  # three points between the two clips of each of 16 pairs
+    assert panels["in between correct, %"]["ear"]["z"] == pytest.approx((75, 100 * low, 100 * high))
+
+
+def test_real_clips_by_objective():
+    panels = drawn(speech.figure([SHARED | {"method": "hybrid", "space": "projected", "objective": "log_mel=1"}]))
+    assert list(panels) == ["correct, %", "log-mel distance", "STFT distance"]
+    assert list(panels["correct, %"]) == ["classifier", "ear"]
+    assert panels["STFT distance"]["distance"] == {"hybrid, projected, log_mel=1 (report)": (1.234, None, None)}

@@ -5,7 +5,7 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from models.classifier import LogMel
+from models.front_ends import LogMel
 from utils import numpy_spectrograms, spectrograms
 
 AUDIO = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 4000, 2)).astype(np.float32)  # no multiple of the hop

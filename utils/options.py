@@ -212,7 +212,7 @@ def _network(text: str) -> str | None:
     return None if text == "none" else str(_path(text))
 
 
-def _paths(text: str) -> tuple[str, ...] | None:
+def network_list(text: str) -> tuple[str, ...] | None:
     """`a,b` -> ("a", "b"); `none` -> None."""
     return None if text == "none" else tuple(str(_path(part)) for part in text.split(","))
 
@@ -245,7 +245,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "judge": dict(
         default=None,
-        type=_paths,
+        type=network_list,
         metavar="PATH[,PATH...]",
         help="the digit classifiers that score results, or `none`; give such as took no part in any loss, or the "
         "scores are circular (default: none)",
@@ -352,7 +352,9 @@ _SHARED: dict[str, dict[str, Any]] = {
         type=_objective,
         metavar="TERM=WEIGHT,...",
         help="what is minimised over z: a weighted sum of named terms (default: for the generator's own samples "
-        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips)",
+        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips; "
+        f"preset paper: {PAPER_RECOVERY['objective']}, as in the published metric script; the inversion script's is "
+        "feature=1)",
     ),
     "clip_to_prior": dict(
         default=True,

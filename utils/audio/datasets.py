@@ -8,7 +8,9 @@ Layouts, recognised in this order:
 Every clip is decoded once, by `utils.audio.files.load_clip`, into a cache that later runs map into memory.
 """
 
+import atexit
 import codecs
+import errno
 import functools
 import hashlib
 import itertools
@@ -34,6 +36,7 @@ from utils.audio.files import ALIGNMENTS, Clip, Identity, find_audio, load_clip
 from utils.audio.splits import HALVES, half_of, speaker_of
 from utils.choices import SPLITS
 from utils.errors import UserError, one_line
+from utils.runs.cache import cache_folder
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 UNLABELLED = -1
@@ -109,7 +112,7 @@ def load_dataset(
     sample_rate: int = 16000,
     split: str = "train",
     alignment: str = "aligned",
-    cache_dir: str | Path = Path("cache"),
+    cache_dir: str | Path | None = None,
     *,
     window: str = "start",
     quiet: bool = False,
@@ -129,7 +132,8 @@ def load_dataset(
         alignment: a name in `utils.audio.files.ALIGNMENTS`.
         cache_dir: where decoded clips are kept. The key covers the files' names, sizes and times, every
             option here, the format of the cache and the libraries that decode; one entry per split. A damaged entry
-            is decoded again.
+            is decoded again. Where it cannot be written, a folder takes its place that goes with the process.
+            Defaults to `utils.runs.cache.cache_folder()`.
         window: "start" or "loudest" (one clip a file), or "all" (a long file gives several).
         quiet: no progress bar.
 
@@ -141,7 +145,7 @@ def load_dataset(
             name no clip.
         ValueError: for another split or alignment.
     """
-    root, cache_dir = Path(root), Path(cache_dir)
+    root, cache_dir = Path(root), cache_folder() if cache_dir is None else Path(cache_dir)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}. Received: {split!r}")
     if alignment not in ALIGNMENTS:
@@ -162,9 +166,11 @@ def load_dataset(
 
     options = [num_samples, num_channels, sample_rate, window, repr(ALIGNMENTS[alignment])]
     key = _cache_key(root, [entry.path for entry in entries], options)
-    folder = cache_dir / f"{root.resolve().name}-{split}-{alignment}-{key}"
+    name = f"{root.resolve().name}-{split}-{alignment}-{key}"
+    folder = cache_dir / name
     cached = _read_cache(folder, num_samples * num_channels)
     if cached is None:
+        folder = _writable(cache_dir) / name
         _write_cache(folder, root, entries, decode, quiet)
         cached = _read_cache(folder, num_samples * num_channels)
         if cached is None:
@@ -393,6 +399,21 @@ def _cache_key(root: Path, files: list[Path], options: list) -> str:
         stat = path.stat()
         digest.update(f"{os.path.relpath(path, root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _writable(cache_dir: Path) -> Path:
+    """The folder itself, or one in its place that is removed when the process ends."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir):
+            return cache_dir
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        print(f"cache {cache_dir}: {error.strerror}; this run's decoded clips are not kept", file=sys.stderr)
+        folder = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
 
 def _read_cache(folder: Path, values: int) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 The score of a clip is the decimal logarithm of what is left of its energy when the best reconstruction that the search
 for its latent found is taken away: 0 where silence does as well or better, -3 where a thousandth is left, about -7
 where a 16-bit clip is matched to the rounding of its samples. A generator reaches its own samples and little else
-(Albright & McCloskey 2019, arXiv 1905.02259).
+(Albright & McCloskey 2019, arXiv 1905.02259). A low score alone does not say that it was this one: an earlier
+checkpoint of the same training comes as low. Only a clip matched to the rounding of its samples does.
 """
 
 import time
@@ -16,12 +17,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from utils.audio.files import Clip
 from utils.domains import SYNTHETIC
 from utils.errors import UserError, one_line
 from utils.inversion.search import LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 
-MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
+MADE, RELATED, NOT, ABSTAINS = "made by this generator", "related", "not", "abstains"
+VERDICTS = (MADE, RELATED, ABSTAINS, NOT)
+# What a verdict leaves open, as users read it.
+NOT_EXACT = "not exact: altered since, or made by a related generator"
+LOSSY = "lossy file: a related generator cannot be excluded"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
@@ -82,7 +88,7 @@ class Attributor:
 
         Returns:
             Per clip `score` (None for silence, or where the generator was not finite), `exact` (whether no more is left
-            than the rounding of the clip's samples), `evaluations` of the generator, `seconds`.
+            than the rounding of the clip's samples), `evaluations` of the generator, `seconds`, and `z` `[latent_dim]`.
         """
         keys = [{"audio_sha256": array_sha256(clip), **self.settings} for clip in audio]
         names = [f"scores/{key['audio_sha256']}" for key in keys]
@@ -97,7 +103,7 @@ class Attributor:
                 records[i] = record
             if bar is not None:
                 bar.update(len(batch))
-        return [record.facts for record in records]
+        return [record.facts | {"z": record.arrays["z"]} for record in records]
 
     def _records(self, audio: np.ndarray) -> list[Record]:
         started_at = time.monotonic()
@@ -114,6 +120,15 @@ class Attributor:
             }
             records.append(Record(facts, {"z": found.z[i]}))
         return records
+
+
+def is_lossless(clip: Clip) -> bool:
+    """Whether a clip's samples are those of its file, whose format keeps what was written: neither a lossy codec, nor
+    another rate, nor a mix of channels stands between the generator's samples and these."""
+    facts = clip.provenance
+    kept = str(facts["original_subtype"]).startswith(("PCM", "FLOAT", "DOUBLE", "ALAC"))
+    same_rate = facts["original_rate"] == facts["resampled_to"]
+    return kept and same_rate and facts["original_channels"] == clip.windows.shape[-1]
 
 
 def score_settings(**networks: Any) -> dict[str, Any]:
@@ -143,13 +158,23 @@ class Thresholds:
     own: int
     others: int
 
-    def verdict(self, score: float | None) -> str:
-        """MADE, NOT, or ABSTAINS: between the thresholds, and where there is no score."""
+    def verdict(self, score: float | None, *, exact: bool, lossless: bool = True) -> tuple[str, str]:
+        """The verdict on a clip, and what it leaves open.
+
+        Args:
+            score: None where there is none.
+            exact: whether the reconstruction is the clip up to the rounding of its samples.
+            lossless: whether the clip could be that, see `is_lossless`.
+
+        Returns:
+            MADE, RELATED (as near as own samples, but neither exact nor, for a reason that is known, unable to be),
+            NOT, or ABSTAINS (between the thresholds, and where there is no score); and `NOT_EXACT`, `LOSSY` or "".
+        """
         if score is None:
-            return ABSTAINS
+            return ABSTAINS, ""
         if score < self.made_below:
-            return MADE
-        return NOT if score > self.not_above else ABSTAINS
+            return (MADE, "") if exact else (RELATED, NOT_EXACT) if lossless else (MADE, LOSSY)
+        return (NOT if score > self.not_above else ABSTAINS), ""
 
 
 def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:

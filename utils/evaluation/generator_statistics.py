@@ -1,8 +1,11 @@
 """How good a generator is, in numbers: levels, what a judge makes of its samples, how evenly it uses its latents."""
 
-import numpy as np
+from typing import Any
 
-from utils.metrics import inception_score
+import numpy as np
+import tensorflow as tf
+
+from utils.metrics import FEWEST_VOICED, inception_score
 
 
 def level_statistics(audio: np.ndarray, reference: np.ndarray) -> dict[str, float]:
@@ -29,6 +32,33 @@ def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
+def voice_statistics(tracks: np.ndarray) -> dict[str, float]:
+    """What F0 tracks `[N, frames]` in Hz, 0 where unvoiced (`utils.metrics.f0`), say of a set of clips.
+
+    Returns:
+        voiced: share of frames that are.
+        f0_median, f0_spread: of the medians of the clips with a pitch, in Hz: their median and standard deviation;
+            left out where fewer than two clips have one.
+    """
+    voiced = [track[track > 0] for track in tracks]
+    pitches = [np.median(track) for track in voiced if len(track) >= FEWEST_VOICED]
+    facts = {"voiced": float(np.mean(tracks > 0))}
+    if len(pitches) > 1:
+        facts |= {"f0_median": float(np.median(pitches)), "f0_spread": float(np.std(pitches, ddof=1))}
+    return facts
+
+
+def singular_values(generator: Any, z: np.ndarray) -> np.ndarray:
+    """Singular values of dG/dz at one z `[latent_dim]`, largest first; float64 `[latent_dim]`."""
+    if generator.network is not None:
+        return generator.network.singular_values(z)
+    repeated = tf.tile(tf.constant(z[None]), [len(z), 1])
+    with tf.autodiff.ForwardAccumulator(repeated, tf.eye(len(z))) as accumulator:
+        audio = generator(repeated)
+    jacobian = np.asarray(accumulator.jvp(audio), np.float64).reshape(len(z), -1)
+    return np.linalg.svd(jacobian, compute_uv=False)
+
+
 def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:
     """How evenly dG/dz uses its latent directions, from its singular values `[L]` in descending order.
 
@@ -41,3 +71,30 @@ def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:
         "participation_ratio": float(squares.sum() ** 2 / np.square(squares).sum()),
         "smallest_to_largest": float(np.sqrt(squares[-1] / squares[0])),
     }
+
+
+def hum(audio: np.ndarray, sample_rate: int, rates: tuple[float, ...] = (62.5, 250.0, 1000.0)) -> float:
+    """How far the energy at a generator's frame rates stands above the bands beside them, in pauses: dB, the largest.
+
+    A pause is the quietest quarter of a clip; bands beside a rate are 7 to 20 % away from it.
+
+    Args:
+        audio: float `[N, T, C]`.
+        sample_rate: Hz.
+        rates: Hz, of the upsampling layers' frames at 16 kHz and 16384 samples.
+    """
+    mono, length = np.asarray(audio, np.float64).mean(axis=2), audio.shape[1] // 4
+    starts = np.arange(0, mono.shape[1] - length + 1, length // 4)
+    windows = np.stack([mono[:, start : start + length] for start in starts], axis=1)
+    quietest = np.square(windows).sum(axis=2).argmin(axis=1)
+    pauses = windows[np.arange(len(mono)), quietest] * np.hanning(length)
+    # A loud clip's pause counts no more than a soft one's.
+    pauses /= np.sqrt(np.square(pauses).mean(axis=1, keepdims=True)) + 1e-9
+    power = np.square(np.abs(np.fft.rfft(pauses))).mean(axis=0) + 1e-12
+    hertz = np.fft.rfftfreq(length, 1 / sample_rate)
+    excess = []
+    for rate in rates:
+        distance = np.abs(hertz / rate - 1)
+        at = np.abs(hertz - rate) <= 1.5 * sample_rate / length
+        excess.append(10 * np.log10(power[at].max() / power[(distance > 0.07) & (distance < 0.2) & ~at].mean()))
+    return float(max(excess))

@@ -1,4 +1,8 @@
-"""Whether a reconstruction is its clip up to the rounding of the clip's own samples: then its z is the latent."""
+"""What counts as recovered, everywhere: `exact`, and where the true latent is known `found`.
+
+Exact is a reconstruction that differs from its clip by the rounding of the clip's own samples alone. Found is a latent
+whose mean squared error is at most `FOUND_Z_MSE`.
+"""
 
 import numpy as np
 
@@ -6,6 +10,7 @@ EXACT, APPROXIMATE = "exact", "approximate"
 BITS = (8, 16, 24)  # of integer formats
 FLOAT_SNR_DB = 100.0  # of two float32 computations of one sample, with a margin
 MARGIN = 1.25  # of rounding noise over its expected power
+FOUND_Z_MSE = 1e-6  # always answering 0 has that of the prior, 1/3 for the uniform one
 
 
 def rounding_step(audio: np.ndarray) -> np.ndarray:
@@ -49,3 +54,8 @@ def match(original: np.ndarray, reconstruction: np.ndarray) -> str:
     """
     error = np.mean(np.square(np.subtract(original, reconstruction, dtype=np.float64)))
     return EXACT if np.any(original) and error <= noise_floor(original[None])[0] else APPROXIMATE
+
+
+def is_found(z_mse: float) -> bool:
+    """Whether a latent of this mean squared error counts as the true one."""
+    return z_mse <= FOUND_Z_MSE

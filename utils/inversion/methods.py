@@ -19,16 +19,15 @@ from utils.errors import UserError
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.lbfgs import Status
 from utils.inversion.names import ENCODER, GRADIENT, HYBRID, SEARCH
-from utils.inversion.problem import Features, Problem
+from utils.inversion.problem import Features, Problem, Progress, rows_together, watched
 from utils.inversion.search import SEARCH_VERSION, LatentSearch
 from utils.losses import Objective
 from utils.priors import PRIORS
+from utils.runs.batches import in_batches
 
 SOLVERS = {"batched": lbfgs.minimize, "scipy": scipy_lbfgs.minimize}
 TOLERANCE = 1e-8  # the paper's `tol`, of both the gradient and the relative decrease
-FLOAT32_SHARE = 4  # after a bfloat16 search of max_iter iterations, float32 gets a quarter of them
-
-Progress = Callable[[int, float], None]  # rows that still run, median of their best objectives
+FLOAT32_SHARE = 5  # the last fifth of the iterations of a bfloat16 search is float32's
 
 
 @dataclass
@@ -147,26 +146,31 @@ class Inverter:
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
             starts: float32 `[B, K, latent_dim]`; all B * K rows are searched together by the batched solver.
-            max_iter: iterations per start.
+            max_iter: iterations per start, those in float32 included.
             progress: called after each evaluation.
         """
         clips, restarts, latent_dim = starts.shape
         problem = self._problem
         targets = problem.targets(targets)
         rows, search = starts.reshape(-1, latent_dim), problem.value_and_gradient
-        result = self._minimize(search, targets, rows, restarts, max_iter, progress)
+        in_float32 = self.float32_iterations(max_iter)
+        result = self._minimize(search, targets, rows, restarts, max_iter - in_float32, progress)
         best = result.fun.reshape(clips, restarts).argmin(axis=1) + restarts * np.arange(clips)
         z, status = result.x[best], [result.status_names[i] for i in best]
         evaluations = result.evaluations.reshape(clips, restarts).sum(axis=1)
         curve = [result.curve[i] for i in best]
-        if problem.float32_generator is not problem.generator:
+        if in_float32:
             search = problem.float32_value_and_gradient
-            last = self._minimize(search, targets, z, 1, -(-max_iter // FLOAT32_SHARE), progress)
+            last = self._minimize(search, targets, z, 1, in_float32, progress)
             z, status = last.x, last.status_names
             evaluations = evaluations + last.evaluations
             curve = [np.concatenate(parts) for parts in zip(curve, last.curve, strict=True)]
         objective, audio = problem.value_and_audio(z, np.arange(clips), targets)
         return Recovered(z, audio, objective.astype(np.float64), evaluations, status, curve)
+
+    def float32_iterations(self, max_iter: int) -> int:
+        """How many of a search's iterations are float32's after those of a generator that computes in less."""
+        return 0 if self._problem.float32_generator is self._problem.generator else max_iter // FLOAT32_SHARE
 
     def evaluate(self, targets: np.ndarray, z: np.ndarray) -> Recovered:
         """What given latents, float32 `[B, latent_dim]`, give without a search: one evaluation each."""
@@ -191,7 +195,7 @@ class Inverter:
             max_iter=max_iter,
             tol_grad=TOLERANCE,
             tol_change=TOLERANCE,
-            callback=progress and (lambda evaluations, index, best: progress(len(index), float(np.median(best)))),
+            callback=watched(progress, "objective"),
         )
 
 
@@ -260,7 +264,8 @@ class Recovery:
         if method == GRADIENT:
             return from_prior(generator, self.seed, identities, self.restarts)
         if self.encoder:
-            encode = lambda audio: self.encoder(audio, domain)  # noqa: E731
+            rows = rows_together(generator)
+            encode = lambda audio: in_batches(lambda some: self.encoder(some, domain), audio, rows)  # noqa: E731
             return from_encoder(generator, encode, targets, clip_to_prior=self.inverter.clip_to_prior)
         if method == SEARCH and self.search:
             return np.empty((len(targets), 0, generator.latent_dim), np.float32)
@@ -269,7 +274,7 @@ class Recovery:
     def _search(self, targets: np.ndarray, starts: np.ndarray, progress: Progress | None) -> Recovered:
         """What the search for the latent finds; of clips whose latent it does not find what `refine` does, if that is
         lower."""
-        found = self.search(targets, starts if starts.shape[1] else None)
+        found = self.search(targets, starts if starts.shape[1] else None, progress)
         recovered = self.inverter.evaluate(targets, found.z)
         recovered.evaluations = recovered.evaluations + found.evaluations
         recovered.status = [(Status.converged_value if exact else Status.max_iter).name for exact in found.exact]
@@ -317,7 +322,9 @@ class Recovery:
         settings = {"method": method, "objective": str(inverter.objective), "clip_to_prior": inverter.clip_to_prior}
         settings |= self.networks
         if method != ENCODER:
-            settings |= {"solver": inverter.solver, "max_iter": self._max_iter(method)}
+            max_iter = self._max_iter(method)
+            settings |= {"solver": inverter.solver, "max_iter": max_iter}
+            settings |= {"float32_iterations": inverter.float32_iterations(max_iter)}
         if method == SEARCH:
             settings |= {"search_version": SEARCH_VERSION if self.search else None}
         if method == GRADIENT:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from utils.inversion import anderson
 from utils.inversion.align import place
+from utils.inversion.problem import Progress
 from utils.inversion.search import ROUNDS, LatentSearch
 
 REACH_SECONDS = 0.06  # that a clip may lie earlier or later
@@ -101,7 +102,9 @@ class PlacedSearch(LatentSearch):
             generator, input_signature=[tf.TensorSpec([None, generator.latent_dim])], autograph=False
         )
 
-    def _approach(self, targets: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _approach(
+        self, targets: np.ndarray, starts: np.ndarray | None, progress: Progress | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Latents `[B, 1, latent_dim + 2]` near which to search, and evaluations `[B]`: the placement at which the
         encoder's reconstruction, moved back, leaves least of the clip, out of a grid; then more rounds for z."""
         clips, rate = len(targets), self.generator.sample_rate

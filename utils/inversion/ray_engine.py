@@ -26,7 +26,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.inversion.folder import RecoveryFolder, Source
+from utils.inversion.folder import RecoveryFolder
+from utils.inversion.sources import Source
 from utils.runs.files import to_json
 from utils.runs.interrupts import Interrupt
 

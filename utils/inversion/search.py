@@ -23,8 +23,9 @@ import tensorflow as tf
 from utils.inversion import anderson
 from utils.inversion.bank import LatentBank
 from utils.inversion.exactness import noise_floor, rounding_step
-from utils.inversion.problem import LeastSquares
+from utils.inversion.problem import LeastSquares, Progress, rows_together, watched
 from utils.losses import parse_objective
+from utils.runs.batches import in_batches
 
 SEARCH_VERSION = 2  # to be raised with every change of what the search gives: it is in the keys of kept results
 ROUNDS = 6
@@ -93,15 +94,18 @@ class LatentSearch:
         """Raises what the generator's forward-mode derivatives raise."""
         self._waveform.trace()
 
-    def __call__(self, targets: np.ndarray, starts: np.ndarray | None = None) -> Found:
+    def __call__(
+        self, targets: np.ndarray, starts: np.ndarray | None = None, progress: Progress | None = None
+    ) -> Found:
         """Searches for each clip's latent.
 
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
             starts: float32 `[B, K, latent_dim]`, where K searches of each clip begin; None: at the encoder's answer.
                 Without an encoder near samples of the bank are added.
+            progress: called after each step of a stage.
         """
-        ends, evaluations = self._approach(targets, starts)
+        ends, evaluations = self._approach(targets, starts, progress)
         clips, restarts, n = ends.shape
         index, held = np.repeat(np.arange(clips), restarts), self._waveform.targets(targets)
         energy = np.mean(np.square(targets, dtype=np.float64), axis=(1, 2))
@@ -123,9 +127,9 @@ class LatentSearch:
             if not pending.size:
                 break
             z = ends[pending, attempt]
-            for problem, jacobians, tolerance in (
-                (self._whitened, JACOBIANS[0], whitened_floor[pending]),
-                (self._waveform, JACOBIANS[1], floor[pending]),
+            for name, problem, jacobians, tolerance in (
+                ("whitened STFT", self._whitened, JACOBIANS[0], whitened_floor[pending]),
+                ("waveform", self._waveform, JACOBIANS[1], floor[pending]),
             ):
                 result = problem.minimize(
                     targets[pending],
@@ -134,6 +138,7 @@ class LatentSearch:
                     max_iter=jacobians,
                     tol_change=SLOW,
                     tol_value=tolerance,
+                    callback=watched(progress, name),
                 )
                 z = result.x
                 found.evaluations[pending] += result.evaluations
@@ -142,7 +147,9 @@ class LatentSearch:
             found.exact = lowest <= floor
         return found
 
-    def _approach(self, targets: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _approach(
+        self, targets: np.ndarray, starts: np.ndarray | None, progress: Progress | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Where the first stage ends, float32 `[B, K, latent_dim]`, and its evaluations of each clip `[B]`."""
         lower, upper = self._waveform.bounds(self._clip_to_prior)
         if self._encode is None:
@@ -150,22 +157,24 @@ class LatentSearch:
             starts = near if starts is None else np.concatenate([starts, near], axis=1)
             shape = starts.shape
             coarse = self._coarse.descend(
-                targets, starts, clip_to_prior=self._clip_to_prior, max_iter=COARSE_ITERATIONS
+                targets,
+                starts,
+                clip_to_prior=self._clip_to_prior,
+                max_iter=COARSE_ITERATIONS,
+                callback=watched(progress, "log-mel"),
             )
             return coarse.x.reshape(shape), coarse.evaluations.reshape(shape[:2]).sum(axis=1)
-        wanted = np.asarray(self._encode(targets), np.float32)[:, None]
-        starts = wanted if starts is None else starts
+        rows = rows_together(self._generator)
+        wanted = in_batches(self._encode, targets, rows)
+        starts = wanted[:, None] if starts is None else starts
         clips, restarts, n = starts.shape
-        wanted, step = (
-            np.repeat(x, restarts, axis=0).astype(np.float32) for x in (wanted[:, 0], rounding_step(targets))
-        )
-        ends = anderson.iterate(
-            lambda z: wanted - self._answer(tf.constant(z, tf.float32), tf.constant(step)).numpy(),
-            starts.reshape(-1, n),
-            rounds=ROUNDS,
-            lower=lower,
-            upper=upper,
-        )
+        wanted, step = (np.repeat(x, restarts, axis=0) for x in (wanted, rounding_step(targets).astype(np.float32)))
+
+        def missing(z: np.ndarray) -> np.ndarray:
+            answer = lambda i: self._answer(tf.constant(z[i], tf.float32), tf.constant(step[i]))  # noqa: E731
+            return wanted - in_batches(answer, np.arange(len(z)), rows)
+
+        ends = anderson.iterate(missing, starts.reshape(-1, n), rounds=ROUNDS, lower=lower, upper=upper)
         return ends.astype(np.float32).reshape(starts.shape), np.full(clips, ROUNDS * restarts)
 
 

@@ -20,15 +20,15 @@ import numpy as np
 import soundfile
 
 from utils.errors import UserError
+from utils.inversion.exactness import FOUND_Z_MSE, is_found
 from utils.inversion.latents import load_latents
+from utils.inversion.sources import FILE, OWN_SAMPLE
 from utils.report.plots import Point, curves_svg, scatter_svg, scientific
 from utils.report.thumbnails import RANGE_DB, data_uri, spectrogram_db, spectrogram_png, waveform_svg
 from utils.runs.files import atomic_path
 
 TEMPLATE = Path(__file__).with_name("page.html")
 METHODS = ("gradient", "encoder", "hybrid", "search")  # the columns' order, that of the paper's Figures 2 and 3
-FILE, OWN_SAMPLE = "file", "own sample"
-FOUND_Z_MSE = 1e-6
 DOWNLOADS = ("summary.csv", "results.jsonl", "failures.jsonl")
 SILENCE = "log_mel_distance_silence"
 Sound = tuple[np.ndarray, int]  # audio [T, C] and its rate in Hz
@@ -252,7 +252,7 @@ def _on_own_samples(results: list[dict]) -> str:
     text = f"own samples: SNR <b>{format_number('snr_db', _median(results, 'snr_db'))} dB</b>"
     z_mse = [value for result in results if (value := _number(result.get("z_mse"))) is not None]
     if z_mse:
-        text += f", latent found in <b>{sum(value <= FOUND_Z_MSE for value in z_mse)} of {len(z_mse)}</b>"
+        text += f", latent found in <b>{sum(map(is_found, z_mse))} of {len(z_mse)}</b>"
     return text
 
 

@@ -1,19 +1,24 @@
-"""Files that are whole or absent: atomic writing, JSON, JSON lines, SHA-256."""
+"""Files that are whole or absent: atomic writing, JSON, JSON lines, CSV, SHA-256; and paths for TensorFlow."""
 
 import contextlib
+import csv
 import errno
+import functools
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError, one_line
 
 TEMPORARY = ".tmp-"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text begins that a spreadsheet would compute
 
 
 def open_path(text: str) -> Path:
@@ -45,6 +50,38 @@ def remove_torn(folder: Path) -> None:
     if is_local(folder):
         for torn in folder.glob(f"{TEMPORARY}*"):
             torn.unlink(missing_ok=True)
+
+
+def literal_path(path: str | Path) -> str:
+    """A path that TensorFlow's checkpoint functions take literally, of a folder or of a checkpoint's prefix.
+
+    They read a path as a pattern (TensorFlow 2.21: `a [1]/model.ckpt` "matches no files"), and text that is not UTF-8
+    not at all. Such a path is replaced by a symbolic link in a temporary folder that lasts as long as the process.
+
+    Args:
+        path: a folder that exists, or the common prefix of a checkpoint's existing files, without the dot.
+
+    Raises:
+        UserError: where the links' own path would be of that kind: TMPDIR is.
+    """
+    if not _is_pattern(path):
+        return str(path)
+    target, links = Path(os.path.abspath(path)), Path(tempfile.mkdtemp(dir=_links().name))
+    for file in [target] if target.is_dir() else target.parent.iterdir():
+        if file == target or file.name.startswith(f"{target.name}."):
+            (links / f"link{file.name.removeprefix(target.name)}").symlink_to(file)
+    return str(links / "link")
+
+
+def _is_pattern(path: str | Path) -> bool:
+    return bool(re.search(r"[*?\[\]\\\udc80-\udcff]", str(path)))
+
+
+@functools.cache
+def _links() -> tempfile.TemporaryDirectory:
+    if _is_pattern(tempfile.gettempdir()):
+        raise UserError(f"TMPDIR={tempfile.gettempdir()}: must be a path of plain UTF-8 without any of * ? [ ] \\")
+    return tempfile.TemporaryDirectory(prefix="audio-gan-links-")
 
 
 @contextlib.contextmanager
@@ -194,6 +231,22 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows of the same keys as CSV, atomically; none where there are no rows.
+
+    A text that a spreadsheet would compute, as the name of a file may be, gets an apostrophe before it.
+    """
+    rows, text = list(rows), io.StringIO()
+    if not rows:
+        return
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        is_formula = {name for name, value in row.items() if isinstance(value, str) and value.startswith(FORMULA)}
+        writer.writerow({name: f"'{value}" if name in is_formula else value for name, value in row.items()})
+    write_text(path, text.getvalue())
 
 
 def file_sha256(path: str | Path) -> str:

@@ -26,7 +26,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.runs.files import append_jsonl, read_jsonl
+from utils.runs.files import append_jsonl, literal_path, read_jsonl
 from utils.runs.folders import keep_options, output_folder, require_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
@@ -226,7 +226,7 @@ class TrainingRun:
     def board(self, name: str) -> Iterator[None]:
         """Within the block `tf.summary` writes to TensorBoard, as of now, under the run's name NAME."""
         if name not in self._boards:
-            self._boards[name] = tf.summary.create_file_writer(str(self.folder / "tensorboard" / name))
+            self._boards[name] = tf.summary.create_file_writer(f"{literal_path(self.folder)}/tensorboard/{name}")
         with self._boards[name].as_default(step=self.done):
             yield
         self._boards[name].flush()
@@ -280,7 +280,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, trainer: tf.Module):
         checkpoint = tf.train.Checkpoint(trainer=trainer)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
+        self._manager = tf.train.CheckpointManager(checkpoint, f"{literal_path(folder)}/checkpoints", max_to_keep=2)
         latest, self.step = self._manager.latest_checkpoint, 0
         if latest:
             checkpoint.restore(latest).assert_existing_objects_matched()

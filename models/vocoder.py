@@ -1,0 +1,104 @@
+"""The later half of a WaveGAN generator as a vocoder: from the features of a clip to the clip."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from models.features import BANDS, FRAMES, FrontEnd, PrincipalCode
+from utils.spectrograms import magnitude, stft
+
+PITCH_CENTRES = np.linspace(6.2, 8.8, 14, dtype=np.float32)  # base-2 Hz: 74 to 446 Hz
+PITCH_WIDTH = 0.2  # octaves
+WINDOWS = ((256, 128), (512, 128), (1024, 256), (2048, 512))  # of the spectral loss: frame and hop
+FLOOR = 1e-2  # of magnitudes under a logarithm
+LEVEL_FLOOR = 1e-5  # of a frame's power
+SOFT = 1e-3  # root mean square beside which a frame counts as silent in "hum"
+WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "hum": 0.3, "code": 2.0}
+FADING = {"hum": 0.05}  # a loss below which its gradient fades, since it is never 0
+
+
+class Adaptor(keras.Model):
+    """Features `[B, 4224]` to what the generator's later half starts from, `[B, 64, channels]`, before the ReLU.
+
+    One convolution of three taps over log-mel, the fundamental frequency as 14 bumps over the octaves, and periodicity.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.convolution = layers.Conv1D(channels, 3, padding="same")
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        log_mel = tf.reshape(features[:, : FRAMES * BANDS], [-1, FRAMES, BANDS])
+        log_f0, periodicity = features[:, -2 * FRAMES : -FRAMES, None], features[:, -FRAMES:, None]
+        pitch = 2 * tf.exp(-tf.square((log_f0 - PITCH_CENTRES) / PITCH_WIDTH) / 2)
+        return self.convolution(tf.concat([log_mel, pitch, 2 * periodicity, tf.ones_like(periodicity)], axis=2))
+
+
+class SpeechLosses:
+    """Distances between generated and wanted audio, and their balanced gradient.
+
+    spectral: L1 of log-spectrograms of four windows. log_mel: its squared error; without it the vocoder is 10 dB too
+    quiet and learns slower. voice: L1 of the normalised autocorrelation at the lags of voices. level: squared error of
+    the frames' log root mean square, which the median answer of an L1 leaves too low. hum: power of what all frames of
+    a clip have in common, each brought to one level, as upsampling layers leave it in pauses. code: squared error of
+    log-mel in the whitened code, without which a generator learns an average word.
+
+    Args:
+        front_end: of the features.
+        code: of the whitened code.
+    """
+
+    def __init__(self, front_end: FrontEnd, code: PrincipalCode):
+        self.front_end, self.code = front_end, code
+
+    def __call__(self, audio: tf.Tensor, targets: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scalars by name, of audio and targets float32 `[B, T, C]`; the code is that of features `[B, 4224]`."""
+        log_mel, wanted = self.front_end.log_mel(audio), self.front_end.log_mel(targets)
+        coded = tf.reshape(features[:, : FRAMES * BANDS], [-1, FRAMES, BANDS])
+        correlations = (self.front_end.autocorrelation(x) for x in (audio, targets))
+        return {
+            "spectral": spectral_loss(audio, targets),
+            "log_mel": tf.reduce_mean(tf.square(log_mel - wanted)),
+            "voice": tf.reduce_mean(tf.abs(next(correlations) - next(correlations))),
+            "level": tf.reduce_mean(tf.square(self._level(audio) - self._level(targets))),
+            "hum": self._hum(audio),
+            "code": tf.reduce_mean(tf.square(self.code.log_mel_difference(log_mel - coded))),
+        }
+
+    def gradient(
+        self, audio: tf.Tensor, targets: tf.Tensor, features: tf.Tensor, terms: tuple[str, ...] = tuple(WEIGHTS)
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """The losses, and the sum of the terms' gradients at the audio, each scaled to the norm of its weight."""
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(audio)
+            losses = self(audio, targets, features)
+        upstream = tf.zeros_like(audio)
+        for name in terms:
+            fade = tf.minimum(1.0, losses[name] / FADING[name]) if name in FADING else 1.0
+            upstream += WEIGHTS[name] * fade * unit(tape.gradient(losses[name], audio))
+        return losses, upstream
+
+    def _hum(self, audio):
+        frames = tf.reshape(audio, [-1, FRAMES, self.front_end.hop * audio.shape[2]])
+        level = tf.sqrt(tf.reduce_mean(tf.square(frames), axis=2, keepdims=True) + SOFT**2)
+        return tf.reduce_mean(tf.square(tf.reduce_mean(frames / level, axis=1)))
+
+    def _level(self, audio):
+        hop = self.front_end.hop
+        power = tf.reduce_mean(tf.square(tf.reshape(audio, [-1, FRAMES, hop * audio.shape[2]])), axis=2)
+        return 0.5 * tf.math.log(power + LEVEL_FLOOR)
+
+
+def spectral_loss(audio: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Sum over `WINDOWS` of the L1 of log-magnitudes of audio `[B, T, C]`; a scalar."""
+    losses = []
+    for frame, hop in WINDOWS:
+        a, b = (tf.math.log(magnitude(stft(x, frame, hop)) + FLOOR) for x in (audio, targets))
+        losses.append(tf.reduce_mean(tf.abs(a - b)))
+    return tf.add_n(losses)
+
+
+def unit(gradient: tf.Tensor) -> tf.Tensor:
+    """A gradient scaled to norm 1, or 0 where it is 0."""
+    return gradient / (tf.norm(gradient) + 1e-12)
