@@ -642,7 +642,7 @@ def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one
     (output / "results.jsonl").write_text('{"source": "00.wav", "meth')
 
     done = stopped(repo_root, args, output, signal.SIGINT)
-    assert done.returncode == 130 and "This goes on where it was" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 130 and "To resume: python" in done.stderr and "Traceback" not in done.stderr
     clips = [row["source"] for row in read_jsonl(output / "results.jsonl")]
     written = {path.parent.name for path in output.glob("clips/*/gradient.npz")} - {"15.wav"}
     assert set(clips) == written | {"own sample 0", "own sample 1"}
