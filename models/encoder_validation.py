@@ -10,13 +10,12 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from models.classifier import Classifier
-from models.encoder import DOMAINS
 from models.encoder_training import FEATURE_TERMS, EncoderTrainer
 from models.generator import Generator
 from utils import metrics
 from utils.audio.datasets import Dataset
 from utils.audio.files import write_wav
-from utils.domains import REAL, SYNTHETIC
+from utils.domains import DOMAINS, REAL, SYNTHETIC
 from utils.priors import PRIORS
 from utils.report.figures import training_figure
 from utils.report.thumbnails import spectrogram_db, spectrogram_png
@@ -146,7 +145,7 @@ def measure(
     Args:
         trainer: holds the encoder.
         audio: float32 `[N, T, C]` in [-1, 1].
-        domain: of these clips, one of `models.encoder.DOMAINS`.
+        domain: of these clips, one of `utils.domains.DOMAINS`.
         z: float32 `[N, latent_dim]`, of the generator's own samples.
         labels: int `[N]`, classes, of clips that have them. Where there are none, a judge's answer on the clip
             itself stands for them.

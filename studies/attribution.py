@@ -8,7 +8,7 @@ residual fingerprint, made of the own samples of the calibration's seed. Then ow
 after each transformation of utils/audio/transformations.py.
 
 The thresholds are those of `attribute.py`, for the same networks and precision; the clips here are others. Scores are
-kept in --output: an interrupted run goes on where it was.
+kept in --output: an interrupted run resumes.
 
 Examples:
 
@@ -256,7 +256,7 @@ class Scorer:
         transformation: str = "none",
         against: dict[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Scores by method, lower for own samples; `against` those of own samples, the record tells both apart."""
+        """Scores by method, lower for own samples; the line says how `against`, own samples', compare."""
         args = self._args
         with progress_bar(f"{name}, {transformation}", len(audio), quiet=args.quiet) as bar:
             results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)
@@ -349,8 +349,8 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
         row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
         row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
         row += f", n = {line['n']}"
-        for verdict in (MADE, RELATED, ABSTAINS):
-            count, n = line["verdicts"].get(verdict, 0), line["n"]
+        for verdict in (verdict for verdict in (MADE, RELATED, ABSTAINS) if verdict in line["verdicts"]):
+            count, n = line["verdicts"][verdict], line["n"]
             numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
             panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
         for score in SCORES:

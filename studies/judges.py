@@ -62,7 +62,7 @@ from utils.runs.files import append_jsonl
 
 TITLE = "The judges"
 ABOUT = "each classifier on real clips, samples and reconstructions of both: accuracy, inception score, confidence"
-KEY = ("set",)  # of two lines with the same, the later one counts
+KEY = ("preset", "set")  # of two lines with the same, the later one counts
 BATCH = 50
 F0_CLIPS = 200
 F0_RANGE = {"lowest": 80.0, "highest": 500.0}  # Hz; above the hum at 62.5 Hz, which pitch trackers take for voice
@@ -95,7 +95,7 @@ def main() -> int:
             facts = describe(answers, truth) | more
             for subject, row in facts.items():
                 print(f"{part:26}{subject:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            facts |= {"alignment": args.alignment, "seed": args.seed, "generator": args.generator}
+            facts |= {name: getattr(args, name) for name in ("preset", "alignment", "seed", "generator")}
             record = {"benchmark": "judges", "set": part, "n": len(judged), **facts}
             append_jsonl(args.results / "judges.jsonl", record | origin(networks))
     return options.EXIT_OK
@@ -138,6 +138,7 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
     panels: dict[str, dict[str, dict[str, Estimate]]] = {"correct, %": {}, "inception score": {}}
     for line in lines:
         row = f"{line['set']} (n = {line['n']})"
+        row += ", preset paper" if line.get("preset") == "paper" else ""
         for who, facts in line.items():
             if isinstance(facts, dict) and "accuracy" in facts:
                 numbers = Estimate(*(100 * facts[key] for key in ("accuracy", "from", "to")))

@@ -58,8 +58,8 @@ from utils.inversion.methods import TOLERANCE, from_encoder
 from utils.inversion.search import LatentSearch
 from utils.losses import Point, parse_objective
 from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
 from utils.runs.cache import cache_folder
-from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, read_jsonl
 
 TITLE = "Own samples: how often each search finds the latent"
@@ -68,7 +68,8 @@ KEY = ("method", "batch_size", "clip")  # of two lines with the same, the later 
 OBJECTIVE = "stft_real=1,waveform=1"
 RATE = 0.03  # of Adam
 CMA = {"generations": 10, "steps": 20}  # of BasinCMA: populations, and Adam's steps before a start is scored
-PROTOCOL = ("n", "seed", "max_iter", "precision")
+PROTOCOL = ("n", "seed", "max_iter")
+SOLVERS = {"published": "scipy", "lbfgs": "batched", "hybrid": "batched", "search": "least squares"}
 CURVE_POINTS = 40  # that are kept of the best values by evaluation
 OFFSET = 10_000_000  # of the latents that searches start from, which no target is made of
 
@@ -145,8 +146,11 @@ def main() -> None:
     search = LatentSearch(networks.fast_generator, cache=cache_folder())
     z_true = generator.sample_prior(args.seed, args.n)
     targets = np.concatenate([generator(z_true[i : i + 16]).numpy() for i in range(0, args.n, 16)])
-    environment = describe_environment()
-    done = {(line["method"], line["batch_size"], line["clip"]) for line in read_jsonl(args.output)}
+    done = {
+        (line["method"], line["batch_size"], line["clip"])
+        for line in read_jsonl(args.output)
+        if line.get("generator_sha256") == generator.fingerprint
+    }
 
     def find(method: str, clips: np.ndarray) -> dict[str, Any]:
         batch, prior = targets[clips], generator.sample_prior(args.seed, args.n, OFFSET)[clips]
@@ -171,6 +175,8 @@ def main() -> None:
         search(targets[:1], z_true[None, :0])  # without a start, for which its bank is read or made
         find("search", np.arange(1))
     for method in args.methods.split(","):
+        precision = args.precision if method == SEARCH else "float32"
+        made = {"generator": args.generator} | origin(networks, precision=precision, solver=SOLVERS.get(method, method))
         for first in range(0, args.n, args.batch_size):
             clips = np.arange(first, min(first + args.batch_size, args.n))
             if all((method, args.batch_size, int(clip)) in done for clip in clips):
@@ -199,7 +205,7 @@ def main() -> None:
                     places = np.unique(np.geomspace(1, len(curve), CURVE_POINTS).astype(int))
                     line["curve"] = {int(place): float(curve[place - 1]) for place in places}
                 protocol = {"minimised": OBJECTIVE} | {name: vars(args)[name] for name in PROTOCOL}
-                append_jsonl(args.output, line | protocol | environment)
+                append_jsonl(args.output, line | protocol | made)
             print(f"{method} {clips[-1] + 1}/{args.n}: {seconds / len(clips):.1f} s a clip", flush=True)
 
 

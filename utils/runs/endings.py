@@ -23,15 +23,16 @@ DISK_FAULTS = [
 ]
 
 
-def parse_early(parse: Callable[[], Any]) -> None:
-    """Parses the command line before a script imports TensorFlow, which takes seconds.
+def parse_early(parse: Callable[[], Any]) -> Any:
+    """Parses the command line before a script imports TensorFlow, which takes seconds; gives what `parse` gives.
 
     So `--help`, wrong usage and `--dry_run` end the process at once, as `run` does. The script's `main` parses again.
     """
     with _errors_in_one_line():
-        parse()
+        args = parse()
         if not importlib.util.find_spec("tensorflow"):
             raise ModuleNotFoundError(name="tensorflow")
+        return args
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
