@@ -25,7 +25,6 @@ from utils.inversion.methods import Progress
 from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
 from utils.report.manifest import latent_columns
-from utils.runs.endings import DISK_FAULTS
 from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
