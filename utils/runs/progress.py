@@ -15,7 +15,7 @@ def progress_bar(title: str, total: int, *, unit: str = "clip", quiet: bool = Fa
 
 
 class MovingBar(tqdm):
-    """A bar of steps that take long: it is drawn anew every few seconds also while nothing is counted, so that the time
+    """A bar of steps that take long: it is redrawn every few seconds also while nothing is counted, so that the time
     moves, and what `set_postfix_str` said last stays.
 
     Args:
