@@ -263,7 +263,8 @@ class RecoveryFolder:
         except OSError as error:
             if error.errno not in REFUSED:
                 raise
-            self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
+            if source.name not in self.failures:
+                self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
             return False
         return True
 
@@ -277,8 +278,6 @@ class RecoveryFolder:
     def _keep(self, loaded: Loaded, method: str, found: Inverted, measured: dict[str, Any]) -> None:
         """Writes a reconstruction, and then the record that makes it done."""
         source, provenance, recovered = loaded.source, loaded.clip.provenance, found.recovered
-        if source.name in self.failures:
-            return
         if not measured:
             self.fail(source.name, f"{method}: the generator or the objective is not finite for it")
             return
