@@ -115,6 +115,11 @@ def test_any_other_tf1_graph_runs_frozen(tmp_path):
         load_generator(save_other_graph(tmp_path, audio_name="out"))
 
 
+def test_float32_has_all_its_bits():
+    """Also on a GPU, whose matrix products TensorFlow else computes in TF32."""
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_mixed_bfloat16_is_native_and_near(plain):
     exact, mixed = load_generator(plain), load_generator(plain, "mixed_bfloat16")
     assert mixed.network.compute_dtype == tf.bfloat16
