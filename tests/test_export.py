@@ -50,7 +50,7 @@ def test_a_resnet_is_exported_as_it_encodes_real_clips(front_end):
 
 
 def test_a_saved_model_is_a_generator_again(tmp_path):
-    """In a process that knows nothing of this project's gradients."""
+    """In a process without this project's gradients."""
     native = load_generator(build(tmp_path / "tf1"))
     z = native.sample_prior(0, 3)
     assert write_saved_model(freeze(native, z, "z"), tmp_path / "saved") < 1e-5
@@ -143,7 +143,18 @@ def test_the_data_set_is_read_by_hugging_face_s_datasets(run_main, tmp_path, mon
     for path in tmp_path.glob("in_*.wav"):
         path.rename(tmp_path / "clips" / path.name)
     run, output = tmp_path / "run", tmp_path / "out"
-    short = ("--max_iter", 2, "--own_samples", 1, "--window", "all", "--objective", "waveform=1")
+    short = (
+        "--method",
+        "gradient",
+        "--max_iter",
+        2,
+        "--own_samples",
+        1,
+        "--window",
+        "all",
+        "--objective",
+        "waveform=1",
+    )
     done = run_main("latent_vector_recovery.py", tmp_path / "clips", *tiny, *short, "--output", run)
     assert done.returncode == 0, done.stderr
     done = run_main("export.py", "dataset", "--recovery", run, "--output", output)

@@ -6,6 +6,7 @@ one clip by one method. A run that is started again computes what it lacks, with
 
 import copy
 import csv
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,13 +24,15 @@ from utils.inversion.latents import Latents, latent_arrays, stack_curves
 from utils.inversion.methods import Progress
 from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
-from utils.options import DISK_FAULTS
+from utils.report.manifest import latent_columns
 from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
 from utils.runs.progress import MovingBar
 
 RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
+# What a file system says of a name that it cannot hold, or of a file that is too large for it.
+REFUSED = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.ENOTDIR, errno.ELOOP)
 READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text begins that a spreadsheet would compute
 
@@ -144,9 +147,8 @@ class RecoveryFolder:
                 missing = {"status": "failed" if error else "not done", "error": error}
                 return {"source": source.name, "method": method, "kind": source.kind} | missing
             arrays = read_npz(self._store.folder / result["latents"])
-            lists = {"z": arrays["z"], "z_true": arrays.get("z_true"), "window_objective": arrays["objective"]}
-            lists = {name: value if value is None else value.tolist() for name, value in lists.items()}
-            return result | lists | {"source_sha256": str(arrays["source_sha256"])}
+            named = (arrays["z"], arrays.get("z_true"), arrays["objective"], str(arrays["source_sha256"]))
+            return result | latent_columns(*named)
 
         keys = [(source, method) for source in self.sources for method in self.methods]
         with ThreadPoolExecutor(READERS) as pool:
@@ -200,7 +202,7 @@ class RecoveryFolder:
             self._recover_group(group, bar)
 
     def groups(self, sources: Sequence[Source]) -> list[Sequence[Source]]:
-        """The clips that are computed together, always: rounding depends on the clips beside."""
+        """The clips that are computed together, always: on a GPU rounding depends on the clips beside."""
         size = self.computation.batch_size
         return [sources[first : first + size] for first in range(0, len(sources), size)]
 
@@ -210,11 +212,11 @@ class RecoveryFolder:
 
     def _read(self, sources: Iterable[Source]) -> None:
         for source in sources:
-            methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
             try:
+                methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
                 sha256 = self.computation.sha256(source) if methods else ""
-            except UserError:
-                continue  # it will fail when it is loaded
+            except (UserError, OSError):
+                continue  # it will fail when it is loaded, or when a folder is made for it
             for method in methods:
                 key = self.computation.key(source, method, sha256)
                 record = self._store.read(_record_name(source, method), key)
@@ -251,7 +253,7 @@ class RecoveryFolder:
         except (UserError, OSError) as error:
             self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
             return None
-        return loaded if self._written(source, lambda folder: folder.mkdir(parents=True, exist_ok=True)) else None
+        return loaded if self._written(source, _make_folder) else None
 
     def _written(self, source: Source, write: Callable[[Path], None]) -> bool:
         """Whether `write` could write into a clip's folder; a clip whose own fault it is, by its name or size, fails
@@ -259,7 +261,7 @@ class RecoveryFolder:
         try:
             write(self._store.folder / source.folder)
         except OSError as error:
-            if error.errno in DISK_FAULTS:
+            if error.errno not in REFUSED:
                 raise
             self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
             return False
@@ -327,6 +329,11 @@ def _record_name(source: Source, method: str) -> str:
     return f"{source.folder}/{method}"
 
 
+def _make_folder(folder: Path) -> None:
+    if is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def _cell(value: Any) -> Any:
     """A value of summary.csv; a text that a spreadsheet would take for a formula gets an apostrophe before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
@@ -334,12 +341,17 @@ def _cell(value: Any) -> Any:
 
 def _postfix(bar: tqdm, method: str) -> Progress | None:
     """Shows on a bar how a search goes, as often as the bar is drawn; None where it is not drawn."""
-    shown_at = time.monotonic()
+    shown_at = began_at = time.monotonic()
 
-    def show(stage: str, running: int, step: int, objective: float) -> None:
-        nonlocal shown_at
-        if time.monotonic() - shown_at > bar.mininterval:
-            shown_at = time.monotonic()
-            bar.set_postfix_str(f"{method}, {stage}: {running} running, step {step}, {objective:.4g}")
+    def show(stage: str, running: int, step: int, most: int, objective: float) -> None:
+        nonlocal shown_at, began_at
+        now = time.monotonic()
+        if step == 1:
+            began_at = now
+        elif now - shown_at > bar.mininterval:
+            shown_at = now
+            left = (now - began_at) / (step - 1) * max(most - step, 0)
+            text = f"{method}, {stage}: {running} starts running, step {step} of at most {most}"
+            bar.set_postfix_str(f"{text} ({left:.0f} s), value {objective:.4g}")
 
     return None if bar.disable else show
