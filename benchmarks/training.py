@@ -165,11 +165,11 @@ def trainer_step(
     encoder: Encoder, generator: Generator, classifier: Classifier, batches: tf.data.Dataset
 ) -> Callable[[], object]:
     """One step of `EncoderTrainer`, as `train.py` calls it; one synthetic update, as in the paper."""
-    trainer = EncoderTrainer(encoder, generator, classifier, LossWeights())
+    trainer = EncoderTrainer(encoder, generator, classifier, LossWeights(), lambda number: iter(batches))
     trainer.compile(keras.optimizers.Adam(1e-3))
     trainer.optimizer.build(encoder.trainable_variables)
-    iterator = iter(batches)
-    return lambda: trainer.next_step(iterator)
+    numbers = itertools.count()
+    return lambda: [float(loss) for loss in trainer.step(next(numbers)).values()]
 
 
 # ---- measuring -------------------------------------------------------------------------

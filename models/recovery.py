@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from models.networks import Networks
 from models.projected import ProjectedGenerator
-from utils.domains import REAL
+from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError, one_line
 from utils.inversion.align import align
 from utils.inversion.methods import Inverter, Recovery
@@ -79,7 +79,8 @@ def make_inverter(
 def make_search(networks: Networks, *, clip_to_prior: bool = True) -> LatentSearch | None:
     """The search for the latent itself; None, with a line on stderr, where the generator has no forward-mode
     derivatives."""
-    search = LatentSearch(networks.fast_generator, clip_to_prior=clip_to_prior, cache=cache_folder())
+    encode = partial(networks.encode, domain=SYNTHETIC) if networks.sha256("encoder") else None
+    search = LatentSearch(networks.fast_generator, encode=encode, clip_to_prior=clip_to_prior, cache=cache_folder())
     try:
         search.check()
     except Exception as error:  # whatever a foreign network may raise

@@ -10,6 +10,7 @@ checkpoint of the same training comes as low. Only a clip matched to the roundin
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from tqdm import tqdm
 from utils.audio.files import Clip
 from utils.domains import SYNTHETIC
 from utils.errors import UserError, one_line
-from utils.inversion.methods import from_encoder
-from utils.inversion.search import NEIGHBOURS, LatentSearch
+from utils.inversion.search import LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 
 MADE, RELATED, NOT, ABSTAINS = "made by this generator", "related", "not", "abstains"
@@ -31,9 +31,7 @@ LOSSY = "lossy file: a related generator cannot be excluded"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
-PROTOCOL = "attribution 4"  # counts up whenever the same clip begins to get another score
-# Own samples are found by at most a dozen Jacobians; under noise of 10 dB they begin at 0.35, where speech does.
-NEAR, JACOBIANS = 0.5, (20, 10)
+PROTOCOL = "attribution 5"  # counts up whenever the same clip begins to get another score
 
 
 def residual_score(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
@@ -73,10 +71,8 @@ class Attributor:
         settings: dict[str, Any],
         cache: Path | None = None,
     ):
-        self._generator, self._encode, self.settings = generator, encode, settings
-        self._search = LatentSearch(
-            fast, neighbours=0 if encode else NEIGHBOURS, near=NEAR, jacobians=JACOBIANS, cache=cache
-        )
+        self._generator, self.settings = generator, settings
+        self._search = LatentSearch(fast, encode=encode and partial(encode, domain=SYNTHETIC), cache=cache)
         try:
             self._search.check()
         except Exception as error:  # whatever a foreign network may raise
@@ -111,10 +107,7 @@ class Attributor:
 
     def _records(self, audio: np.ndarray) -> list[Record]:
         started_at = time.monotonic()
-        starts = np.empty((len(audio), 0, self._generator.latent_dim), np.float32)
-        if self._encode is not None:
-            starts = from_encoder(self._generator, lambda clips: self._encode(clips, SYNTHETIC), audio)
-        found = self._search(audio, starts)
+        found = self._search(audio)
         reconstructions = np.asarray(self._generator(found.z))
         seconds = (time.monotonic() - started_at) / len(audio)
         records = []
@@ -139,7 +132,7 @@ def is_lossless(clip: Clip) -> bool:
 
 
 def score_settings(**networks: Any) -> dict[str, Any]:
-    """All that a score depends on besides the clip, of the networks what the caller tells; JSON-able."""
+    """All that a score depends on besides the clip: protocol, and what the caller says of the networks; JSON-able."""
     return {"protocol": PROTOCOL, **networks}
 
 
@@ -191,7 +184,7 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
     conformal prediction; Vovk et al. 2005): k is the largest that keeps the wanted rate, but at least 1. So are found
     the lowest score of others and the highest of own samples that count. Where searches stall the two overlap, and are
     the thresholds. Where they leave a gap, NOT begins at its upper end, and MADE halfway down, but at most `MARGIN`
-    below that end: generators that are kin come nearer than the clips of the calibration, and altered own samples
+    below that end: related generators come nearer than the clips of the calibration, and altered own samples
     should still be found.
     """
     ranks = [max(1, int(rate * (len(x) + 1))) for rate, x in ((FALSE_MADE, others), (FALSE_NOT, own))]

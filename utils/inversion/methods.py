@@ -195,7 +195,7 @@ class Inverter:
             max_iter=max_iter,
             tol_grad=TOLERANCE,
             tol_change=TOLERANCE,
-            callback=watched(progress, "objective"),
+            callback=watched(progress, "objective", max_iter),
         )
 
 
@@ -274,7 +274,7 @@ class Recovery:
     def _search(self, targets: np.ndarray, starts: np.ndarray, progress: Progress | None) -> Recovered:
         """What the search for the latent finds; of clips whose latent it does not find what `refine` does, if that is
         lower."""
-        found = self.search(targets, starts, progress)
+        found = self.search(targets, starts if starts.shape[1] else None, progress)
         recovered = self.inverter.evaluate(targets, found.z)
         recovered.evaluations = recovered.evaluations + found.evaluations
         recovered.status = [(Status.converged_value if exact else Status.max_iter).name for exact in found.exact]

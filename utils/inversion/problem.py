@@ -29,17 +29,18 @@ ROWS = 64  # evaluated together, where many are faster than one
 COLUMNS = 128  # tangents pushed through a network together
 
 Features = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # audio [B, T, C] to activations by block
-Progress = Callable[[str, int, int, float], None]  # stage, rows that still run, steps so far, median of their values
+# Stage, rows that still run, steps so far, about how many at most, median of the rows' best values.
+Progress = Callable[[str, int, int, int, float], None]
 Targets = dict[str, Any]  # what all points hold of their clips, by field of `Point`
 # z [b, latent_dim], index [b] of each row's target, and targets to arrays of b rows.
 Function = Callable[[np.ndarray, np.ndarray, Targets], Any]
 
 
-def watched(progress: Progress | None, stage: str) -> Callable[[int, np.ndarray, np.ndarray], None] | None:
-    """A solver's callback that tells `progress` of its steps."""
+def watched(progress: Progress | None, stage: str, most: int) -> Callable[[int, np.ndarray, np.ndarray], None] | None:
+    """A solver's callback that tells `progress` of its steps, about `most`."""
     steps = itertools.count(1)
     return progress and (
-        lambda evaluations, index, best: progress(stage, len(index), next(steps), float(np.median(best)))
+        lambda evaluations, index, best: progress(stage, len(index), next(steps), most, float(np.median(best)))
     )
 
 
@@ -224,7 +225,7 @@ class LeastSquares(Problem):
             max_iter=max_iter,
             tol_change=tol_change,
             tol_value=np.repeat(np.broadcast_to(tol_value, clips), restarts),
-            gradient=lambda z, index: self.gradient(z, index // restarts, targets),
+            value_and_gradient=lambda z, index: self.residual_gradient(z, index // restarts, targets),
             callback=callback,
         )
 
@@ -260,11 +261,17 @@ class LeastSquares(Problem):
 
         return self._compile(value)
 
-    @cached_property
-    def gradient(self) -> Function:
-        """J'r, half the gradient of the sum of squares, float32 `[b, latent_dim]`."""
+    def value_of(self, audio: np.ndarray, targets: Targets) -> np.ndarray:
+        """The sum of squares, float64 `[B]`, of audio float32 `[B, T, C]` in place of the generator's, at z = 0."""
+        z = tf.zeros([len(audio), self.generator.latent_dim])
+        residuals = self.objective.residuals(self._point_of(tf.constant(audio), z, targets))
+        return np.square(residuals.numpy().astype(np.float64)).sum(axis=1)
 
-        def gradient(z, targets):
+    @cached_property
+    def residual_gradient(self) -> Function:
+        """`value` and 2 J'r, its gradient, float32 `[b, latent_dim]`, J that of `generator`."""
+
+        def residual_gradient(z, targets):
             audio = self.float32_generator(z)
             with tf.GradientTape() as outer:
                 outer.watch([z, audio])
@@ -273,9 +280,10 @@ class LeastSquares(Problem):
             with tf.GradientTape() as inner:
                 inner.watch(z)
                 generated = self.generator(z)
-            return (at_z + inner.gradient(generated, z, output_gradients=at_audio)) / 2
+            gradient = at_z + inner.gradient(generated, z, output_gradients=at_audio)
+            return tf.reduce_sum(tf.cast(squares, tf.float64), axis=1), gradient
 
-        return self._compile(gradient)
+        return self._compile(residual_gradient)
 
     @cached_property
     def linearise(self) -> Function:
