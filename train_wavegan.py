@@ -170,10 +170,11 @@ def evaluate(generator: Generator, dataset: Dataset) -> tuple[dict[str, float], 
     z = generator.sample_prior(MEASURED_SEED, EVALUATED)
     audio = in_batches(tf.function(generator, autograph=False), z, 50)
     real = some_clips(dataset)
+    spread = variance(log_mels(real, dataset)) if len(real) > 1 else 0.0
     facts = level_statistics(audio, real) | {
         "fixed_share": fixed_waveform_share(audio),
         "squared_cosine": mean_squared_cosine(audio),
-        "log_mel_variance": variance(log_mels(audio, dataset)) / variance(log_mels(real, dataset)),
+        "log_mel_variance": variance(log_mels(audio, dataset)) / spread if spread > 0 else np.nan,
     }
     num_classes = len(dataset.class_names)
     if num_classes:
