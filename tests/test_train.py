@@ -409,7 +409,7 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_checkpoint(plac
     before = (tmp_path / "run" / "last.keras").read_bytes()
     monkeypatch.setitem(losses.TERMS, "spectral", lambda point: tf.sqrt(-1 - tf.abs(point.audio[:, 0, 0])))
     with pytest.raises(UserError, match=rf"step {STEPS}: .*nan.* is as it was saved before") as error:
-        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate knows no last epoch
+        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate does not depend on the last epoch
     assert (tmp_path / "run" / "last.keras").read_bytes() == before
     dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
     names = [dataset.names[i] for i in batch_indices(len(dataset), 8, STEPS, 0)]

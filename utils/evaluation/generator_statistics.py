@@ -1,4 +1,4 @@
-"""How good a generator is, in numbers: levels, what a judge makes of its samples, how evenly it uses its latents."""
+"""How good a generator is, in numbers: levels, a judge's answers on its samples, how evenly it uses its latents."""
 
 from typing import Any
 

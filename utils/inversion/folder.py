@@ -6,6 +6,7 @@ one clip by one method. A run that is started again computes what it lacks, with
 
 import copy
 import csv
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,6 @@ from utils.inversion.latents import Latents, latent_arrays, stack_curves
 from utils.inversion.methods import Progress
 from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
-from utils.options import DISK_FAULTS
 from utils.report.manifest import latent_columns
 from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
 from utils.runs.folders import require_folder
@@ -31,6 +31,8 @@ from utils.runs.interrupts import Interrupt
 from utils.runs.progress import MovingBar
 
 RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
+# What a file system says of a name that it cannot hold, or of a file that is too large for it.
+REFUSED = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.ENOTDIR, errno.ELOOP)
 READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text begins that a spreadsheet would compute
 
@@ -200,7 +202,7 @@ class RecoveryFolder:
             self._recover_group(group, bar)
 
     def groups(self, sources: Sequence[Source]) -> list[Sequence[Source]]:
-        """The clips that are computed together, always: rounding depends on the clips beside."""
+        """The clips that are computed together, always: on a GPU rounding depends on the clips beside."""
         size = self.computation.batch_size
         return [sources[first : first + size] for first in range(0, len(sources), size)]
 
@@ -251,7 +253,7 @@ class RecoveryFolder:
         except (UserError, OSError) as error:
             self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
             return None
-        return loaded if self._written(source, lambda folder: folder.mkdir(parents=True, exist_ok=True)) else None
+        return loaded if self._written(source, _make_folder) else None
 
     def _written(self, source: Source, write: Callable[[Path], None]) -> bool:
         """Whether `write` could write into a clip's folder; a clip whose own fault it is, by its name or size, fails
@@ -259,7 +261,7 @@ class RecoveryFolder:
         try:
             write(self._store.folder / source.folder)
         except OSError as error:
-            if error.errno in DISK_FAULTS:
+            if error.errno not in REFUSED:
                 raise
             self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
             return False
@@ -325,6 +327,11 @@ class RecoveryFolder:
 
 def _record_name(source: Source, method: str) -> str:
     return f"{source.folder}/{method}"
+
+
+def _make_folder(folder: Path) -> None:
+    if is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _cell(value: Any) -> Any:

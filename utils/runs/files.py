@@ -117,7 +117,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _errors_name(path: Path) -> Iterator[None]:
-    """Within the block the error of a write, which knows no name, gets this file's, and not a temporary one's."""
+    """Within the block the error of a write, which has no file name, gets this file's, not a temporary one's."""
     try:
         yield
     except OSError as error:
