@@ -295,10 +295,10 @@ class LeastSquares(Problem):
             columns = []
             for first in range(0, n, COLUMNS):
                 directions = tf.eye(n)[first : first + COLUMNS]
-                tangents = _tangents(self.generator, z, directions)
+                moved = tangents(self.generator, z, directions)
                 k = directions.shape[0]
                 many_z, many_audio = tf.repeat(z, k, axis=0), tf.repeat(audio, k, axis=0)
-                with tf.autodiff.ForwardAccumulator([many_z, many_audio], [directions, tangents]) as accumulator:
+                with tf.autodiff.ForwardAccumulator([many_z, many_audio], [directions, moved]) as accumulator:
                     residuals = self.objective.residuals(self._point_of(many_audio, many_z, targets))
                 columns.append(accumulator.jvp(residuals))
             jacobian = tf.cast(tf.concat(columns, axis=0), tf.float64)  # [n, M]
@@ -311,7 +311,7 @@ def _no_features(audio: tf.Tensor) -> dict[str, tf.Tensor]:
     return {}
 
 
-def _tangents(generator: Any, z: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
+def tangents(generator: Any, z: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
     """dG/dz along `directions` `[K, latent_dim]` at z `[1, latent_dim]`, float32 `[K, T, C]`."""
     network = getattr(generator, "network", None)
     if hasattr(network, "jacobian_product"):
