@@ -46,6 +46,7 @@ from typing import Any
 from utils import options
 from utils.bundled import CALIBRATION, find_calibration
 from utils.errors import UserError
+from utils.runs.cache import cache_folder
 
 RESULTS, SUMMARY = "results.jsonl", "summary.csv"
 SHOWN = 500  # clips on the page
@@ -75,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
     where = f"the thresholds (default: {CALIBRATION}; where there is none to read, the bundled networks' own)"
     add("--calibration", type=Path, metavar="FILE", help=where)
     cache = "where decoded clips and near samples are kept"
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
 
     options.add_shared(parser.add_argument_group("run"), "output", "batch_size", "seed", "dry_run", "quiet")
     args = parser.parse_args()

@@ -1,11 +1,11 @@
 """Tables 1 and 2 and Figures 2 and 3 of the paper: how well clips are inverted, row by row or whole.
 
-A row is what one `--method` makes of n real clips (Table 2) or, with `--synth`, of the generator's own samples
-(Table 1): encoder, gradient or hybrid as in the paper, search (ours: the latent itself where the clip is in the
-generator's range, else the objective), or what these are to be compared with: the clips themselves,
-silence, a random sample, another clip, and two look-ups, which answer by the digit alone: template, with one waveform,
-and class_sample, with a random sample of it. The paper's flags do as well: `--inverse_mapping` is the encoder,
-`--gradient` L-BFGS from the prior, both are the hybrid, neither is the clips themselves.
+A row is what one `--method` makes of n real clips (Table 2) or, with `--synth`, of the generator's own samples (Table
+1): encoder, gradient or hybrid as in the paper; search (ours: the latent itself where the clip is in the generator's
+range, else the objective); or what these are compared with: the clips themselves, silence, a random sample, another
+clip, and two class-conditional baselines, which answer by the digit alone: template, with one waveform, and
+class_sample, with a random sample of it. The paper's flags do as well: `--inverse_mapping` is the encoder, `--gradient`
+L-BFGS from the prior, both are the hybrid, neither is the clips themselves.
 
 Examples:
   # One row: the hybrid on real clips
@@ -21,8 +21,8 @@ Examples:
   python calculate_metrics.py --originals results/kept/real-aligned/originals --reconstructions theirs/ --table 2
 
 Writes into --output: metrics.jsonl (a line for each row), tableN.jsonl, .md and .csv (both presets beside the paper),
-figureN.png and .svg, and recovered/, the latents found so far: an interrupted row goes on where it was, and a row that
-was computed before is only scored.
+figureN.png and .svg, and recovered/, the latents found so far: an interrupted row resumes, and a row that was computed
+before is only scored.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from utils import choices, options
 from utils.errors import UserError
 from utils.evaluation import names
 from utils.report import tables
+from utils.runs.cache import cache_folder
 
 # The published scripts take clips of the validation split, the first ones.
 PRESETS = {"aligned": {}, "paper": options.PAPER_RECOVERY | {"split": "validation", "draw": "first"}}
@@ -44,9 +45,9 @@ ROW_FLAGS = ("method", "synth", "inverse_mapping", "gradient")
 
 def parse_arguments() -> argparse.Namespace:
     metrics = f"Metrics, each with a 95 % interval:\n{names.describe_metrics()}"
-    parser = options.make_parser(f"{__doc__.strip()}\n\n{metrics}")
+    parser = options.make_parser(f"{(__doc__ or '').strip()}\n\n{metrics}")
     real = "real clips: SC09 in either published layout, or any folder of audio"
-    options.add_input(parser, real, default="datasets/sc09")
+    options.add_input(parser, real, *options.DATA)
     add = parser.add_argument_group("one row").add_argument
     add("--method", choices=names.ROW_NAMES, help="what makes the row (default: by the flags below)")
     add("--synth", action="store_true", help="the generator's samples, not real clips")
@@ -68,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     draw = "which N: random ones by --seed, or as in the paper the first ones, here in the order of speakers' names"
     add("--draw", choices=choices.DRAWS, default="random", help=draw)
     add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of real clips")
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model; --classifier none and --judge none do without them")
     options.add_shared(group, "generator", "encoder", "trust", "precision", "classifier", "judge", judge=options.JUDGES)
@@ -143,7 +144,7 @@ from models.recovery import choose_objective, make_inverter, make_recovery, make
 from utils.audio.datasets import load_dataset
 from utils.domains import SYNTHETIC
 from utils.evaluation.clips import Clips, keep, load_pairs, pair_to_show, table_clips
-from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up, protocol, recover
+from utils.evaluation.rows import Reconstruction, Scorer, baseline, class_baseline, protocol, recover
 from utils.inversion.methods import Recovery
 from utils.inversion.search import LatentSearch
 from utils.inversion.store import ResultStore
@@ -235,15 +236,16 @@ class Session:
         scorer = self.scorer(clips, z_reference)
         absent = {} if names.OTHER in others else {names.OTHER: f"{len(clips)} clips besides, to compare with"}
         absent |= {} if self.networks.generator.network else {names.PROJECTED: "WaveGAN, whose dense layer it needs"}
-        absent |= {} if scorer.of_clips else dict.fromkeys(names.LOOK_UPS, "--classifier and no --judge to look up by")
+        if not scorer.of_clips:
+            absent |= dict.fromkeys(names.CLASS_BASELINES, "--classifier and no --judge to assign digits by")
         # What methods are compared with comes first.
         for method in sorted(methods, key=lambda method: method not in names.BASELINES):
             if method in absent and len(methods) > 1:
                 print(f"note: no row {method}: there is no {absent[method]}")
             elif method not in names.BASELINES:
                 yield self.record(scorer, method, self.recover(method, clips))
-            elif method in names.LOOK_UPS:
-                answers = look_up(method, self.networks.generator, others[names.SAMPLE], scorer, self.args.seed)
+            elif method in names.CLASS_BASELINES:
+                answers = class_baseline(method, self.networks.generator, others[names.SAMPLE], scorer, self.args.seed)
                 yield self.record(scorer, method, answers)
             else:
                 yield self.record(scorer, method, baseline(method, clips, others))

@@ -2,7 +2,7 @@
 
 Real clips and the generator's own samples are told apart by logistic regression and by an SVM, in 10-fold stratified
 cross-validation, from spectrograms and from the latents that the encoder predicts. Beside the paper's two features
-stand what a sceptic asks for: latents clipped into the prior's box; one number alone (level of the clip's end, level
+stand controls: latents clipped into the prior's box; one number alone (level of the clip's end, level
 of the clip, norm of z, largest |z|, the encoder's reconstruction error); what the same encoder answers with random
 weights, before any training; and three conditions of the clips, each with one giveaway less:
 
@@ -28,8 +28,8 @@ Examples:
     python deepfake_detection.py ../shared/data/speech_commands_digits --n 20 --repeats 2 --output results/quick
 
 Writes into --output: table3.md, .csv and .jsonl (both presets beside the paper), figure4.png and .svg
-(t-SNE of the first repeat's clips), and detection/, a record for each number of each repeat: an interrupted run goes on
-where it was, and a higher --repeats adds to what is there.
+(t-SNE of the first repeat's clips), and detection/, a record for each number of each repeat: an interrupted run
+resumes, and a higher --repeats adds to what is there.
 """
 
 import argparse
@@ -41,6 +41,7 @@ from utils import choices, options
 from utils.errors import UserError
 from utils.evaluation.names import CONDITIONS, FOLDS, LATENTS, SPECTROGRAMS
 from utils.options import LARGEST_SEED
+from utils.runs.cache import cache_folder
 
 PRESETS = {
     "aligned": {},
@@ -57,7 +58,7 @@ PROTOCOL = "detection 2"  # counts up whenever the same options begin to give ot
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     real = "real clips: SC09 in either published layout, or any folder of audio"
-    options.add_input(parser, real, default="datasets/sc09")
+    options.add_input(parser, real, *options.DATA)
     add = parser.add_argument_group("clips").add_argument
     add("--split", choices=choices.SPLITS, default="report", help="which of them; encoder and generator saw train")
     number = f"clips of each class and repeat, at least {FOLDS}"
@@ -68,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         "(default: none)"
     )
     add("--fakes", type=Path, metavar="DIR", help=fakes)
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model")
     options.add_shared(group, "preset", "generator", "encoder", "trust", "precision", "batch_size")
@@ -202,7 +203,7 @@ def facts(args: argparse.Namespace, networks: Networks, real: Dataset) -> dict[s
     bounded = isinstance(networks.encoder, Encoder) and networks.encoder.options["bounded"]
     given = ("seed", "repeats", "input", "fakes", "generator", "encoder", "condition")
     own = {name: getattr(args, name) for name in given}
-    return own | {"clips": len(real), "encoder_bounded": bounded, "tail_share": TAIL_SHARE}
+    return own | {"clips": len(real), "encoder_bounded": bounded, "tail_share": TAIL_SHARE, "solver": None}
 
 
 def draw_figure(args: argparse.Namespace, extractor: Extractor) -> None:

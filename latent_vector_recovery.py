@@ -183,7 +183,8 @@ def plan(args: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    options.parse_early(parse_arguments)
+    if not options.parse_early(parse_arguments).quiet:
+        print("Loading TensorFlow and the networks ...", flush=True)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -208,8 +209,6 @@ def main() -> int:
     args = parse_arguments()
     files, problems = find_files(args.input, args.output or RESULTS, args.limit)
     methods = wanted_methods(args)
-    if not args.quiet:
-        print("Loading the networks ...", flush=True)
     networks, recoveries = made = make_recoveries(args, methods)
     own = own_samples(args.own_samples)
     output = output_folder(args.output, RESULTS, f"recovery-{args.input[0].resolve().stem}")

@@ -19,19 +19,22 @@ Examples:
         --spectral_weight 0.5 --synthetic_audio_weight 0 --synthetic_steps 1 --batch_size 32 --learning_rate 3e-4 \\
         --epochs 4 --steps_per_epoch 200
 
-    # Go on after an interruption: the same command with the run's folder
+    # Resume after an interruption: the same command with the run's folder
     python train.py ... --output logs/00000-encoder
 
 The run's folder holds options.json, log.txt, steps.jsonl (the losses of every step), epochs.jsonl (means, and the
-measures on validation clips and fresh samples), tensorboard/, waves/ (fixed clips and their reconstructions),
-last.keras (to resume) and encoder.keras (to use), both as of the last save. At the end come losses.png and losses.svg,
-and the measures go to --results as well. Of synthetic clips, "latent" is the mean squared error of z: always answering
-0 scores 0.333 under U(-1, 1).
+measures on validation clips and fresh samples), tensorboard/, waves/ (fixed clips and their reconstructions of every
+epoch), last.keras (to resume) and encoder.keras (to use), both as of the last save, best.keras (of the epoch with the
+lowest loss on validation clips and samples) and, with --keep_epochs, epochs/ with the encoder of each. At the end come
+losses.png and losses.svg, and the measures go to --results as well. Of synthetic clips, "latent" is the mean squared
+error of z: always answering 0 scores 0.333 under U(-1, 1).
 
 With --distribute multi_worker give every worker the same command, a shared --output, and its own TF_CONFIG.
 """
 
 import argparse
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from utils import choices, options
@@ -57,16 +60,17 @@ PRESETS = {
         "learning_rate": 1e-3,
         "schedule": "constant",
         "epochs": 250,
+        "keep_epochs": True,
     },
 }
 # What a run may be continued with another value of; with a constant learning rate that holds for --epochs too.
 CHANGEABLE = ("output", "results", "export", "export_dtype", "dry_run", "quiet", "preset", "cache", "judge", "trust")
-CHANGEABLE += ("save_minutes", "minutes")
+CHANGEABLE += ("save_minutes", "minutes", "keep_epochs")
 
 
 def parse_options() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09 in either published layout, or any folder of audio", default="datasets/sc09")
+    options.add_input(parser, "SC09 in either published layout, or any folder of audio", *options.DATA)
     add = parser.add_argument_group("data").add_argument
     add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips")
     moved = "move real clips in time, change their level, add a little noise"
@@ -117,6 +121,7 @@ def parse_options() -> argparse.Namespace:
     options.add_shared(output, "output", "save_minutes", "minutes", "dry_run", "quiet")
     measured = "real clips, spread over the selection half, and samples to measure on after each epoch"
     add("--validation_clips", **count, default=500, help=measured)
+    options.add_shared(output, "keep_epochs")
     export = "write the encoder here too, at the end (default: only into the run's folder)"
     add("--export", type=Path, metavar="FILE", help=export)
     dtypes = "precision of the weights in --export; float16 takes little more than half the space"
@@ -150,7 +155,7 @@ import tensorflow as tf
 
 from models.checkpoints import write_in_half_precision
 from models.encoder import FILE_NAME, load_encoder
-from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches, new_encoder
+from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches, new_encoder, write_encoder
 from models.encoder_validation import Validation, describe, losses_figure
 from models.generator import Generator
 from models.networks import Networks
@@ -212,64 +217,55 @@ def train(
     clips: Dataset,
     validation: Validation,
 ) -> None:
-    """Trains from wherever the run stands; afterwards its folder holds last.keras and encoder.keras."""
+    """Trains from wherever the run stands; afterwards its folder holds last.keras, encoder.keras and best.keras."""
     epoch_steps = args.steps_per_epoch or -(-len(clips) // args.batch_size)
     total, weights = args.epochs * epoch_steps, loss_weights(args)
     updates = bool(weights.real.weights) + args.synthetic_steps  # of a step
-    last = run.folder / "last.keras"
+    augment = dict(augment_clips=args.augment_real, augment_samples=args.augment_synthetic)
+
+    def batches_from(step: int) -> Iterator[dict[str, tf.Tensor]]:
+        steps = dict(seed=args.seed, first_step=step, synthetic_steps=args.synthetic_steps)
+        batches = encoder_batches(clips, generator, args.batch_size, **steps, **augment)
+        return iter(distribute(strategy, batches, args.batch_size))
+
     with strategy.scope():  # but not the rest: what the chief alone does must not wait for the others
-        if last.is_file():
-            encoder = keras.saving.load_model(last)
-        else:
-            encoder = new_encoder(
-                generator,
-                seed=args.seed,
-                learning_rate=args.learning_rate,
-                decay_updates=total * updates if args.schedule == "cosine" else None,
-                init_from=args.init_from,
-                width=args.width,
-                front_end=args.front_end,
-                bounded=args.clip_to_prior,
-                alignment=args.alignment,
-                domain_statistics=args.domain_statistics,
-                precision=args.precision,
-            )
+        encoder = new_encoder(
+            generator,
+            seed=args.seed,
+            learning_rate=args.learning_rate,
+            decay_updates=total * updates if args.schedule == "cosine" else None,
+            init_from=args.init_from,
+            width=args.width,
+            front_end=args.front_end,
+            bounded=args.clip_to_prior,
+            alignment=args.alignment,
+            domain_statistics=args.domain_statistics,
+            precision=args.precision,
+        )
         if classifier is not None and args.precision != classifier.options["precision"]:
             classifier = classifier.with_precision(args.precision)
-        trainer = EncoderTrainer(encoder, generator, classifier, weights)
+        trainer = EncoderTrainer(encoder, generator, classifier, weights, batches_from, args.synthetic_steps)
         trainer.compile(encoder.optimizer)
-    done = int(keras.ops.convert_to_numpy(encoder.optimizer.iterations)) // updates
     run.say(
         f"encoder: {encoder.count_params():,} weights; an epoch: {epoch_steps} steps, each of {args.batch_size} real "
-        f"and {args.synthetic_steps} x {args.batch_size} synthetic clips{f'; resumed at step {done}' if done else ''}"
+        f"and {args.synthetic_steps} x {args.batch_size} synthetic clips"
     )
-    augment = dict(augment_clips=args.augment_real, augment_samples=args.augment_synthetic)
-    steps = dict(first_step=done, synthetic_steps=args.synthetic_steps)
-    batches = encoder_batches(clips, generator, args.batch_size, seed=args.seed, **steps, **augment)
-    batches = iter(distribute(strategy, batches, args.batch_size))
-    export = encoder.with_options(precision="float32")  # without its optimizer
-
-    def save(step: int) -> None:
-        export.set_weights(encoder.get_weights())
-        for name, model in ((FILE_NAME, export), ("last.keras", encoder)):
-            with atomic_path(run.folder / name) as temporary:
-                model.save(temporary)
-
-    for _ in run.steps(
+    for _ in run.train(
+        trainer,
         total,
-        done=done,
-        save=save,
         evaluate_every=epoch_steps,
         save_minutes=args.save_minutes,
         minutes=args.minutes,
         clips_of=lambda step: [clips.names[i] for i in batch_indices(len(clips), args.batch_size, step, args.seed)],
         clips_per_step=args.batch_size * updates,
     ):
-        run.count(trainer.next_step(batches))
-        if run.evaluation_due and run.is_chief:
-            epoch = run.done // epoch_steps
-            facts = validation.log(run, trainer, epoch)
-            run.say(f"epoch {epoch:3}/{args.epochs} | {describe(facts)} | {run.pace()}")
+        epoch = run.done // epoch_steps
+        facts = validation.log(run, trainer, epoch)
+        if facts["val_loss"] < min(run.earlier("val_loss"), default=math.inf):
+            write_encoder(encoder, run.folder / "best.keras")
+        if args.keep_epochs:
+            write_encoder(encoder, run.folder / "epochs" / f"{epoch:04}.keras")
+        run.say(f"epoch {epoch:3}/{args.epochs} | {describe(facts)} | {run.pace()}")
 
 
 def report(args: argparse.Namespace, run: TrainingRun, generator: Generator, counts: dict[str, int]) -> None:

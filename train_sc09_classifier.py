@@ -13,18 +13,20 @@ Examples:
     python train_sc09_classifier.py ../shared/data/speech_commands_digits_judges --architecture waveform_cnn \\
         --augment heavy --batch_size 32 --epochs 28 --seed 8 --output logs/judge_wave
 
-    # Go on after an interruption
+    # Resume after an interruption
     python train_sc09_classifier.py ... --output logs/00000-classifier-resnet18
 
 The run's folder holds options.json, log.txt, steps.jsonl (the losses of every step), epochs.jsonl, tensorboard/,
-last.keras (to resume), best.keras (by validation accuracy) and, at the end, classifier.keras. The accuracy, per digit
-and as a confusion matrix, goes to --results as well.
+last.keras (to resume), best.keras (of the epoch with the best accuracy on the selection half of the validation clips),
+with --keep_epochs epochs/ and, at the end, classifier.keras. The accuracy on the report half, per digit and as a
+confusion matrix, goes to --results as well.
 """
 
 import argparse
 import csv
 import functools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from utils import choices, options
@@ -40,18 +42,19 @@ PRESETS = {
         "label_smoothing": 0.0,
         "schedule": "constant",
         "epochs": 250,
+        "keep_epochs": True,
     },
 }
 # What a run may be continued with another value of.
 CHANGEABLE = ("output", "results", "export", "export_dtype", "dry_run", "quiet", "preset", "cache")
-CHANGEABLE += ("save_minutes", "minutes")
+CHANGEABLE += ("save_minutes", "minutes", "keep_epochs")
 MISCLASSIFIED_CLIPS = 8  # for TensorBoard
 
 
 def parse_options() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
 
-    options.add_input(parser, "SC09, in either published layout", default="datasets/sc09")
+    options.add_input(parser, "SC09, in either published layout", *options.DATA)
     add = parser.add_argument_group("data").add_argument
     add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips")
     add("--num_samples", type=options.positive_int, default=16384, metavar="N", help="clip length in samples")
@@ -112,6 +115,7 @@ def parse_options() -> argparse.Namespace:
     output = parser.add_argument_group("output")
     add = output.add_argument
     options.add_shared(output, "output", "save_minutes", "minutes", "dry_run", "quiet")
+    options.add_shared(output, "keep_epochs")
     add(
         "--export",
         type=Path,
@@ -145,8 +149,8 @@ import tensorflow as tf
 from scipy.stats import binomtest
 
 from models.checkpoints import write_in_half_precision
-from models.classifier import Classifier
-from models.classifier_training import make_evaluation, make_step
+from models.classifier import Classifier, load_classifier
+from models.classifier_training import ClassifierTrainer, make_evaluation, write_classifier
 from utils.audio.augment import AUGMENTATIONS
 from utils.audio.datasets import Dataset, batch_indices, evaluation_batches, load_dataset, training_batches
 from utils.errors import UserError
@@ -158,71 +162,65 @@ from utils.runs.training_run import TrainingRun, rows_by_step
 
 def main() -> int:
     args = parse_options()
-    clips, validation_clips = (
-        load_dataset(
-            args.input, args.num_samples, 1, args.sample_rate, split, args.alignment, args.cache, quiet=args.quiet
-        )
-        for split in ("train", "selection")
+    shape = args.num_samples, 1, args.sample_rate
+    clips, validation_clips, test_clips = (
+        load_dataset(args.input, *shape, split, args.alignment, args.cache, quiet=args.quiet)
+        for split in ("train", "selection", "report")
     )
     if not clips.class_names:
         raise UserError(f"{args.input}: no digit labels; SC09 has zero/ ... nine/ or train/Zero_*.wav")
     name = f"classifier-{args.architecture}"
     with TrainingRun(args.output, name, vars(args), changeable=CHANGEABLE, quiet=args.quiet) as run:
-        run.say(f"{clips.describe()}\n{validation_clips.describe()}")
+        run.say(f"{clips.describe()}\n{validation_clips.describe()}\n{test_clips.describe()}")
         train(args, run, clips, validation_clips)
         if run.finished:
-            report(args, run, validation_clips)
+            report(args, run, test_clips)
     return options.EXIT_OK
 
 
 def train(args: argparse.Namespace, run: TrainingRun, clips: Dataset, validation_clips: Dataset) -> None:
     """Trains from wherever the run stands; afterwards its folder holds best.keras and last.keras."""
     epoch_steps = math.ceil(len(clips) / args.batch_size)
-    last, total = run.folder / "last.keras", args.epochs * epoch_steps
-    model = keras.saving.load_model(last) if last.is_file() else new_model(args, clips, total)
-    done = int(model.optimizer.iterations)
-    resumed = f"; resumed at step {done}" if done else ""
-    run.say(f"{args.architecture}: {model.count_params():,} weights; an epoch: {epoch_steps} steps{resumed}")
-
-    epochs = {step: row for step, row in rows_by_step(run.folder / "epochs.jsonl").items() if step <= done}
-    accuracies = [row["val_accuracy"] for row in epochs.values()]
     augmentation = AUGMENTATIONS[args.augment]
     if augmentation is not None:
         augmentation = functools.partial(augmentation, sample_rate=args.sample_rate)
-    batches = training_batches(clips, args.batch_size, seed=args.seed, first_step=done, augmentation=augmentation)
-    batches, train_step = iter(batches), make_step(model, args.label_smoothing)
+
+    def batches_from(step: int) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        return iter(
+            training_batches(clips, args.batch_size, seed=args.seed, first_step=step, augmentation=augmentation)
+        )
+
+    model = new_model(args, clips, args.epochs * epoch_steps)
+    trainer = ClassifierTrainer(model, args.label_smoothing, batches_from)
     evaluate = make_evaluation(model, validation_clips, args.batch_size, args.label_smoothing)
-
-    def save(name: str) -> None:
-        with atomic_path(run.folder / name) as temporary:
-            model.save(temporary)
-
-    for _ in run.steps(
-        done if out_of_patience(accuracies, args.patience) else total,
-        done=done,
-        save=lambda step: save("last.keras"),
+    run.say(f"{args.architecture}: {model.count_params():,} weights; an epoch: {epoch_steps} steps")
+    done, rows = trainer.restore(run.folder), rows_by_step(run.folder / "epochs.jsonl")
+    stopped = out_of_patience([row["val_accuracy"] for step, row in rows.items() if step <= done], args.patience)
+    for _ in run.train(
+        trainer,
+        done if stopped else args.epochs * epoch_steps,
         evaluate_every=epoch_steps,
         save_minutes=args.save_minutes,
         minutes=args.minutes,
         clips_of=lambda step: [clips.names[i] for i in batch_indices(len(clips), args.batch_size, step, args.seed)],
         clips_per_step=args.batch_size,
     ):
-        run.count(train_step(*next(batches)))
-        if run.evaluation_due:
-            epoch = {"epoch": run.done // epoch_steps, **run.mean_losses()}
-            epoch |= {f"val_{name}": value for name, value in evaluate().items()}
-            better = epoch["val_accuracy"] > max(accuracies, default=-1.0)
-            if better:
-                save("best.keras")
-            accuracies.append(epoch["val_accuracy"])
-            run.log("epochs", epoch)
-            run.say(
-                f"epoch {epoch['epoch']:3}/{args.epochs}  loss {epoch['loss']:.4f}  accuracy {epoch['accuracy']:7.2%}  "
-                f"validation loss {epoch['val_loss']:.4f}  accuracy {epoch['val_accuracy']:7.2%} "
-                f"{'*' if better else ' '}  {run.pace()}"
-            )
-            if out_of_patience(accuracies, args.patience):
-                run.stop()
+        earlier = run.earlier("val_accuracy")
+        epoch = {"epoch": run.done // epoch_steps, **run.mean_losses()}
+        epoch |= {f"val_{name}": value for name, value in evaluate().items()}
+        better = epoch["val_accuracy"] > max(earlier, default=-1.0)
+        if better:
+            write_classifier(model, run.folder / "best.keras")
+        if args.keep_epochs:
+            write_classifier(model, run.folder / "epochs" / f"{epoch['epoch']:04}.keras")
+        run.log("epochs", epoch)
+        run.say(
+            f"epoch {epoch['epoch']:3}/{args.epochs}  loss {epoch['loss']:.4f}  accuracy {epoch['accuracy']:7.2%}  "
+            f"validation loss {epoch['val_loss']:.4f}  accuracy {epoch['val_accuracy']:7.2%} "
+            f"{'*' if better else ' '}  {run.pace()}"
+        )
+        if out_of_patience([*earlier, epoch["val_accuracy"]], args.patience):
+            run.stop()
 
 
 def out_of_patience(accuracies: list[float], patience: int | None) -> bool:
@@ -253,7 +251,7 @@ def new_model(args: argparse.Namespace, clips: Dataset, total_steps: int) -> Cla
 
 def report(args: argparse.Namespace, run: TrainingRun, clips: Dataset) -> None:
     """Writes the best classifier in float32, exports and scores it, leaves the numbers where people look for them."""
-    model = keras.saving.load_model(run.folder / "best.keras", compile=False).with_precision("float32")
+    model = load_classifier(run.folder / "best.keras")
     exports = [run.folder / "classifier.keras"] + ([args.export] if args.export else [])
     for path in exports:
         if path == args.export and args.export_dtype == "float16":
@@ -286,15 +284,15 @@ def report(args: argparse.Namespace, run: TrainingRun, clips: Dataset) -> None:
             "accuracy_95": [interval.low, interval.high],
             "per_digit": per_digit,
             "n": n,
-            "protocol": "selection half of the validation clips, epoch chosen on the same clips",
-            "last_epoch_accuracy": epochs[-1]["val_accuracy"],
+            "protocol": "report half of the validation clips, epoch chosen on the selection half",
+            "selection_accuracy": max(row["val_accuracy"] for row in epochs),
             "options": vars(args),
             "environment": describe_environment(),
         },
     )
     print(
         f"accuracy {correct / n:.2%} ({correct:,} of {n:,}; 95 % interval {interval.low:.2%} to {interval.high:.2%})\n"
-        f"last epoch {epochs[-1]['val_accuracy']:.2%}; the best of {len(epochs)} was chosen on these clips"
+        f"of the report half; the best of {len(epochs)} epochs was chosen on the selection half"
     )
     run.say("  ".join(f"{name} {share:.1%}" for name, share in per_digit.items()))
     print(f"classifier: {exports[-1]}\nconfusion:  {stem}.csv, .png")

@@ -101,7 +101,7 @@ from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
 from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
 from utils.runs.batches import in_batches
-from utils.runs.training_run import Checkpoints, TrainingRun
+from utils.runs.training_run import TrainingRun
 
 
 def main() -> int:
@@ -113,34 +113,31 @@ def main() -> int:
     )
     name = f"wavegan-{args.recipe}-{args.input.resolve().name}"
     with TrainingRun(args.output, name, vars(args), changeable=CHANGEABLE, quiet=args.quiet) as run:
-        batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed)
         numbers = {"seed": args.seed, "learning_rate": args.learning_rate, "precision": args.precision}
         if args.recipe == "flow":
             trainer = FlowTrainer(architecture, dataset, held_out, **numbers, folder=run.folder, quiet=args.quiet)
         else:
             trainer = WassersteinTrainer(architecture, **numbers)
-        checkpoints = Checkpoints(run.folder, trainer)
+        trainer.batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed)
         weights = sum(int(np.prod(shape)) for shape in architecture.weight_shapes.values())
-        resumed = f"; resumed at step {checkpoints.step}" if checkpoints.step else ""
-        run.say(f"{dataset.describe()}\ngenerator: {weights:,} weights{resumed}")
-        for step in run.steps(
+        run.say(f"{dataset.describe()}\ngenerator: {weights:,} weights")
+        for _ in run.train(
+            trainer,
             args.steps,
-            done=checkpoints.step,
-            save=checkpoints.save,
             evaluate_every=args.evaluate_every,
             save_minutes=args.save_minutes,
             minutes=args.minutes,
-            clips_of=lambda step: trainer.clips_of(batches, step),
+            clips_of=lambda step: trainer.clips_of(trainer.batches, step),
+            evaluations="statistics",
         ):
-            run.count(trainer.train_step(batches, step))
-            if run.evaluation_due:
-                facts = trainer.measures(run.done)
-                if trainer.is_worth_exporting(run.done, facts):
-                    generator = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
-                    more, audio = evaluate(generator, dataset)
-                    facts |= more
-                    write_wavs(run, audio, args.sample_rate)
-                publish(run, facts)
+            facts = trainer.measures(run.done)
+            if trainer.is_worth_exporting(run.done, facts):
+                trainer.save(run.folder, run.done)  # which score that takes is part of it
+                generator = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
+                more, audio = evaluate(generator, dataset)
+                facts |= more
+                write_wavs(run, audio, args.sample_rate)
+            publish(run, facts)
         if run.finished:
             print(f"done; samples: python generate.py --generator {run.folder / 'export'} --n 10")
     return options.EXIT_OK

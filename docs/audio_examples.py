@@ -1,10 +1,10 @@
-"""The sounds in docs/audio: clips, and what each method of recovery makes of them by the bundled networks.
+"""The sounds in docs/audio: clips and their reconstructions by each method with the bundled networks.
 
     python -m docs.audio_examples ../shared/data/speech_commands_digits
 
 takes five real clips of the report half by the seed, each of another digit and speaker, and five of the generator's own
 samples, inverts them with latent_vector_recovery.py and writes originals and reconstructions as FLAC beside a README.md
-that says what is what.
+that lists them.
 """
 
 import argparse
@@ -55,7 +55,7 @@ LARGEST = 2_000_000  # bytes of all files
 README = """\
 # Listen
 
-{count} real clips and {count} of the generator's own samples, and what each method makes of them: `encoder` (one pass),
+{count} real clips and {count} of the generator's own samples, with their reconstructions: `encoder` (one pass),
 `gradient` (a search from the prior) and `hybrid` (a search from the encoder's answer){more}. Nothing was chosen by ear:
 the real clips are the first of the report half in the order of seed {seed}, each of another digit and another speaker;
 the samples are the first of the same seed. All are 16 kHz, 16 bit.

@@ -274,8 +274,13 @@ def _from_factory(spec: str, sample_rate: int | None, prior: str | None) -> Gene
         sys.path.append(here)
     given = {"sample_rate": sample_rate, "prior": prior}
     try:
-        function = getattr(importlib.import_module(module_name), factory_name)()
+        module = importlib.import_module(module_name)
+        if not hasattr(module, factory_name):
+            raise UserError(f"--generator {spec}: {module.__file__} has no {factory_name}")
+        function = getattr(module, factory_name)()
         facts = {name: given.get(name) or getattr(function, name, None) for name in CONTRACT}
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:  # the user's own code
         raise UserError(f"--generator {spec}: {type(error).__name__}: {one_line(error)}") from error
     missing = [name for name, value in facts.items() if value is None]

@@ -17,7 +17,7 @@ from utils.errors import UserError
 # Families of TensorFlow's operations, as regular expressions of whole names.
 ARITHMETIC = re.compile(
     # values, variables, functions and control flow, whose own graphs are looked at as well
-    r"Const|Placeholder(WithDefault)?|NoOp|Identity(N)?|StopGradient|PreventGradient|Cast|Bitcast|Shape(N)?|Size|Rank|"
+    r"Const|Assert|Placeholder(WithDefault)?|NoOp|Identity(N)?|StopGradient|PreventGradient|Cast|Bitcast|Shape(N)?|Size|Rank|"
     r"Variable(V2)?|VarHandleOp|VarIsInitializedOp|IsVariableInitialized|ReadVariableOp|DisableCopyOnRead|"
     r"Assign(VariableOp|AddVariableOp|SubVariableOp|Add|Sub)?|(Stateful)?PartitionedCall|(Stateless)?(If|While|Case)|"
     r"Switch|Merge|Enter|Exit|NextIteration|LoopCond|TensorList\w+|"
@@ -30,9 +30,9 @@ ARITHMETIC = re.compile(
     # shapes and indices
     r"Reshape|Squeeze|ExpandDims|Transpose|ConcatV2|Pack|Unpack|Split(V)?|Slice|StridedSlice|Gather(V2|Nd)?|ScatterNd|"
     r"Tile|Pad(V2)?|MirrorPad|Fill|Range|LinSpace|OneHot|Roll|ReverseV2|ReverseSequence|BroadcastTo|BroadcastArgs|"
-    r"EnsureShape|TopKV2|ArgM(ax|in)|Matrix\w+|"
+    r"EnsureShape|InvertPermutation|TensorScatter\w+|ResourceGather|TopKV2|ArgM(ax|in)|Matrix\w+|"
     # sums, products, layers, signals
-    r"Sum|Mean|Prod|Max|Min|All|Any|Cumsum|Cumprod|MatMul|BatchMatMul(V2|V3)?|Einsum|BiasAdd(V1)?|L2Loss|FusedBatchNorm\w*|"
+    r"Sum|Mean|Prod|Max|Min|All|Any|Cumsum|Cumprod|Xdivy|Xlogy|Xlog1py|BesselI0e?|MatMul|BatchMatMul(V2|V3)?|Einsum|BiasAdd(V1)?|L2Loss|FusedBatchNorm\w*|"
     r"(Conv[23]D|DepthwiseConv2dNative)(BackpropInput(V2)?)?|(Max|Avg)Pool(V2|3D)?|Resize\w+|SpaceToBatchND|BatchToSpaceND|"
     r"DepthToSpace|SpaceToDepth|LRN|I?R?FFT[23]?D?|Qr|Svd|Cholesky|"
     # random numbers: of a layer's training, or noise, which the trial of a generator notices

@@ -1,4 +1,4 @@
-"""The architecture `highway` of an encoder."""
+"""The architecture `highway` of an encoder: a fixed linear map of log-mel beside convolutions."""
 
 import math
 
@@ -7,7 +7,6 @@ import tensorflow as tf
 from keras import layers
 
 from models.front_ends import LogMel
-from utils import spectrograms
 
 HOP, FLOOR = 256, 3e-2
 LARGEST_U = 3.0  # that the linear map can answer
@@ -26,7 +25,7 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
         precision: of the convolutions, "float32" or "mixed_bfloat16".
     """
     x = LogMel(sample_rate, hop=HOP, floor=FLOOR)(audio)
-    x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # as `log_mel` below
+    x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # to about unit variance
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
@@ -42,8 +41,3 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
     gate = layers.Dense(latent_dim, "sigmoid", bias_initializer=keras.initializers.Constant(2.0))(h)
     answer = layers.Dense(latent_dim)(h)
     return layers.Identity(name="normal")(gate * linear + (1 - gate) * answer)
-
-
-def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
-    """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
-    return spectrograms.log_mel(audio, sample_rate, frame_step=HOP, floor=FLOOR) / 2 + 1

@@ -19,9 +19,10 @@ from models.classifier import (
     find_classifier,
     load_classifier,
 )
-from models.encoder import DOMAINS, Encoder, find_encoder, load_encoder
+from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from models.projected import ProjectedGenerator
+from utils.domains import DOMAINS
 from utils.errors import UserError
 from utils.inversion.methods import from_encoder
 from utils.inversion.problem import in_float32
@@ -83,7 +84,7 @@ class Networks:
         """The generator in the run's precision, to search and to train with; in float32 it is its `float32`."""
         generator = load_generator(self._generator, self.precision, trust=self._trust)
         if self.precision != "float32" and generator.network is not None:
-            generator.float32 = load_generator(self._generator, trust=self._trust)
+            generator.float32 = generator.with_precision("float32")
         return generator
 
     @property
@@ -110,7 +111,7 @@ class Networks:
     @cached_property
     def encode(self) -> Callable[[np.ndarray, str], tf.Tensor]:
         """The encoder in inference mode, traced once a domain: audio float32 `[B, T, C]` and the name in
-        `models.encoder.DOMAINS` of what the clips are, to z `[B, latent_dim]`."""
+        `utils.domains.DOMAINS` of what the clips are, to z `[B, latent_dim]`."""
         shape = [None, self.generator.num_samples, self.generator.num_channels]
         by_domain = {domain: inference(self.encoder, shape, domain) for domain in DOMAINS}
         return lambda audio, domain: by_domain[domain](audio)
@@ -157,6 +158,7 @@ class Networks:
     @cached_property
     def fitting_features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]] | None:
         """`features`; None, and a line on stderr, where the classifier named is not of this generator's clips."""
+        self.fast_generator  # noqa: B018  (what is wrong with it is no warning of the classifier's)
         try:
             return self.features
         except UserError as error:

@@ -8,7 +8,7 @@ residual fingerprint, made of the own samples of the calibration's seed. Then ow
 after each transformation of utils/audio/transformations.py.
 
 The thresholds are those of `attribute.py`, for the same networks and precision; the clips here are others. Scores are
-kept in --output: an interrupted run goes on where it was.
+kept in --output: an interrupted run resumes.
 
 Examples:
 
@@ -29,48 +29,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import librosa
-import numpy as np
-import scipy.signal
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_auc_score, roc_curve
-
-from models.generator import Generator, load_generator
-from models.networks import Networks
 from utils import options
-from utils.audio.datasets import DIGITS, load_dataset
-from utils.audio.files import load_clip
-from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
 from utils.bundled import find_calibration
 from utils.errors import UserError
-from utils.evaluation.attribution import (
-    ABSTAINS,
-    MADE,
-    RELATED,
-    VERDICTS,
-    Attributor,
-    Thresholds,
-    read_thresholds,
-    score_settings,
-)
-from utils.evaluation.comparison import share_interval
-from utils.evaluation.detection import equal_error_rate
-from utils.inversion.store import ResultStore
-from utils.numpy_spectrograms import stft
-from utils.report.figures import Estimate, interval_figure
-from utils.report.origin import origin
-from utils.runs.batches import render
 from utils.runs.cache import cache_folder
-from utils.runs.files import append_jsonl, read_json
-from utils.runs.folders import output_folder
-from utils.runs.progress import progress_bar
 
-TITLE = "Was this clip made by this generator?"
-ABOUT = "verdicts and separation of own samples from clips of other origin, and after transformations"
-KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
 OWN = "own samples"
 ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
     "another seed",
@@ -79,13 +42,7 @@ ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
     "espeak-ng",
     "Griffin-Lim",
 )
-LOSSY_TRANSFORMATIONS = ("resampled", "MP3", "Opus")  # after which no clip can be matched exactly
-NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
-VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
-VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
 FEWEST_FOR_RATE = 300  # negatives: 1 % of fewer is not even three of them
-RATE = "tpr_at_1_fpr"
-SCORES = ("inversion", "fingerprint")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -115,6 +72,55 @@ def parse_arguments() -> argparse.Namespace:
     if args.robust_n > 1 and REAL_CLIPS not in args.negatives:
         raise UserError(f"--robust_n {args.robust_n}: needs '{REAL_CLIPS}' among --negatives; or give 0")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import librosa
+import numpy as np
+import scipy.signal
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from models.generator import Generator, load_generator
+from models.networks import Networks
+from utils.audio.datasets import DIGITS, load_dataset
+from utils.audio.files import load_clip
+from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.evaluation.attribution import (
+    ABSTAINS,
+    MADE,
+    RELATED,
+    VERDICTS,
+    Attributor,
+    Thresholds,
+    read_thresholds,
+    score_settings,
+)
+from utils.evaluation.comparison import share_interval
+from utils.evaluation.detection import equal_error_rate
+from utils.inversion.store import ResultStore
+from utils.numpy_spectrograms import stft
+from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
+from utils.runs.batches import render
+from utils.runs.files import append_jsonl, read_json
+from utils.runs.folders import output_folder
+from utils.runs.progress import progress_bar
+
+TITLE = "Was this clip made by this generator?"
+ABOUT = "verdicts and separation of own samples from clips of other origin, and after transformations"
+KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
+LOSSY_TRANSFORMATIONS = ("resampled", "MP3", "Opus")  # after which no clip can be matched exactly
+NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
+VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
+VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
+RATE = "tpr_at_1_fpr"
+SCORES = ("inversion", "fingerprint")
 
 
 def main() -> None:
@@ -250,7 +256,7 @@ class Scorer:
         transformation: str = "none",
         against: dict[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Scores by method, lower for own samples; `against` those of own samples, the record tells both apart."""
+        """Scores by method, lower for own samples; the line says how `against`, own samples', compare."""
         args = self._args
         with progress_bar(f"{name}, {transformation}", len(audio), quiet=args.quiet) as bar:
             results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)
@@ -343,8 +349,8 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
         row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
         row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
         row += f", n = {line['n']}"
-        for verdict in (MADE, RELATED, ABSTAINS):
-            count, n = line["verdicts"].get(verdict, 0), line["n"]
+        for verdict in (verdict for verdict in (MADE, RELATED, ABSTAINS) if verdict in line["verdicts"]):
+            count, n = line["verdicts"][verdict], line["n"]
             numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
             panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
         for score in SCORES:

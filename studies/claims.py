@@ -6,14 +6,14 @@ from typing import Any
 
 from studies import attribution, recovery
 from utils.evaluation.attribution import MADE
-from utils.evaluation.comparison import share_interval, verdict
+from utils.evaluation.comparison import NOT_DECIDED, share_interval, verdict
 from utils.evaluation.names import (
+    CLASS_BASELINES,
     CONDITIONS,
     ENCODER,
     HYBRID,
     LATENTS,
     LOGISTIC_REGRESSION,
-    LOOK_UPS,
     SPECTROGRAMS,
 )
 from utils.inversion.exactness import FOUND_Z_MSE
@@ -64,7 +64,7 @@ def _on_digits(rows: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for judge in judges:
         known = {name: row["metrics"].get(f"accuracy/{judge}") for name, row in rows.items()}
-        baselines = [known[name] for name in LOOK_UPS if known.get(name)]
+        baselines = [known[name] for name in CLASS_BASELINES if known.get(name)]
         if known.get(HYBRID) and baselines:
             best = max(baselines, key=lambda estimate: estimate["value"])
             parts.append(
@@ -103,11 +103,7 @@ def _on_detection(part: Mapping[str, Any] | None) -> str:
     parts = []
     for condition in dict.fromkeys(conditions[:1] + conditions[-1:]):
         latents, spectrograms = cells[condition, LATENTS], cells[condition, SPECTROGRAMS]
-        said = "not decided"
-        if latents["low"] > spectrograms["high"]:
-            said = "better"
-        elif latents["high"] < spectrograms["low"]:
-            said = "worse"
+        said = latents.get("against", {}).get(SPECTROGRAMS, {}).get("verdict", NOT_DECIDED)
         numbers = " against ".join(
             f"{100 * cell['accuracy']:.1f} % ({100 * cell['low']:.1f} to {100 * cell['high']:.1f})"
             for cell in (latents, spectrograms)

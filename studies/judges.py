@@ -10,10 +10,37 @@ Examples:
     python -m studies.judges ../shared/data/speech_commands_digits --preset paper
 """
 
+import argparse
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from utils import choices, options
+from utils.runs.cache import cache_folder
+
+PAPER = {name: options.PAPER_RECOVERY[name] for name in ("encoder", "classifier", "alignment")}
+PRESETS = {"aligned": {}, "paper": PAPER}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "SC09, of which the report half is used")
+    options.add_shared(
+        parser, "generator", "trust", "encoder", "classifier", "judge", "preset", "seed", judge=options.JUDGES
+    )
+    parser.add_argument(
+        "--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of real clips"
+    )
+    parser.add_argument("--n", type=options.positive_int, default=500, help="samples of the generator")
+    cache = "where decoded clips are kept"
+    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
+    return options.apply_preset(parser.parse_args(), parser, PRESETS)
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -22,9 +49,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models.networks import Networks
-from utils import metrics, options
+from utils import metrics
 from utils.audio.datasets import load_dataset
-from utils.audio.files import ALIGNMENTS
 from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError
 from utils.evaluation.comparison import share_interval
@@ -32,31 +58,18 @@ from utils.evaluation.generator_statistics import judged_statistics
 from utils.report.figures import Estimate, interval_figure
 from utils.report.origin import origin
 from utils.runs.batches import in_batches
-from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl
 
 TITLE = "The judges"
 ABOUT = "each classifier on real clips, samples and reconstructions of both: accuracy, inception score, confidence"
-KEY = ("set",)  # of two lines with the same, the later one counts
-PAPER = {name: options.PAPER_RECOVERY[name] for name in ("encoder", "classifier", "alignment")}
-PRESETS = {"aligned": {}, "paper": PAPER}
+KEY = ("preset", "set")  # of two lines with the same, the later one counts
 BATCH = 50
 F0_CLIPS = 200
 F0_RANGE = {"lowest": 80.0, "highest": 500.0}  # Hz; above the hum at 62.5 Hz, which pitch trackers take for voice
 
 
 def main() -> int:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09, of which the report half is used")
-    options.add_shared(
-        parser, "generator", "trust", "encoder", "classifier", "judge", "preset", "seed", judge=options.JUDGES
-    )
-    parser.add_argument("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of real clips")
-    parser.add_argument("--n", type=options.positive_int, default=500, help="samples of the generator")
-    cache = "where decoded clips are kept"
-    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
-    args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+    args = parse_arguments()
     named = {"encoder": args.encoder, "classifier": args.classifier, "judges": args.judge}
     networks = Networks(args.generator, alignment=args.alignment, trust=args.trust, **named)
     generator = networks.generator
@@ -82,7 +95,7 @@ def main() -> int:
             facts = describe(answers, truth) | more
             for subject, row in facts.items():
                 print(f"{part:26}{subject:24}" + "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-            facts |= {"alignment": args.alignment, "seed": args.seed, "generator": args.generator}
+            facts |= {name: getattr(args, name) for name in ("preset", "alignment", "seed", "generator")}
             record = {"benchmark": "judges", "set": part, "n": len(judged), **facts}
             append_jsonl(args.results / "judges.jsonl", record | origin(networks))
     return options.EXIT_OK
@@ -125,6 +138,7 @@ def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
     panels: dict[str, dict[str, dict[str, Estimate]]] = {"correct, %": {}, "inception score": {}}
     for line in lines:
         row = f"{line['set']} (n = {line['n']})"
+        row += ", preset paper" if line.get("preset") == "paper" else ""
         for who, facts in line.items():
             if isinstance(facts, dict) and "accuracy" in facts:
                 numbers = Estimate(*(100 * facts[key] for key in ("accuracy", "from", "to")))

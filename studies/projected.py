@@ -10,8 +10,26 @@ Examples:
     python -m studies.projected ../shared/data/speech_commands_digits
 """
 
+import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from studies.command_line import add_networks
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "SC09, of which the report half is used")
+    parser.add_argument("--pairs", type=options.positive_int, default=16, metavar="N", help="pairs of clips")
+    parser.add_argument("--weights", default="0 0.1 1 10", metavar="X ...", help="of latent_prior, with blanks between")
+    parser.add_argument("--max_iter", type=options.positive_int, default=100, metavar="N", help="iterations a search")
+    add_networks(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -20,8 +38,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from models.recovery import choose_objective, make_inverter, make_recovery
-from studies.speech import clip_values, judged_correct, judges_of, parse_networks, share_estimate, summary
-from utils import losses, options
+from studies.speech import clip_values, judged_correct, judges_of, read_networks, share_estimate, summary
+from utils import losses
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
 from utils.domains import REAL
 from utils.errors import UserError
@@ -38,12 +56,8 @@ BETWEEN = (0.25, 0.5, 0.75)  # of the way from one clip to the other
 
 
 def main() -> int:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09, of which the report half is used")
-    parser.add_argument("--pairs", type=options.positive_int, default=16, metavar="N", help="pairs of clips")
-    parser.add_argument("--weights", default="0 0.1 1 10", metavar="X ...", help="of latent_prior, with blanks between")
-    parser.add_argument("--max_iter", type=options.positive_int, default=100, metavar="N", help="iterations a search")
-    args, networks = parse_networks(parser)
+    args = parse_arguments()
+    networks = read_networks(args)
     clips = pairs(load_dataset(args.input, *networks.generator.clip_shape, "report", cache_dir=args.cache), args)
     objective = str(choose_objective(networks, None, own=False))
     weights = [options.non_negative_float(text) for text in args.weights.split()]

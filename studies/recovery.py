@@ -16,11 +16,28 @@ Examples:
   python -m studies.recovery --n 8 --batch_size 1 --methods published,search --output results/tables/recovery.jsonl
 """
 
+import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_shared(parser, "generator", "encoder", "precision", "batch_size", "seed")
+    parser.add_argument("--n", type=options.positive_int, default=16, metavar="N", help="own samples")
+    parser.add_argument("--methods", default="published,lbfgs,hybrid,adam,adam_stochastic,basin_cma,search")
+    parser.add_argument("--max_iter", type=options.positive_int, default=200, metavar="N", help="iterations or steps")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON lines, appended to")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -33,7 +50,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from models.networks import Networks
-from utils import metrics, options
+from utils import metrics
 from utils.evaluation.comparison import share_interval
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import is_found, match
@@ -41,8 +58,8 @@ from utils.inversion.methods import TOLERANCE, from_encoder
 from utils.inversion.search import LatentSearch
 from utils.losses import Point, parse_objective
 from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
 from utils.runs.cache import cache_folder
-from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, read_jsonl
 
 TITLE = "Own samples: how often each search finds the latent"
@@ -51,7 +68,8 @@ KEY = ("method", "batch_size", "clip")  # of two lines with the same, the later 
 OBJECTIVE = "stft_real=1,waveform=1"
 RATE = 0.03  # of Adam
 CMA = {"generations": 10, "steps": 20}  # of BasinCMA: populations, and Adam's steps before a start is scored
-PROTOCOL = ("n", "seed", "max_iter", "precision")
+PROTOCOL = ("n", "seed", "max_iter")
+SOLVERS = {"published": "scipy", "lbfgs": "batched", "hybrid": "batched", "search": "least squares"}
 CURVE_POINTS = 40  # that are kept of the best values by evaluation
 OFFSET = 10_000_000  # of the latents that searches start from, which no target is made of
 
@@ -121,21 +139,18 @@ def basin_cma(problem: Problem, target, steps: int, seed: int):
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_shared(parser, "generator", "encoder", "precision", "batch_size", "seed")
-    parser.add_argument("--n", type=options.positive_int, default=16, metavar="N", help="own samples")
-    parser.add_argument("--methods", default="published,lbfgs,hybrid,adam,adam_stochastic,basin_cma,search")
-    parser.add_argument("--max_iter", type=options.positive_int, default=200, metavar="N", help="iterations or steps")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON lines, appended to")
-    args = parser.parse_args()
+    args = parse_arguments()
     networks = Networks(args.generator, precision=args.precision, encoder=args.encoder)
     generator = networks.generator
     problem = Problem(generator)
     search = LatentSearch(networks.fast_generator, cache=cache_folder())
     z_true = generator.sample_prior(args.seed, args.n)
     targets = np.concatenate([generator(z_true[i : i + 16]).numpy() for i in range(0, args.n, 16)])
-    environment = describe_environment()
-    done = {(line["method"], line["batch_size"], line["clip"]) for line in read_jsonl(args.output)}
+    done = {
+        (line["method"], line["batch_size"], line["clip"])
+        for line in read_jsonl(args.output)
+        if line.get("generator_sha256") == generator.fingerprint
+    }
 
     def find(method: str, clips: np.ndarray) -> dict[str, Any]:
         batch, prior = targets[clips], generator.sample_prior(args.seed, args.n, OFFSET)[clips]
@@ -160,6 +175,8 @@ def main() -> None:
         search(targets[:1], z_true[None, :0])  # without a start, for which its bank is read or made
         find("search", np.arange(1))
     for method in args.methods.split(","):
+        precision = args.precision if method == SEARCH else "float32"
+        made = {"generator": args.generator} | origin(networks, precision=precision, solver=SOLVERS.get(method, method))
         for first in range(0, args.n, args.batch_size):
             clips = np.arange(first, min(first + args.batch_size, args.n))
             if all((method, args.batch_size, int(clip)) in done for clip in clips):
@@ -188,7 +205,7 @@ def main() -> None:
                     places = np.unique(np.geomspace(1, len(curve), CURVE_POINTS).astype(int))
                     line["curve"] = {int(place): float(curve[place - 1]) for place in places}
                 protocol = {"minimised": OBJECTIVE} | {name: vars(args)[name] for name in PROTOCOL}
-                append_jsonl(args.output, line | protocol | environment)
+                append_jsonl(args.output, line | protocol | made)
             print(f"{method} {clips[-1] + 1}/{args.n}: {seconds / len(clips):.1f} s a clip", flush=True)
 
 

@@ -11,13 +11,34 @@ Examples:
     python -m studies.results_md results/tables --publish results/published
 """
 
+import argparse
 import csv
 import io
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from utils import options
+
+PUBLISHED = Path("results/published")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "folder of the JSON lines, and of figureN.png where they are new", str(PUBLISHED))
+    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
+    readme = "also put the numbers between <!-- results --> and <!-- /results --> of this file (default: none)"
+    parser.add_argument("--readme", type=Path, metavar="FILE", help=readme)
+    target = "first copy the folder's lines into this one, of which the page is made then (default: none)"
+    parser.add_argument("--publish", type=Path, metavar="DIR", help=target)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -32,15 +53,14 @@ from studies.short_tables import (
     table_figure,
     table_markdown,
 )
-from utils import options
 from utils.bundled import bundled
 from utils.errors import UserError
 from utils.report.figures import save_figure
 from utils.report.markdown import table_lines
+from utils.report.origin import origin_of
 from utils.report.tables import TITLES, detection_csv, lines_of, read_table, table_csv
 from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 
-PUBLISHED = Path("results/published")
 # In the order of the page. Each has a TITLE, a KEY that tells two of its lines apart, ABOUT its file, and but for
 # samples a `figure` of its lines.
 STUDIES = {
@@ -106,7 +126,7 @@ DIFFERENCES = """\
 FILES = """\
 ## All numbers
 
-In `results/published`, as CSV and as the JSON lines that this page is made from, which also name seed, versions and
+In `{folder}`, as CSV and as the JSON lines that this page is made from, which also name seed, versions and
 hardware.
 
 {table}
@@ -143,14 +163,7 @@ Line = Mapping[str, Any]
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "folder of the JSON lines, and of figureN.png where they are new", default=str(PUBLISHED))
-    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), metavar="FILE", help="the page")
-    readme = "also put the numbers between <!-- results --> and <!-- /results --> of this file (default: none)"
-    parser.add_argument("--readme", type=Path, metavar="FILE", help=readme)
-    target = "first copy the folder's lines into this one, of which the page is made then (default: none)"
-    parser.add_argument("--publish", type=Path, metavar="DIR", help=target)
-    args = parser.parse_args()
+    args = parse_arguments()
     if args.publish:
         publish(args.input, args.publish)
     lines = args.publish or args.input
@@ -195,7 +208,8 @@ def write_results(path: Path, folder: Path, pictures: Path | None = None) -> Non
             if study is not samples:
                 save_figure(study.figure(lines), figures / f"{name}.png", (".png",))
     own = load_generator(str(bundled("checkpoint/"))).fingerprint
-    write_text(path, results_markdown(folder, [n for n in EXAMPLES if (figures / f"figure{n}.png").exists()], own))
+    examples = [n for n in EXAMPLES if (figures / f"figure{n}.png").exists()]
+    write_text(path, results_markdown(folder, examples, own, os.path.relpath(folder, path.parent)))
 
 
 def write_readme(path: Path, folder: Path) -> None:
@@ -223,13 +237,14 @@ def read_lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str) -> str:
+def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str, link: str = ".") -> str:
     """The page's text, from the JSON lines in a folder.
 
     Args:
         folder: of the lines.
         examples: those of Figures 2 to 4 that there are.
         bundled_sha256: fingerprint of the generator that comes with the project; lines of another one are named.
+        link: to the folder, from the page.
 
     Raises:
         UserError: as `write_results`.
@@ -263,7 +278,7 @@ def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str)
     draw = "drawn by the seed" if real.get("draw", "random") == "random" else "the first in the order of speakers"
     facts = {name: searched[name] for name in ("n", "max_iter", "hybrid_max_iter")}
     facts |= {"draw": draw, "split": real.get("split", "report"), "generator": _generator(every, bundled_sha256)}
-    parts += [DIFFERENCES.format(**facts), FILES.format(table=_files(every))]
+    parts += [DIFFERENCES.format(**facts), FILES.format(folder=link, table=_files(every, link))]
     parts += [COMMANDS.format(input=real.get("input", OFFICIAL_DATA), official=OFFICIAL_DATA)]
     return "\n".join(parts)
 
@@ -284,20 +299,18 @@ def describe_origins(every: Mapping[str, Sequence[Line]], bundled_sha256: str) -
 def _generator(every: Mapping[str, Sequence[Line]], bundled_sha256: str) -> str:
     found = {sha256 for name in every if name.startswith("table") for sha256 in _facts(every[name], "generator_sha256")}
     if found <= {bundled_sha256[:12]}:
-        return (
-            "the small WaveGAN that comes with the project ([checkpoint](checkpoint/README.md)), not the published one"
-        )
+        return "the small WaveGAN that comes with the project (`checkpoint/README.md`), not the published one"
     return f"{', '.join(sorted(found))} (fingerprints)"
 
 
-def _files(every: Mapping[str, Sequence[Line]]) -> str:
+def _files(every: Mapping[str, Sequence[Line]], link: str) -> str:
     """A line a CSV file."""
     head = ["file", "what it is", "lines", "commit", "generator", "precision"]
     rows = []
     for name, lines in every.items():
         about = ABOUT_TABLES[int(name[-1])] if name.startswith("table") else STUDIES[name].ABOUT
         facts = [", ".join(_facts(lines, key)) or "–" for key in ("commit", "generator_sha256", "precision")]
-        rows.append([f"[{name}.csv](results/published/{name}.csv)", about, f"{len(lines):,}", *facts])
+        rows.append([f"[{name}.csv]({link}/{name}.csv)", about, f"{len(lines):,}", *facts])
     return "\n".join(table_lines(head, rows))
 
 
@@ -305,8 +318,7 @@ def _facts(lines: Sequence[Line], key: str) -> list[str]:
     """The different values of what lines say of how they were made, hashes cut to twelve digits."""
     found = []
     for line in lines:
-        protocol = line["protocol"] if isinstance(line.get("protocol"), Mapping) else {}
-        value = {**line, **line.get("environment", {}), **protocol}.get(key)
+        value = origin_of(line).get(key)
         if value is not None:
             found.append(str(value)[:12] if key in ("commit", "generator_sha256") else str(value))
     return list(dict.fromkeys(found))

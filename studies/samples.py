@@ -26,9 +26,36 @@ Examples:
     python -m studies.samples --generator checkpoint/sc09 --n 5000
 """
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from utils import options
+from utils.errors import UserError
+from utils.runs.cache import cache_folder
+
+FEWEST_CLIPS = 6  # more than the k of coverage
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_shared(parser, "generator", "trust", "judge", "seed", judge=options.JUDGES)
+    parser.add_argument("--n", type=options.positive_int, default=2048, help="samples, and real clips")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="SC09, to compare with (default: none)")
+    reference = "another generator's clips; all sets are also measured at their number (default: none)"
+    parser.add_argument("--reference", type=Path, metavar="DIR", help=reference)
+    cache = "where decoded clips are kept"
+    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
+    args = parser.parse_args()
+    if args.n < FEWEST_CLIPS:
+        raise UserError(f"--n: must be at least {FEWEST_CLIPS}. Received: {args.n}")
+    return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
 
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
@@ -38,10 +65,8 @@ import numpy as np
 from models.front_ends import LogMel
 from models.generator import Generator
 from models.networks import Networks
-from utils import options
 from utils.audio.datasets import load_dataset
 from utils.audio.files import find_audio, load_clip
-from utils.errors import UserError
 from utils.evaluation.generator_statistics import (
     hum,
     jacobian_statistics,
@@ -61,7 +86,6 @@ from utils.evaluation.honesty import (
 from utils.metrics import Predictions, f0
 from utils.report.origin import origin
 from utils.runs.batches import in_batches, render
-from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl
 
 TITLE = "The generator's samples beside real clips"
@@ -69,7 +93,6 @@ ABOUT = "statistics of the generator's samples beside real clips: inception scor
 KEY = ("set", "n")  # of two lines with the same, the later one counts
 BATCH = 50
 JACOBIANS = 25
-FEWEST_CLIPS = 6  # more than the k of coverage
 FIRST = 500  # clips of a set whose F0, hum and nearest training clip are measured
 F0_RANGE = {"lowest": 80.0, "highest": 500.0}  # Hz; above the hum at 62.5 Hz, which pitch trackers take for voice
 FRAME_RATES = (62.5, 250.0, 1000.0)  # Hz, of a WaveGAN's upsampling layers at 16 kHz
@@ -77,18 +100,7 @@ POOLED = 4  # log-mel frames averaged, where the nearest training clip is sought
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_shared(parser, "generator", "trust", "judge", "seed", judge=options.JUDGES)
-    parser.add_argument("--n", type=options.positive_int, default=2048, help="samples, and real clips")
-    parser.add_argument("--real", type=Path, metavar="DIR", help="SC09, to compare with (default: none)")
-    reference = "another generator's clips; all sets are also measured at their number (default: none)"
-    parser.add_argument("--reference", type=Path, metavar="DIR", help=reference)
-    cache = "where decoded clips are kept"
-    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
-    args = parser.parse_args()
-    if args.n < FEWEST_CLIPS:
-        raise UserError(f"--n: must be at least {FEWEST_CLIPS}. Received: {args.n}")
+    args = parse_arguments()
     networks = Networks(args.generator, trust=args.trust, judges=args.judge)
     generator = networks.generator
     reference = reference_clips(args.reference, generator) if args.reference else {}

@@ -3,6 +3,7 @@
 Their intervals are in the figures (`table_figure`, `detection_figure`) and in the CSV files.
 """
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -169,7 +170,7 @@ def readme_markdown(tables: Mapping[int, Mapping[str, Any]]) -> str:
         f"Preset `aligned`, {protocol['n']:,} clips a row, at most {limits} iterations. Judges: {' / '.join(judges)}, "
         "which take part in no loss. Generator and clips differ from the paper's: compare the order of the methods."
     )
-    return "\n".join([opening, "", *table_lines(head, body)]) + "\n"
+    return "\n".join([textwrap.fill(opening, 120), "", *table_lines(head, body)]) + "\n"
 
 
 def number_text(estimate: Mapping[str, Any] | None, form: str) -> str:

@@ -14,40 +14,15 @@ Examples:
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-import tensorflow as tf
-from matplotlib.figure import Figure
-
-from models.networks import Networks
-from models.recovery import make_aligner, make_inverter, make_recovery
-from utils import losses, options
-from utils.audio.datasets import load_dataset
-from utils.domains import REAL
-from utils.evaluation.clips import Clips, real_clips
-from utils.evaluation.comparison import WORSE, compare, share_interval
-from utils.inversion.align import move_back, place
-from utils.metrics import stft_distance
-from utils.report.figures import Estimate, interval_figure
-from utils.report.origin import origin
-from utils.runs.batches import in_batches
-from utils.runs.cache import cache_folder
-from utils.runs.files import append_jsonl
-from utils.spectrograms import log_mel
-
-TITLE = "Real clips by objective and space"
-ABOUT = "real clips by objective and space: accuracy by the judges, log-mel and STFT distance, seconds"
-KEY = ("split", "method", "space", "objective")  # of two lines with the same, the later one counts
+from studies.command_line import add_networks
+from utils import options
 
 
-def main() -> int:
+def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "SC09")
     parser.add_argument("--split", choices=("selection", "report"), default="report", help="half of the clips")
@@ -63,7 +38,43 @@ def main() -> int:
         "--moved", action="store_true", help="also of clips moved by up to a sixth and up to 18 dB quieter"
     )
     parser.add_argument("--max_iter", type=options.positive_int, default=40, metavar="N", help="iterations over z")
-    args, networks = parse_networks(parser, judges_answer=lambda args: args.split == "report")
+    add_networks(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+from models.networks import Networks
+from models.recovery import make_aligner, make_inverter, make_recovery
+from utils import losses
+from utils.audio.datasets import load_dataset
+from utils.domains import REAL
+from utils.evaluation.clips import Clips, real_clips
+from utils.evaluation.comparison import WORSE, compare, share_interval
+from utils.inversion.align import move_back, place
+from utils.metrics import stft_distance
+from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
+from utils.runs.batches import in_batches
+from utils.runs.files import append_jsonl
+from utils.spectrograms import log_mel
+
+TITLE = "Real clips by objective and space"
+ABOUT = "real clips by objective and space: accuracy by the judges, log-mel and STFT distance, seconds"
+KEY = ("split", "method", "space", "objective")  # of two lines with the same, the later one counts
+
+
+def main() -> int:
+    args = parse_arguments()
+    networks = read_networks(args, with_judges=args.split == "report")
     dataset = load_dataset(args.input, *networks.generator.clip_shape, args.split, cache_dir=args.cache)
     clips, _ = real_clips(dataset, args.n, args.seed)
     objectives = [losses.parse_objective(text) for text in args.objectives.split()]
@@ -130,21 +141,11 @@ def choose(candidates: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     return min((t for t in candidates if not is_worse(t)), key=lambda text: candidates[text]["log_mel"].mean())
 
 
-def parse_networks(
-    parser: argparse.ArgumentParser, judges_answer: Callable[[argparse.Namespace], bool] = lambda args: True
-) -> tuple[argparse.Namespace, Networks]:
-    """The command line, with the options of networks, batches and files added, and the networks that it names, judges
-    where they are to answer."""
-    options.add_shared(parser, "generator", "encoder", "classifier", "judge", "precision", judge=options.JUDGES)
-    options.add_shared(parser, "batch_size", "seed", batch_size=32)
-    cache = "where decoded clips are kept"
-    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where the record goes")
-    args = parser.parse_args()
-    judges = args.judge if judges_answer(args) else None
-    return args, Networks(
-        args.generator, encoder=args.encoder, classifier=args.classifier, judges=judges, precision=args.precision
-    )
+def read_networks(args: argparse.Namespace, with_judges: bool = True) -> Networks:
+    """The networks that the options of `add_networks` name, judges where they are to answer."""
+    judges = args.judge if with_judges else None
+    named = {"encoder": args.encoder, "classifier": args.classifier, "judges": judges}
+    return Networks(args.generator, precision=args.precision, **named)
 
 
 def encode_moved(networks: Networks, clips: Clips, seed: int) -> dict[str, np.ndarray]:

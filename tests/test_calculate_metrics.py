@@ -21,10 +21,11 @@ from models.classifier import Classifier, block_features, load_classifier
 from models.encoder import Encoder
 from models.generator import load_generator
 from models.networks import Networks
+from studies.results_md import STUDIES
 from utils import losses
 from utils.audio.datasets import DIGITS, Dataset
 from utils.audio.files import ALIGNMENTS, Identity, load_clip
-from utils.audio.splits import half_of
+from utils.audio.splits import HALVES, half_of
 from utils.evaluation.clips import real_clips, synthetic_clips
 from utils.evaluation.names import BASELINES, FROM_ENCODER, PROJECTED, ROWS, SEARCHES
 from utils.inversion.latents import load_latents
@@ -357,7 +358,7 @@ def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one
         assert process.poll() is None and not (folder / "table1.csv").exists()
         process.send_signal(stop)
         errors = process.communicate(timeout=60)[1]
-    assert process.returncode == EXIT_INTERRUPTED and "This goes on where it was: python calculate" in errors
+    assert process.returncode == EXIT_INTERRUPTED and "To resume: python calculate" in errors
     done = run_script("calculate_metrics.py", *given, folder)
     assert done.returncode == EXIT_OK, done.stderr
     assert (folder / "table1.csv").read_bytes() == (tmp_path / "whole" / "table1.csv").read_bytes()
@@ -376,9 +377,10 @@ def test_make_results(repo_root, tmp_path):
     Encoder(latent_dim=generator.latent_dim, width=2, generator=generator.fingerprint).save(tmp_path / "encoder.keras")
     rng = np.random.default_rng(0)
     listed = []
+    speakers = {half: [name for name in map(str, range(20)) if half_of(name) == half][:2] for half in HALVES}
     for digit in DIGITS:
         (tmp_path / "data" / digit).mkdir(parents=True)
-        for speaker in [name for name in map(str, range(20)) if half_of(name) == "report"][:2]:
+        for speaker in sum(speakers.values(), []):
             listed.append(f"{digit}/{speaker}_nohash_0.wav")
             for name in (listed[-1], f"{digit}/of-training-{speaker}.wav"):
                 soundfile.write(tmp_path / "data" / name, rng.normal(0, 0.1, 16000), 16000)
@@ -389,6 +391,10 @@ def test_make_results(repo_root, tmp_path):
     done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     page = (tmp_path / "out" / "RESULTS.md").read_text()
-    assert "Not made yet" not in page and "samples, n = 10 |" in page and "other real, n = 12 |" in page
-    assert "judge_mel and judge_wave" in page
+    assert "Not made yet" not in page and "judge_mel" in page and "judge_wave" in page
+    assert "All lines are of commit" in page
+    for study in STUDIES:
+        lines = read_jsonl(tmp_path / "out" / f"{study}.jsonl")
+        assert lines and all(origin_of(line).keys() == set(FACTS) for line in lines), study
+        assert study == "samples" or f"(figures/{study}.png)" in page
     assert all(f"Table {number}" in page and f"(figures/figure{number + 1}.png)" in page for number in (1, 2, 3))

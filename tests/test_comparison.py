@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.evaluation.comparison import BETTER, NOT_DECIDED, WORSE, compare, share_interval, verdict
+from utils.evaluation.comparison import BETTER, NOT_DECIDED, WORSE, compare, compare_repeats, share_interval, verdict
 
 
 @given(st.integers(1, 600).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -62,6 +62,17 @@ def test_nothing_is_concluded_from_fewer_than_30_clips():
     said = compare(ours, theirs, higher_is_better=True)
     assert (said["n"], said["verdict"]) == (29, NOT_DECIDED)
     assert compare(np.full(40, np.nan), np.zeros(40), higher_is_better=True) is None
+
+
+def test_repeats_are_compared_by_students_t():
+    theirs = np.array([0.80, 0.90, 0.85, 0.95])
+    said = compare_repeats(theirs + [0.02, 0.03, 0.01, 0.02], theirs)
+    expected = scipy.stats.ttest_rel(theirs + [0.02, 0.03, 0.01, 0.02], theirs).confidence_interval(0.95)
+    assert (said["low"], said["high"]) == pytest.approx((expected.low, expected.high))
+    assert said["difference"] == pytest.approx(0.02) and said["verdict"] == BETTER
+    assert compare_repeats(theirs, theirs + [0.02, 0.03, 0.01, 0.02])["verdict"] == WORSE
+    assert compare_repeats(theirs + [0.1, -0.1, 0.1, -0.05], theirs)["verdict"] == NOT_DECIDED
+    assert compare_repeats([0.9], [0.1]) == {"n": 1, "difference": 0.8, "verdict": NOT_DECIDED}
 
 
 def test_two_rows_verdict_from_either_side():

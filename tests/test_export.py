@@ -143,7 +143,18 @@ def test_the_data_set_is_read_by_hugging_face_s_datasets(run_main, tmp_path, mon
     for path in tmp_path.glob("in_*.wav"):
         path.rename(tmp_path / "clips" / path.name)
     run, output = tmp_path / "run", tmp_path / "out"
-    short = ("--max_iter", 2, "--own_samples", 1, "--window", "all", "--objective", "waveform=1")
+    short = (
+        "--method",
+        "gradient",
+        "--max_iter",
+        2,
+        "--own_samples",
+        1,
+        "--window",
+        "all",
+        "--objective",
+        "waveform=1",
+    )
     done = run_main("latent_vector_recovery.py", tmp_path / "clips", *tiny, *short, "--output", run)
     assert done.returncode == 0, done.stderr
     done = run_main("export.py", "dataset", "--recovery", run, "--output", output)

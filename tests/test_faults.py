@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or gone: one line says so, and the run goes on when that is mended."""
+"""A disk that is full, read-only or gone: one line says so, and the same command resumes when that is fixed."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from utils.runs.folders import keep_options, require_folder
 from utils.runs.training_run import TrainingRun
 
 SEARCH = (*TINY, *SIMPLE, "--max_iter", "20", "--batch_size", "2", "--own_samples", "0")
-GOES_ON = "mend that, and the same command with its --output goes on where it was"
+GOES_ON = "fix this and run the same command again with its --output, which resumes"
 
 
 class Disk:

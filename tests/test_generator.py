@@ -1,7 +1,9 @@
 """models/tf1.py and models/generator.py: every kind of generator file; native and frozen held together."""
 
+import importlib
 import json
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -307,7 +309,7 @@ def test_factory(factories):
     "factory, message",
     [
         ("raises", "OSError: weights are away"),
-        ("absent", "AttributeError"),
+        ("absent", "factories_for_test.py has no absent"),
         ("without_rate", "without sample_rate"),
         ("wrong_length", r"says num_samples, num_channels = \(8, 1\); its audio has \(9, 1\)"),
         ("wrong_prior", "prior must be one of uniform, normal. Received: 'box'"),
@@ -388,6 +390,57 @@ def test_which_checkpoint_is_chosen(tmp_path):
     (tmp_path / "other.index").touch()
     with pytest.raises(UserError, match="no TF1 generator here"):
         tf1.find_checkpoint(tmp_path)
+
+
+def test_the_published_layout(tmp_path):
+    """train/infer/infer.meta beside train/model.ckpt-N, named by the folder, by infer or by a checkpoint's prefix."""
+    build(tmp_path / "train")
+    (tmp_path / "train/infer").mkdir()
+    graph = (tmp_path / "train/infer.meta").rename(tmp_path / "train/infer/infer.meta")
+    (tmp_path / "train/checkpoint").unlink()
+    for suffix in ("index", "data-00000-of-00001"):
+        shutil.copy(tmp_path / f"train/model.ckpt.{suffix}", tmp_path / f"train/model.ckpt-200.{suffix}")
+        (tmp_path / f"train/model.ckpt.{suffix}").rename(tmp_path / f"train/model.ckpt-1000.{suffix}")
+    for name, prefix in {
+        "train": "model.ckpt-1000",
+        "train/infer": "model.ckpt-1000",
+        "train/model.ckpt-200": "model.ckpt-200",
+        "train/model.ckpt-200.index": "model.ckpt-200",
+    }.items():
+        assert tf1.find_checkpoint(tmp_path / name) == (graph, tmp_path / "train" / prefix)
+        (tmp_path / "train/generator.json").write_text('{"sample_rate": 8000}')
+        if name != "train/infer":
+            assert load_generator(tmp_path / name).sample_rate == 8000
+    assert load_generator(tmp_path / "train/infer").network is not None
+    with pytest.raises(UserError, match="--generator .*model.ckpt-300: no such file or folder"):
+        load_generator(tmp_path / "train/model.ckpt-300")
+    shutil.rmtree(tmp_path / "train/infer")
+    with pytest.raises(UserError, match=r"looked for infer.meta \(also in infer/\)"):
+        load_generator(tmp_path / "train/model.ckpt-200")
+
+
+def test_a_wavegan_is_not_frozen(plain, monkeypatch):
+    """Its weights would be held three times over."""
+
+    def freeze(self):
+        raise AssertionError
+
+    monkeypatch.setattr(tf1.Restored, "freeze", freeze)
+    assert load_generator(plain).network is not None
+
+
+def test_a_factory_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "of_this_folder.py").write_text("from beside_it import make")
+    (tmp_path / "beside_it.py").write_text(FACTORY + "def make():\n    import later_beside_it\n    return G()")
+    (tmp_path / "later_beside_it.py").touch()
+    with pytest.raises(UserError, match="No module named 'of_this_folder'"):
+        load_generator("of_this_folder:make", trust=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    importlib.invalidate_caches()
+    assert load_generator("of_this_folder:make", trust=True).num_samples == 8
+    with pytest.raises(UserError, match=r"--generator utils:make: .*/utils/__init__.py has no make"):
+        load_generator("utils:make", trust=True)
 
 
 def test_description_must_be_sound(tmp_path, plain):

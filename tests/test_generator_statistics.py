@@ -4,11 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
+from tests.tiny import generator
 from utils.evaluation.generator_statistics import (
     hum,
     jacobian_statistics,
     judged_statistics,
     level_statistics,
+    singular_values,
     voice_statistics,
 )
 
@@ -57,3 +59,12 @@ def test_hum_is_seen_beside_noise():
     tone = 0.02 * np.sin(2 * np.pi * 250 * np.arange(16384) / 16000)[:, None]
     assert abs(hum(noise, 16000, (62.5,))) < 3 and abs(hum(noise + tone, 16000, (1000.0,))) < 3
     assert hum(noise + tone, 16000, (250.0,)) > 6
+
+
+def test_singular_values_are_those_of_the_jacobian():
+    tiny, z = generator(), np.linspace(-0.5, 0.5, 6, dtype=np.float32)
+    tiny.network = None  # as of a generator that is no native WaveGAN
+    steps = 1e-3 * np.eye(6, dtype=np.float32)
+    differences = (tiny(z + steps) - tiny(z - steps)).numpy().reshape(6, -1) / 2e-3
+    expected = np.linalg.svd(differences, compute_uv=False)
+    np.testing.assert_allclose(singular_values(tiny, z), expected, rtol=1e-2, atol=1e-2)

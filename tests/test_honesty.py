@@ -1,4 +1,4 @@
-"""utils/evaluation/honesty.py: a look-up is told from variety, against brute force and in cases with known answers."""
+"""utils/evaluation/honesty.py: a few waveforms score badly; against brute force, and known answers."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_one_waveform_at_any_level_is_a_look_up():
     assert fixed_waveform_share(np.repeat(noise(1), 6, axis=0)) == pytest.approx(1)
 
 
-def test_a_look_up_of_classes_shows_within_them_only():
+def test_one_waveform_a_class_shows_within_them_only():
     words, classes = noise(10, 3), np.repeat(np.arange(10), 8)
     audio = words[classes]
     assert fixed_waveform_share(audio) == pytest.approx(0.09, abs=0.05)
@@ -85,8 +85,8 @@ def test_coverage_of_the_same_distribution_of_a_look_up_and_of_nothing():
     same = precision_recall_density_coverage(real, other)
     assert same["coverage"] == pytest.approx(1 - 0.5**5, abs=0.03)
     assert same["density"] == pytest.approx(1, abs=0.1)
-    look_up = precision_recall_density_coverage(real, np.repeat(other[:10], 40, axis=0))
-    assert look_up["coverage"] < 0.2 and look_up["precision"] > 0.8
+    class_baseline = precision_recall_density_coverage(real, np.repeat(other[:10], 40, axis=0))
+    assert class_baseline["coverage"] < 0.2 and class_baseline["precision"] > 0.8
     nothing = precision_recall_density_coverage(real, other + 100)
     assert set(nothing.values()) == {0.0}
     with pytest.raises(ValueError, match="more than 5 rows"):

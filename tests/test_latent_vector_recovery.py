@@ -18,10 +18,13 @@ import soundfile
 from models.classifier import Classifier
 from models.encoder import Encoder
 from models.generator import load_generator
+from models.networks import Networks
+from models.recovery import make_inverter, make_recovery, make_search
 from tests.tiny import Tiny
 from tests.wavegan_checkpoints import build
 from utils.audio.files import Identity, join_windows
 from utils.inversion.align import move_back
+from utils.inversion.exactness import is_found, match
 from utils.inversion.latents import load_latents
 from utils.inversion.methods import Inverter, from_prior
 from utils.losses import parse_objective
@@ -199,7 +202,7 @@ def wavegan(tmp_path_factory):
 def test_the_projected_space_comes_nearer_is_labelled_and_replays(run, run_main, tmp_path, wavegan):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
     shared = (tmp_path / "a.wav", "--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
-    shared += ("--own_samples", 1, "--hybrid_max_iter", 15, *SIMPLE)
+    shared += ("--own_samples", 1, "--method", "hybrid", "--hybrid_max_iter", 15, *SIMPLE)
     found = {}
     for space in ("z", "projected"):
         done = run(*shared, "--space", space, "--output", tmp_path / space)
@@ -241,6 +244,8 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
         *networks,
         "--own_samples",
         1,
+        "--method",
+        "hybrid",
         "--hybrid_max_iter",
         2,
         *SIMPLE,
@@ -259,7 +264,7 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
     assert "<dt>gain</dt>" in (tmp_path / "out/index.html").read_text()
     replay = ("--latents", tmp_path / "out" / result["latents"], "--output", tmp_path / "replay", "--quiet")
     assert run_main("generate.py", *networks[:2], *replay).returncode == 0
-    np.testing.assert_allclose(soundfile.read(tmp_path / "replay/search.wav")[0], kept, atol=1e-5)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "replay/hybrid.wav")[0], kept, atol=1e-5)
     assert run(*args).returncode == 2  # other settings
 
 
@@ -316,8 +321,10 @@ def test_several_inputs_are_named_from_the_folder_they_have_in_common(run, tmp_p
 
 
 def test_where_nothing_can_be_read_no_own_sample_is_searched(run, tmp_path):
-    (tmp_path / "a.wav").write_text("no audio")
-    done = run(tmp_path / "a.wav", *TINY, *SIMPLE, "--own_samples", 3, "--output", tmp_path / "out")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.wav").write_text("no audio")
+    args = (*TINY, *SIMPLE, "--own_samples", 3, "--output", tmp_path / "out")
+    done = run(tmp_path / "in", *args)
     assert done.returncode == 3 and "failed: a.wav: " in done.stderr
     assert not (tmp_path / "out/own_samples").exists()
 
@@ -387,10 +394,28 @@ def test_a_search_without_an_encoder_starts_from_samples(run, tmp_path, clips):
     assert done.returncode == 2 and "--encoder none: the method hybrid starts from an encoder" in done.stderr
 
 
+def test_the_bundled_networks_find_their_own_samples():
+    networks = Networks("checkpoint/", encoder="inverse_mapping_checkpoint/")
+    z = networks.generator.sample_prior(0, 4)
+    targets = networks.generator(z).numpy()
+    recovery = make_recovery(
+        networks,
+        make_inverter(networks, parse_objective("waveform=1")),
+        max_iter=1,
+        hybrid_max_iter=1,
+        restarts=1,
+        seed=0,
+        search=make_search(networks),
+    )
+    found = recovery("search", targets, [Identity(str(i)) for i in range(4)], "synthetic")
+    assert [match(*pair) for pair in zip(targets, found.audio, strict=True)] == ["exact"] * 4
+    assert all(is_found(z_mse) for z_mse in np.square(found.z - z).mean(axis=1))
+
+
 def test_a_bfloat16_run_reports_float32(run, tmp_path, wavegan):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
     networks = ("--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
-    args = ("--precision", "mixed_bfloat16", "--own_samples", 1, "--hybrid_max_iter", 3, *SIMPLE)
+    args = ("--precision", "mixed_bfloat16", "--own_samples", 1, "--method", "hybrid", "--hybrid_max_iter", 3, *SIMPLE)
     assert run(tmp_path / "a.wav", *networks, *args, "--output", tmp_path / "out").returncode == 0
     generator = load_generator(wavegan / "generator")
     for row in read_jsonl(tmp_path / "out/results.jsonl"):
@@ -617,7 +642,7 @@ def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one
     (output / "results.jsonl").write_text('{"source": "00.wav", "meth')
 
     done = stopped(repo_root, args, output, signal.SIGINT)
-    assert done.returncode == 130 and "This goes on where it was" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 130 and "To resume: python" in done.stderr and "Traceback" not in done.stderr
     clips = [row["source"] for row in read_jsonl(output / "results.jsonl")]
     written = {path.parent.name for path in output.glob("clips/*/gradient.npz")} - {"15.wav"}
     assert set(clips) == written | {"own sample 0", "own sample 1"}

@@ -71,7 +71,7 @@ def test_a_training_is_saved_resumed_and_followed(folder):
     assert len(list((neighbour / "checkpoints").glob("*.index"))) == 2
     resumed = tf.Module()
     resumed.weight = tf.Variable(0.0)
-    assert Checkpoints(folder, resumed).step == 4 and resumed.weight == 4.0
+    assert Checkpoints(folder, resumed).restore() == 4 and resumed.weight == 4.0
     with TrainingRun(folder / "run", "test", {}, quiet=True) as run:
         with run.board("train"):
             tf.summary.scalar("a", 1.5)

@@ -249,7 +249,7 @@ def test_a_search_starts_from_the_window_before_where_that_is_nearer(tiny, metho
 def test_batches_are_computed_apart_and_joined(methods, noise):
     names, seen = identities(5), []
     whole, seconds = methods.in_batches(
-        "gradient", noise[:5], names, "real", batch_size=2, progress=lambda running, objective: seen.append(running)
+        "gradient", noise[:5], names, "real", batch_size=2, progress=lambda stage, running, *rest: seen.append(running)
     )
     parts = [methods("gradient", noise[i:j], names[i:j], "real") for i, j in ((0, 2), (2, 4), (4, 5))]
     for name, value in vars(recovery.Recovered.concatenate(parts)).items():

@@ -8,9 +8,10 @@ import pytest
 from wavegan_checkpoints import build
 
 from models.classifier import Classifier, classifier_features
-from models.encoder import DOMAINS, Encoder
+from models.encoder import Encoder
 from models.networks import Networks, check_fit
 from models.recovery import choose_objective, make_inverter, make_recovery
+from utils.domains import DOMAINS
 from utils.errors import UserError
 from utils.inversion.methods import from_prior
 from utils.losses import parse_objective
@@ -53,6 +54,12 @@ def test_missing_files_are_an_error_before_anything_is_loaded(files):
             Networks("no such generator either", **named)
     with pytest.raises(UserError, match="--generator no such"):
         Networks("no such generator", encoder=files, classifier=None).generator  # noqa: B018
+
+
+def test_the_generators_error_is_no_warning_of_the_classifiers(files, capsys):
+    with pytest.raises(UserError, match="--generator nowhere: no such file"):
+        Networks("nowhere", classifier=files).fitting_features  # noqa: B018
+    assert capsys.readouterr().err == ""
 
 
 def test_what_networks_were_trained_with_is_compared_and_said_once(files, capsys):

@@ -90,7 +90,7 @@ def test_recover(run_main, generator, clips, encoder):
     assert "latent size 5, 1000 samples at 11025 Hz, 2 channel(s), normal prior" in done.stdout
     assert (output / "index.html").stat().st_size > 0
     results = read_jsonl(output / "results.jsonl")
-    assert len(results) == 3 * (FILES + OWN)
+    assert len(results) == 4 * (FILES + OWN)
     assert all(np.isfinite(row[name]) for row in results for name in ("snr_db", "ssim", "waveform_mse", "objective"))
     model = load_generator(generator)
     for row in results:

@@ -13,7 +13,7 @@ from utils.evaluation import rows
 from utils.evaluation.clips import Clips, synthetic_clips
 from utils.evaluation.comparison import BETTER, WORSE
 from utils.evaluation.names import CLASS_SAMPLE, CLIPS, ENCODER, HYBRID, SILENCE, TEMPLATE
-from utils.evaluation.rows import Reconstruction, Scorer, baseline, look_up
+from utils.evaluation.rows import Reconstruction, Scorer, baseline, class_baseline
 from utils.metrics import Predictions
 from utils.priors import PRIORS
 
@@ -41,17 +41,17 @@ def classes(audio: np.ndarray) -> np.ndarray:
     return by_level(audio)["classifier"].probabilities.argmax(axis=1)
 
 
-def test_a_look_up_answers_by_the_class_alone():
+def test_a_class_baseline_answers_by_the_class_alone():
     generator = Generator()
     clips, samples = synthetic_clips(generator, 12, 0), synthetic_clips(generator, 40, 0, start=12)
     wanted, held = classes(clips.audio), classes(samples.audio)
     assert set(wanted) <= set(held) and len(set(wanted)) > 1
-    answers = look_up(CLASS_SAMPLE, generator, samples, scorer(clips), seed=1)
+    answers = class_baseline(CLASS_SAMPLE, generator, samples, scorer(clips), seed=1)
     np.testing.assert_array_equal(classes(answers.audio), wanted)
     np.testing.assert_allclose(generator(tf.constant(answers.z)), answers.audio, atol=1e-5)
     assert len(np.unique(answers.z, axis=0)) > len(set(wanted))  # and says it in several ways
 
-    answers = look_up(TEMPLATE, generator, samples, scorer(clips), seed=1)
+    answers = class_baseline(TEMPLATE, generator, samples, scorer(clips), seed=1)
     for k in set(wanted):
         expected = np.tile(samples.z[held == k].mean(axis=0), (np.sum(wanted == k), 1))
         np.testing.assert_allclose(answers.z[wanted == k], expected, atol=1e-6)
@@ -65,15 +65,17 @@ def test_a_class_that_no_sample_is_of_and_no_classifier():
     only_others = samples.audio.copy()
     absent = scorer(clips, lambda audio: {"classifier": Predictions(np.eye(2)[[int(len(audio) == 6)] * len(audio)], 0)})
     np.testing.assert_allclose(
-        look_up(TEMPLATE, generator, samples, absent, seed=0).z, np.tile(samples.z.mean(axis=0), (6, 1)), atol=1e-6
+        class_baseline(TEMPLATE, generator, samples, absent, seed=0).z,
+        np.tile(samples.z.mean(axis=0), (6, 1)),
+        atol=1e-6,
     )
-    assert np.isin(look_up(CLASS_SAMPLE, generator, samples, absent, seed=0).audio, only_others).all()
+    assert np.isin(class_baseline(CLASS_SAMPLE, generator, samples, absent, seed=0).audio, only_others).all()
     with pytest.raises(UserError, match="--method template.*name a --classifier"):
-        look_up(TEMPLATE, generator, samples, scorer(clips, lambda audio: {}), seed=0)
+        class_baseline(TEMPLATE, generator, samples, scorer(clips, lambda audio: {}), seed=0)
 
 
 def test_what_tells_a_clip_from_others_of_its_digit(monkeypatch):
-    """The digit's mean is of the row's originals; a look-up of one waveform a digit has no correlation with them."""
+    """The digit's mean is of the row's originals; a baseline of one waveform a digit has no correlation with them."""
     generator = Generator()
     clips, samples = synthetic_clips(generator, 40, 0), synthetic_clips(generator, 60, 0, start=40)
     score, tracked = scorer(clips), []
@@ -91,7 +93,10 @@ def test_what_tells_a_clip_from_others_of_its_digit(monkeypatch):
     ]
     assert row("other", Reconstruction(shuffled))["log_mel_correlation"]["value"] == pytest.approx(np.mean(expected))
     assert not tracked  # the tracks of these sounds are known
-    itself, template = row("perfect", Reconstruction(clips.audio)), look_up(TEMPLATE, generator, samples, score, 0)
+    itself, template = (
+        row("perfect", Reconstruction(clips.audio)),
+        class_baseline(TEMPLATE, generator, samples, score, 0),
+    )
     assert itself["log_mel_correlation"]["value"] == pytest.approx(1)
     assert abs(row(TEMPLATE, template)["log_mel_correlation"]["value"]) < 0.2
     assert len(tracked) <= 3  # one a digit

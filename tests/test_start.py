@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -34,6 +35,13 @@ SCRIPTS = {
     "benchmarks.training": None,
     "docs.audio_examples": None,
     "examples.drums": None,
+    "studies.attribution": None,
+    "studies.judges": None,
+    "studies.projected": None,
+    "studies.recovery": None,
+    "studies.results_md": None,
+    "studies.samples": None,
+    "studies.speech": None,
 }
 # Runs a module as a script with each of several command lines; says how each ended and what has been imported.
 IN_ONE_PROCESS = """
@@ -71,6 +79,80 @@ def test_the_names_to_choose_from_are_those_of_what_they_stand_for():
     assert {*objectives.TERMS, "latent"} == set(losses.TERMS)  # recovery does not know the true z
     assert tuple(names.METRICS) == tuple(metrics.METRICS)
     assert all(f"  {name} " in names.describe_metrics() for name in metrics.METRICS)
+
+
+def start(*words, root, **settings):
+    """A process of this Python with pipes, as text."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= settings.pop("environment", {})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | settings
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=root, env=environment, text=True, **pipes)
+
+
+def test_what_only_looks_like_an_error_is_not_shown(repo_root):
+    code = "from utils.runs import devices; import tensorflow as tf; tf.constant(1.0, tf.float16) + 1"
+    process = start("-c", code, root=repo_root, environment={"TF_ENABLE_ONEDNN_OPTS": "1"})
+    assert process.communicate()[1] == "" and process.returncode == 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_the_terminal_cannot_show_is_escaped(repo_root, encoding):
+    plan = ("generate.py", "--dry_run", "--output", "klänge→\udcff")
+    process = start(*plan, root=repo_root, environment={"PYTHONIOENCODING": encoding}, encoding=encoding)
+    out, err = process.communicate()
+    assert process.returncode == 0 and err == ""
+    assert ("kl\\xe4nge" if encoding == "ascii" else "klänge") + "\\u2192\\udcff" in out
+    wrong = start("generate.py", "--n", "drei→", root=repo_root, environment={"PYTHONIOENCODING": encoding})
+    assert wrong.communicate()[1].startswith("error: argument --n: ") and wrong.returncode == 2
+
+
+LISTS = """
+import sys
+from utils import options
+def main():
+    for number in range(100_000):
+        print(number)
+    print("finished", file=sys.stderr)
+options.run(main)
+"""
+
+
+def test_a_run_whose_reader_goes_away_ends_as_usual(repo_root):
+    process = start("-c", LISTS, root=repo_root)
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.stderr.read() == "finished\n" and process.wait() == 0
+
+
+def test_a_run_with_closed_streams_writes_what_it_should(repo_root, tmp_path):
+    """Closed, their numbers would go to the next files that are opened, and take what is printed."""
+    command = (
+        f"{sys.executable} generate.py --generator tests.tiny:generator --trust --n 3 --output {tmp_path} >&- 2>&-"
+    )
+    done = subprocess.run(["sh", "-c", command], cwd=repo_root)
+    assert done.returncode == 0 and len(list(tmp_path.glob("*.wav"))) == 3
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_jupyters_backend_need_not_be_installed(repo_root):
+    code = "import utils, matplotlib.figure"
+    process = start("-c", code, root=repo_root, environment={"MPLBACKEND": "module://no_such_package.backend_inline"})
+    assert process.communicate()[1] == "" and process.returncode == 0
+
+
+def test_without_a_home_caches_are_temporary(repo_root):
+    code = "import os, utils; print(os.environ['NUMBA_CACHE_DIR'], os.environ['MPLCONFIGDIR'])"
+    nowhere = {"HOME": "/dev/null/home", "XDG_CACHE_HOME": ""}
+    process = start("-c", code, root=repo_root, environment=nowhere)
+    places = process.communicate()[0].split()
+    assert len(places) == 2 and all(place.startswith(tempfile.gettempdir()) for place in places)
+
+
+def test_without_docstrings(repo_root):
+    for script in ("calculate_metrics.py", "train.py"):
+        process = start("-OO", script, "--help", root=repo_root)
+        out, err = process.communicate()
+        assert process.returncode == 0 and "--generator" in out and err == ""
 
 
 def test_without_tensorflow_one_line_says_what_to_run(repo_root, tmp_path):

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -27,7 +26,7 @@ from utils import losses, metrics, options
 from utils.audio.datasets import DIGITS, batch_indices, load_dataset
 from utils.errors import UserError
 from utils.runs.files import read_jsonl
-from utils.runs.training_run import TrainingRun, losses_by_step
+from utils.runs.training_run import losses_by_step
 from utils.spectrograms import log_magnitude
 
 ROOT = Path(__file__).parents[1]
@@ -296,9 +295,8 @@ def test_it_learns_to_invert_its_generator():
 
 def test_what_a_run_leaves(whole, place):
     folder = whole / "run"
-    assert {"options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras"} <= {
-        path.name for path in folder.iterdir()
-    }
+    files = ["options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras", "best.keras"]
+    assert {*files} <= {path.name for path in folder.iterdir()} and not (folder / "epochs").exists()
     epochs = read_jsonl(folder / "epochs.jsonl")
     assert [row["step"] for row in epochs] == [STEPS, 2 * STEPS]
     steps = losses_by_step(folder)
@@ -373,16 +371,16 @@ def test_tensorboard_holds_losses_measures_pictures_and_sounds(whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("at_step", [2, STEPS])
 def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, tmp_path, monkeypatch, capsys, at_step):
-    count = TrainingRun.count
+    step = EncoderTrainer.step
 
-    def press_after(self, step_losses):
-        count(self, step_losses)
-        if self.done == at_step:
+    def press_in(self, number):
+        if number + 1 == at_step:
             os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "count", press_after)
-        with pytest.raises(KeyboardInterrupt, match="This goes on where it was: python train.py"):
+        patch.setattr(EncoderTrainer, "step", press_in)
+        with pytest.raises(KeyboardInterrupt, match="To resume: python train.py"):
             call(tmp_path)
     assert len(losses_by_step(tmp_path / "run")) == at_step
     capsys.readouterr()
@@ -474,7 +472,23 @@ def test_two_devices_train_as_one(call, place, tmp_path):
     same_training(tmp_path / "two", tmp_path / "one")
 
 
-def start_workers(command: list[str]) -> list[subprocess.Popen]:
+# Runs train.py until its third step; there the worker whose index DIES says is killed, or the only process.
+DIES = """
+import json, os, signal, sys
+import train
+from models.encoder_training import EncoderTrainer
+mine = str(json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"])
+step = EncoderTrainer.step
+def step_or_die(self, number):
+    if number == 2 and mine == os.environ.get("DIES", "0"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, number)
+EncoderTrainer.step = step_or_die
+sys.exit(train.main())
+"""
+
+
+def start_workers(command: list[str], **environment: str) -> list[subprocess.Popen]:
     """The same command on two workers of this machine, told apart by TF_CONFIG."""
     with socket.socket() as first, socket.socket() as second:
         for one in (first, second):
@@ -483,9 +497,9 @@ def start_workers(command: list[str]) -> list[subprocess.Popen]:
     processes = []
     for index in range(2):
         setting = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
-        environment = os.environ | {"TF_CONFIG": setting}
+        own = os.environ | environment | {"TF_CONFIG": setting}
         pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True))
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=pipe, stderr=pipe, text=True))
     return processes
 
 
@@ -498,19 +512,14 @@ def test_two_workers_train_as_one(call, place, tmp_path, killed):
     command = [sys.executable, "train.py", *two]
     run = tmp_path / "two" / "run"
     if killed is not None:
-        processes = start_workers(command)
+        processes = start_workers([sys.executable, "-c", DIES, *two], DIES=str(killed))
         try:
-            while not (run / "last.keras").exists():
-                assert all(process.poll() is None for process in processes)
-                time.sleep(0.01)
-            processes[killed].kill()
-            processes[killed].wait()
-            time.sleep(1)
-            assert processes[1 - killed].poll() is None or processes[1 - killed].returncode != 0
+            assert processes[killed].wait(500) == -signal.SIGKILL
         finally:
             for process in processes:  # the other one waits for its peer, or has given up
                 process.kill()
                 process.communicate()
+        assert processes[1 - killed].returncode != 0 and (run / "last.keras").exists()
         assert len(losses_by_step(run)) < EPOCHS * STEPS
     processes = start_workers(command)
     try:
@@ -526,13 +535,10 @@ def test_two_workers_train_as_one(call, place, tmp_path, killed):
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_uninterrupted(place, whole, tmp_path):
-    command = [sys.executable, "train.py", *arguments(place, tmp_path, "--save_minutes", 1e-9)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "run" / "last.keras").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    given = arguments(place, tmp_path, "--save_minutes", 1e-9)
+    killed = subprocess.run([sys.executable, "-c", DIES, *given], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    command = [sys.executable, "train.py", *given]
     assert len(losses_by_step(tmp_path / "run")) < EPOCHS * STEPS
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr

@@ -105,6 +105,59 @@ def test_a_graph_that_writes_files_runs_only_when_trusted(tmp_path):
     assert ran.exists()
 
 
+OUTSIDE = {
+    "ReadFile": lambda z: z + tf.strings.to_number(tf.io.read_file("/etc/hostname")),
+    "MatchingFiles": lambda z: z + tf.cast(tf.size(tf.io.matching_files("/*")), tf.float32),
+    "EagerPyFunc": lambda z: tf.py_function(lambda z: z, [z], tf.float32),
+    "PyFunc": lambda z: tf.numpy_function(lambda z: z, [z], tf.float32),
+    "PyFuncStateless": lambda z: tf.numpy_function(lambda z: z, [z], tf.float32, stateful=False),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("inside_a_function", [False, True])
+def test_operations_that_reach_outside_are_refused(tmp_path, name, inside_a_function):
+    change = tf.function(OUTSIDE[name], autograph=False) if inside_a_function else OUTSIDE[name]
+    with tf.Graph().as_default() as graph:
+        z = tf.compat.v1.placeholder(tf.float32, [None, 4], name="z")
+        tf.identity(change(z), name="G_z")
+    (tmp_path / "g.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(UserError, match=f"g.pb: .* may reach outside of TensorFlow, {name}; .* only with --trust"):
+        load_generator(tmp_path / "g.pb")
+
+
+def test_layers_and_signals_are_trusted(tmp_path):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(64, "gelu"),
+            layers.Reshape((8, 8)),
+            layers.GRU(8, return_sequences=True),
+            layers.BatchNormalization(),
+            layers.Conv1DTranspose(8, 5, 4, padding="same"),
+            layers.LayerNormalization(),
+            layers.LeakyReLU(),
+            layers.UpSampling1D(2),
+            layers.Dropout(0.1),
+            layers.Conv1D(4, 3, padding="same", activation="tanh"),
+        ]
+    )
+
+    class Sound(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)], autograph=False)
+        def __call__(self, z):
+            spectra = tf.signal.stft(tf.reduce_mean(model(z), -1), 32, 8)
+            _, spectra = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, x * 0.9), [0, spectra])
+            return tf.clip_by_value(tf.signal.inverse_stft(spectra, 32, 8), -1, 1)
+
+    sound = Sound()
+    sound.model = model
+    tf.saved_model.save(sound, str(tmp_path / "m"))
+    assert load_generator(tmp_path / "m").num_samples == 64
+
+
 def test_a_checkpoint_whose_restoring_writes_files_is_refused(tmp_path):
     ran = tmp_path / "ran"
     graph = tf.Graph()

@@ -26,5 +26,5 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if not _AROUND.match(line.strip())]
     line = " ".join((lines or text.split() or [type(error).__name__])[0].split()).rstrip(".")
     if len(line) > 200:  # the first sentences, if one ends there
-        line = line[:200].rpartition(". ")[0] or line[:200]
+        line = line[:200].rpartition(". ")[0] or line[:200].rstrip()
     return line

@@ -101,7 +101,7 @@ def log_mel_correlation(original: np.ndarray, reconstruction: np.ndarray, digit_
     """Pearson correlation of two log-mel spectrograms of one shape after the digit's mean is taken out of both.
 
     With the mean over all originals of the digit, one fixed answer a digit has covariance 0 on average, whatever it is:
-    only what tells a clip from the others of its digit counts.
+    only what distinguishes a clip from the others of its digit counts.
 
     Returns:
         -1 to 1; 0 where one of them does not differ from the mean, as does the only original of its digit.

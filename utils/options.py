@@ -23,31 +23,30 @@ A script reads:
 """
 
 import argparse
-import contextlib
-import errno
-import importlib.util
 import math
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.bundled import bundled
-from utils.errors import UserError, one_line
+from utils.errors import UserError
 from utils.inversion.names import METHODS
 from utils.objectives import format_weights, parse_weights
-
-EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+from utils.runs.endings import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from utils.runs.endings import EXIT_OK, EXIT_USAGE, print_error
+from utils.runs.endings import EXIT_SOME_FAILED as EXIT_SOME_FAILED
+from utils.runs.endings import parse_early as parse_early
+from utils.runs.endings import run as run
 
 PRESETS = ("aligned", "paper")
+DATA = ("datasets/sc09", "datasets/speech_commands_v0.01")  # where download.py puts them
 PRECISIONS = ("float32", "mixed_bfloat16")
 SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 SPACES = ("z", "projected")
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT)
 # What is minimised where no --objective is given. The generator's own samples can be met sample by sample; mr_stft
 # finds them more often. Of other clips only what is heard can be met: on speech the first is smallest near silence.
 OWN_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
@@ -111,7 +110,7 @@ class _Parser(argparse.ArgumentParser):
         return result, rest
 
     def error(self, message: str) -> NoReturn:
-        _print_error(f"{message} (--help shows all options)")
+        print_error(f"{message} (--help shows all options)")
         sys.exit(EXIT_USAGE)
 
 
@@ -123,16 +122,16 @@ def _with_underscores(word: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def make_parser(doc: str) -> argparse.ArgumentParser:
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
     """Parser of a script whose `--help` opens with the script's docstring, line breaks kept.
 
     Options cannot be abbreviated, are spelled with underscores or dashes, and a usage error is one line on stderr and
     exit code 2.
 
     Args:
-        doc: the script's `__doc__`: what it does and runnable examples.
+        doc: the script's `__doc__`: what it does and runnable examples; None under `python -OO`.
     """
-    return _Parser(description=doc.strip(), formatter_class=_HelpFormatter, allow_abbrev=False)
+    return _Parser(description=(doc or "").strip(), formatter_class=_HelpFormatter, allow_abbrev=False)
 
 
 def positive_int(text: str) -> int:
@@ -201,20 +200,24 @@ def _objective(text: str) -> str:
     return format_weights(parse_weights(text))
 
 
-def _path(text: str) -> Path:
+def _name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must name a path. Received an empty text")
-    return Path(text)
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_name(text))
 
 
 def _network(text: str) -> str | None:
     """A path; `none` -> None, for a network that a script can do without."""
-    return None if text == "none" else str(_path(text))
+    return None if text == "none" else _name(text)
 
 
 def network_list(text: str) -> tuple[str, ...] | None:
     """`a,b` -> ("a", "b"); `none` -> None."""
-    return None if text == "none" else tuple(str(_path(part)) for part in text.split(","))
+    return None if text == "none" else tuple(map(_name, text.split(",")))
 
 
 # The judges that come with the project, for scripts that score.
@@ -260,8 +263,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         default="aligned",
         choices=PRESETS,
         help="a named set of the other options: aligned brings clips to what the generator was trained on, "
-        "paper reproduces the published protocol with networks that were trained by it; an option given by itself "
-        "wins over the preset",
+        "paper has the published protocol and the bundled networks that stand for the paper's; an option given by "
+        "itself wins over the preset",
     ),
     "precision": dict(
         default="float32",
@@ -310,11 +313,16 @@ _SHARED: dict[str, dict[str, Any]] = {
         metavar="X",
         help="most minutes of training between two checkpoints",
     ),
+    "keep_epochs": dict(
+        default=False,
+        action=Switch,
+        help="keep the weights of every epoch, in epochs/, not only those of the best and of the last one",
+    ),
     "minutes": dict(
         default=None,
         type=positive_float,
         metavar="X",
-        help="stop after X minutes of training, ready to go on (default: at the last step)",
+        help="stop after X minutes of training, ready to resume (default: at the last step)",
     ),
     "method": dict(
         default=None,
@@ -404,17 +412,18 @@ def _bundled(default: str | Sequence[str] | None) -> str | tuple[str, ...] | Non
     return default if path == Path(default) else str(path)
 
 
-def add_input(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
+def add_input(parser: argparse.ArgumentParser, help: str, *places: str) -> None:
     """Declares the positional INPUT that every script reads its audio from; `args.input` is a Path.
 
     Args:
         parser: the script's.
         help: what the audio is for.
-        default: the folder where it is looked for when none is named. None: it must be named.
+        places: folders where it is looked for when none is named. Without any it must be named.
     """
-    parser.add_argument(
-        "input", type=_path, metavar="INPUT", nargs="?" if default else None, default=default, help=help
-    )
+    found = next((place for place in places if Path(place).exists()), places[0] if places else None)
+    help += f" (default: %(default)s, of {' and '.join(places)} the first that is there)" if len(places) > 1 else ""
+    default = found and Path(found)
+    parser.add_argument("input", type=_path, metavar="INPUT", nargs="?" if places else None, default=default, help=help)
 
 
 def apply_preset(
@@ -471,67 +480,3 @@ def end_dry_run(args: argparse.Namespace, *lines: str) -> None:
         print(f"{name:{width}} {value}")
     print(*lines, sep="\n")
     sys.exit(EXIT_OK)
-
-
-def parse_early(parse: Callable[[], Any]) -> None:
-    """Parses the command line before a script imports TensorFlow, which takes seconds.
-
-    So `--help`, wrong usage and `--dry_run` end the process at once, as `run` does. The script's `main` parses again.
-    """
-    with _errors_in_one_line():
-        parse()
-        if not importlib.util.find_spec("tensorflow"):
-            raise ModuleNotFoundError(name="tensorflow")
-
-
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
-
-    Errors end it as `_errors_in_one_line` says.
-    """
-    with _errors_in_one_line():
-        code = main()
-    sys.exit(code or EXIT_OK)
-
-
-@contextlib.contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """Within the block an error that the user can fix ends the process.
-
-    A `UserError` becomes one line on stderr and exit code 2, and so do TensorFlow's running out of memory and a disk
-    that is full, read-only, gone or broken; an interrupt from the keyboard exits with 130, its message
-    (`interrupts.resume_command`) on stderr.
-    """
-    try:
-        yield
-    except UserError as error:
-        _print_error(str(error))
-        sys.exit(EXIT_USAGE)
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "error: interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:
-        if fault := disk_fault(error):
-            _print_error(f"{fault}; mend that, and the same command with its --output goes on where it was")
-        elif isinstance(error, ModuleNotFoundError):
-            command = " ".join([".venv/bin/python", *sys.argv])
-            _print_error(f"{sys.executable}: has no {error.name}; run `make setup`, then: {command}")
-        elif type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which this module does not import
-            _print_error("--batch_size: out of memory; try a smaller one")
-        else:
-            raise
-        sys.exit(EXIT_USAGE)
-
-
-def disk_fault(error: Exception) -> str | None:
-    """What is wrong with a disk, where that is what an error says: with the file, if it names one."""
-    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow"):  # HDF5 has no number either
-        texts = [os.strerror(number) for number in DISK_FAULTS]
-        return one_line(error) if any(text in str(error) for text in texts) else None
-    return None
-
-
-def _print_error(message: str) -> None:
-    print("error:", " ".join(message.splitlines()), file=sys.stderr)

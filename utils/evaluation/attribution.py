@@ -132,7 +132,7 @@ def is_lossless(clip: Clip) -> bool:
 
 
 def score_settings(**networks: Any) -> dict[str, Any]:
-    """All that a score depends on besides the clip, of the networks what the caller tells; JSON-able."""
+    """All that a score depends on besides the clip: protocol, and what the caller says of the networks; JSON-able."""
     return {"protocol": PROTOCOL, **networks}
 
 
@@ -184,7 +184,7 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
     conformal prediction; Vovk et al. 2005): k is the largest that keeps the wanted rate, but at least 1. So are found
     the lowest score of others and the highest of own samples that count. Where searches stall the two overlap, and are
     the thresholds. Where they leave a gap, NOT begins at its upper end, and MADE halfway down, but at most `MARGIN`
-    below that end: generators that are kin come nearer than the clips of the calibration, and altered own samples
+    below that end: related generators come nearer than the clips of the calibration, and altered own samples
     should still be found.
     """
     ranks = [max(1, int(rate * (len(x) + 1))) for rate, x in ((FALSE_MADE, others), (FALSE_NOT, own))]

@@ -26,7 +26,7 @@ class Clips:
         audio: float32 `[N, T, C]` in [-1, 1].
         labels: int32 `[N]`, the digit, -1 where unknown.
         names: N relative paths without `.wav`; a labelled clip's folder is its digit.
-        identities: N, what tells each clip from every other.
+        identities: N, all different.
         kind: `SYNTHETIC` or `REAL`.
         z: float32 `[N, latent_dim]` that synthetic clips were made from.
     """
@@ -132,7 +132,7 @@ def pair_to_show(
 
     Args:
         clips: at least two.
-        predictions: of classifiers for the clips; the last one tells what unlabelled clips say.
+        predictions: of classifiers for the clips; the last one assigns unlabelled clips their digits.
         class_names: of the same classifiers.
     """
     digits, titles = clips.labels, DIGITS

@@ -6,10 +6,11 @@ that excludes chance at 5 % and at least `FEWEST` clips were compared, and `NOT_
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 from scipy.stats import beta, binomtest
 
 from utils.evaluation.names import FEWEST
@@ -69,6 +70,22 @@ def compare(ours: np.ndarray, theirs: np.ndarray, *, higher_is_better: bool, see
     ahead = facts["difference"] > 0 if higher_is_better else facts["difference"] < 0
     facts["verdict"] = NOT_DECIDED if n < FEWEST or not decided else BETTER if ahead else WORSE
     return facts
+
+
+def compare_repeats(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """Two methods' numbers of the same repeats, each with clips of its own, in pairs; higher is better.
+
+    Returns:
+        `n` repeats, the mean `difference`, its interval `low`, `high` by Student's t, and `verdict` on ours:
+        `NOT_DECIDED` of a single repeat, whose spread is not known.
+    """
+    differences = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    n, mean = len(differences), float(differences.mean())
+    if n < 2:
+        return {"n": n, "difference": mean, "verdict": NOT_DECIDED}
+    half = float(stats.sem(differences) * stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    said = BETTER if mean - half > 0 else WORSE if mean + half < 0 else NOT_DECIDED
+    return {"n": n, "difference": mean, "low": mean - half, "high": mean + half, "verdict": said}
 
 
 def verdict(rows: Mapping[str, Mapping[str, Any]], ours: str, theirs: str, metric: str) -> str:

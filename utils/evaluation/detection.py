@@ -18,12 +18,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from utils.evaluation.comparison import compare_repeats, share_interval
 from utils.evaluation.detection_features import Extractor
-from utils.evaluation.names import CONDITIONS, FOLDS, LOGISTIC_REGRESSION, SVM
+from utils.evaluation.names import CONDITIONS, FOLDS, LATENTS, LOGISTIC_REGRESSION, SPECTROGRAMS, SVM
 from utils.inversion.store import Record, ResultStore, key_sha256
 from utils.runs.progress import progress_bar
 
 REAL_LABEL, SYNTHETIC_LABEL = 0, 1
+REFERENCES = (SPECTROGRAMS, LATENTS)  # that every feature is compared with
 
 
 # ---- classifiers ----------------------------------------------------------------
@@ -185,7 +187,7 @@ def confidence_interval(accuracies: Iterable[float], decisions: int) -> tuple[fl
     """95 % interval of the mean accuracy over repeats with fresh clips.
 
     Student's t over the repeats. One repeat, or repeats that agree wholly, tell nothing of their spread: then
-    Wilson's interval over all decisions.
+    the interval of a share of all decisions.
 
     Args:
         accuracies: one per repeat, in [0, 1].
@@ -196,8 +198,7 @@ def confidence_interval(accuracies: Iterable[float], decisions: int) -> tuple[fl
         half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
         return max(0.0, float(values.mean() - half)), min(1.0, float(values.mean() + half))
     total = decisions * len(values)
-    low, high = stats.binomtest(round(values.mean() * total), total).proportion_ci(0.95, method="wilson")
-    return float(low), float(high)
+    return share_interval(round(values.mean() * total), total)
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -208,7 +209,8 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         For each cell `condition`, `tested_on` ("own" or "foreign"), `feature`, `classifier`; the means over repeats of
-        `accuracy`, `auc` and `eer`; `low` and `high` (95 % interval of the accuracy); `repeats`.
+        `accuracy`, `auc` and `eer`; `low` and `high` (95 % interval of the accuracy); `repeats`; `against`, by feature
+        of `REFERENCES`, what `compare_repeats` says of the accuracies.
     """
     cells: dict[tuple, list[dict[str, Any]]] = {}
     for tested_on in ("own", "foreign"):
@@ -218,10 +220,16 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 cells.setdefault(key, []).append(result[tested_on])
     summary = []
     for (condition, tested_on, feature, classifier), repeats in cells.items():
-        low, high = confidence_interval([r["accuracy"] for r in repeats], repeats[0]["decisions"])
+        accuracies = [r["accuracy"] for r in repeats]
+        low, high = confidence_interval(accuracies, repeats[0]["decisions"])
+        against = {}
+        for other in REFERENCES:
+            theirs = cells.get((condition, tested_on, other, classifier))
+            if theirs and other != feature:
+                against[other] = compare_repeats(accuracies, [r["accuracy"] for r in theirs])
         summary.append(
             {"condition": condition, "tested_on": tested_on, "feature": feature, "classifier": classifier}
             | {name: float(np.mean([r[name] for r in repeats])) for name in ("accuracy", "auc", "eer")}
-            | {"low": low, "high": high, "repeats": len(repeats)}
+            | {"low": low, "high": high, "repeats": len(repeats), "against": against}
         )
     return summary

@@ -1,4 +1,4 @@
-"""Whether a generator says many things or one thing many times: measures that a look-up of a few waveforms fails.
+"""How varied a generator's samples are: measures by which ten fixed waveforms, one a digit, score badly.
 
 Classifier scores reward ten perfect waveforms, one a digit. These do not: how much of the samples' power is one fixed
 waveform, how alike the waveforms of one class are, how much of real clips' variety is there, how much of the real

@@ -6,10 +6,10 @@ from utils.inversion.names import ENCODER, GRADIENT, HYBRID, METHODS, SEARCH
 RECOVERY_METHODS = (GRADIENT, ENCODER, HYBRID)  # the paper's
 PROJECTED = "hybrid, projected"  # in the space of the dense layer's output: no latents of the prior
 CLIPS, SILENCE, SAMPLE, OTHER = "clips", "silence", "sample", "other"
-LOOK_UPS = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier hears
+CLASS_BASELINES = TEMPLATE, CLASS_SAMPLE = "template", "class_sample"  # by the class that a classifier assigns
 SEARCHES = (GRADIENT, HYBRID, SEARCH, PROJECTED)
 FROM_ENCODER = (ENCODER, HYBRID, SEARCH, PROJECTED)
-BASELINES = (CLIPS, SILENCE, SAMPLE, OTHER, *LOOK_UPS)  # they search nothing
+BASELINES = (CLIPS, SILENCE, SAMPLE, OTHER, *CLASS_BASELINES)  # they search nothing
 ROW_NAMES = (*METHODS, PROJECTED, *BASELINES)
 # By the paper's flags --inverse_mapping and --gradient.
 METHOD_OF_FLAGS = {(False, False): CLIPS, (True, False): ENCODER, (False, True): GRADIENT, (True, True): HYBRID}

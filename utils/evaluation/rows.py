@@ -173,7 +173,7 @@ class Scorer:
         self.of_clips = classify(clips.audio)
         self._sample_rate, self._f0_of = sample_rate, {}
         self._scored: dict[str, dict[str, np.ndarray]] = {}  # by row, then by metric: each clip's value
-        # The digit of an unlabelled clip is what the first classifier takes it for, as in `look_up`.
+        # The digit of an unlabelled clip is what the first classifier takes it for, as in `class_baseline`.
         answers = next(iter(self.of_clips.values())).probabilities.argmax(axis=1) if self.of_clips else UNLABELLED
         digits = np.where(clips.labels == UNLABELLED, answers, clips.labels)
         log_mel = self._log_mel(clips.audio)
@@ -270,24 +270,24 @@ class Scorer:
         )
 
 
-def look_up(method: str, generator: Any, samples: Clips, scorer: Scorer, seed: int) -> Reconstruction:
-    """Answers by the class alone that a classifier hears in a clip: what a method must beat to have inverted anything.
+def class_baseline(method: str, generator: Any, samples: Clips, scorer: Scorer, seed: int) -> Reconstruction:
+    """Answers by the class that a classifier assigns to a clip: what a method must beat to have inverted anything.
 
     `TEMPLATE`: the generator's output at the mean latent of the samples of that class, one fixed waveform each.
     `CLASS_SAMPLE`: a random sample of that class. For a class that no sample is of: any sample, or the mean of all.
 
     Args:
-        method: one of `LOOK_UPS`.
+        method: one of `CLASS_BASELINES`.
         generator: in float32.
         samples: of the generator, other than the clips.
-        scorer: of the clips; its first classifier hears the classes.
+        scorer: of the clips; its first classifier assigns the classes.
         seed: of the choice among samples.
 
     Raises:
         UserError: where the scorer has no classifier.
     """
     if not scorer.of_clips:
-        raise UserError(f"--method {method}: looks up the class that a classifier hears; name a --classifier")
+        raise UserError(f"--method {method}: answers by the class that a classifier assigns; name a --classifier")
     who, of_clips = next(iter(scorer.of_clips.items()))
     wanted, held = (p.probabilities.argmax(axis=1) for p in (of_clips, scorer.classify(samples.audio)[who]))
     members = {k: np.flatnonzero((held == k) | (k not in held)) for k in np.unique(wanted)}

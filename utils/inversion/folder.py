@@ -24,6 +24,7 @@ from utils.inversion.methods import Progress
 from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
 from utils.options import DISK_FAULTS
+from utils.report.manifest import latent_columns
 from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
@@ -144,9 +145,8 @@ class RecoveryFolder:
                 missing = {"status": "failed" if error else "not done", "error": error}
                 return {"source": source.name, "method": method, "kind": source.kind} | missing
             arrays = read_npz(self._store.folder / result["latents"])
-            lists = {"z": arrays["z"], "z_true": arrays.get("z_true"), "window_objective": arrays["objective"]}
-            lists = {name: value if value is None else value.tolist() for name, value in lists.items()}
-            return result | lists | {"source_sha256": str(arrays["source_sha256"])}
+            named = (arrays["z"], arrays.get("z_true"), arrays["objective"], str(arrays["source_sha256"]))
+            return result | latent_columns(*named)
 
         keys = [(source, method) for source in self.sources for method in self.methods]
         with ThreadPoolExecutor(READERS) as pool:
@@ -210,11 +210,11 @@ class RecoveryFolder:
 
     def _read(self, sources: Iterable[Source]) -> None:
         for source in sources:
-            methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
             try:
+                methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
                 sha256 = self.computation.sha256(source) if methods else ""
-            except UserError:
-                continue  # it will fail when it is loaded
+            except (UserError, OSError):
+                continue  # it will fail when it is loaded, or when a folder is made for it
             for method in methods:
                 key = self.computation.key(source, method, sha256)
                 record = self._store.read(_record_name(source, method), key)
@@ -334,12 +334,17 @@ def _cell(value: Any) -> Any:
 
 def _postfix(bar: tqdm, method: str) -> Progress | None:
     """Shows on a bar how a search goes, as often as the bar is drawn; None where it is not drawn."""
-    shown_at = time.monotonic()
+    shown_at = began_at = time.monotonic()
 
-    def show(stage: str, running: int, step: int, objective: float) -> None:
-        nonlocal shown_at
-        if time.monotonic() - shown_at > bar.mininterval:
-            shown_at = time.monotonic()
-            bar.set_postfix_str(f"{method}, {stage}: {running} running, step {step}, {objective:.4g}")
+    def show(stage: str, running: int, step: int, most: int, objective: float) -> None:
+        nonlocal shown_at, began_at
+        now = time.monotonic()
+        if step == 1:
+            began_at = now
+        elif now - shown_at > bar.mininterval:
+            shown_at = now
+            left = (now - began_at) / (step - 1) * max(most - step, 0)
+            text = f"{method}, {stage}: {running} starts running, step {step} of at most {most}"
+            bar.set_postfix_str(f"{text} ({left:.0f} s), value {objective:.4g}")
 
     return None if bar.disable else show

@@ -195,7 +195,7 @@ class Inverter:
             max_iter=max_iter,
             tol_grad=TOLERANCE,
             tol_change=TOLERANCE,
-            callback=watched(progress, "objective"),
+            callback=watched(progress, "objective", max_iter),
         )
 
 

@@ -29,17 +29,18 @@ ROWS = 64  # evaluated together, where many are faster than one
 COLUMNS = 128  # tangents pushed through a network together
 
 Features = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]  # audio [B, T, C] to activations by block
-Progress = Callable[[str, int, int, float], None]  # stage, rows that still run, steps so far, median of their values
+# Stage, rows that still run, steps so far, about how many at most, median of the rows' best values.
+Progress = Callable[[str, int, int, int, float], None]
 Targets = dict[str, Any]  # what all points hold of their clips, by field of `Point`
 # z [b, latent_dim], index [b] of each row's target, and targets to arrays of b rows.
 Function = Callable[[np.ndarray, np.ndarray, Targets], Any]
 
 
-def watched(progress: Progress | None, stage: str) -> Callable[[int, np.ndarray, np.ndarray], None] | None:
-    """A solver's callback that tells `progress` of its steps."""
+def watched(progress: Progress | None, stage: str, most: int) -> Callable[[int, np.ndarray, np.ndarray], None] | None:
+    """A solver's callback that tells `progress` of its steps, about `most`."""
     steps = itertools.count(1)
     return progress and (
-        lambda evaluations, index, best: progress(stage, len(index), next(steps), float(np.median(best)))
+        lambda evaluations, index, best: progress(stage, len(index), next(steps), most, float(np.median(best)))
     )
 
 
@@ -259,12 +260,6 @@ class LeastSquares(Problem):
             return tf.reduce_sum(tf.square(tf.cast(residuals, tf.float64)), axis=1)
 
         return self._compile(value)
-
-    def value_of(self, audio: np.ndarray, targets: Targets) -> np.ndarray:
-        """The sum of squares, float64 `[B]`, of audio float32 `[B, T, C]` in place of the generator's, at z = 0."""
-        z = tf.zeros([len(audio), self.generator.latent_dim])
-        residuals = self.objective.residuals(self._point_of(tf.constant(audio), z, targets))
-        return np.square(residuals.numpy().astype(np.float64)).sum(axis=1)
 
     @cached_property
     def residual_gradient(self) -> Function:

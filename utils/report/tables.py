@@ -181,11 +181,6 @@ def judges_of(metrics: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name in scored if name != "classifier"]
 
 
-def source_title(presets: list[str]) -> str:
-    """Whose numbers these are."""
-    return "both presets" if len(presets) > 1 else f"preset {presets[0]}"
-
-
 def row_label(row: Mapping[str, Any]) -> str:
     """Whose row of Table 1 or 2 it is: its preset; of a search solver and precision; and the options it was made with
     where these are not the preset's.
@@ -363,7 +358,9 @@ def detection_csv(table: Mapping[str, Any]) -> str:
     """One cell a line, shares in [0, 1], low and high of a 95 % interval; nothing where the paper has no number."""
     text = io.StringIO(newline="")
     cells = [
-        {"source": f"preset {preset}", **cell, "paper": _published_accuracy(cell)}
+        {"source": f"preset {preset}"}
+        | {name: value for name, value in cell.items() if name != "against"}
+        | {"paper": _published_accuracy(cell)}
         for preset, part in parts_of(table).items()
         for cell in part["cells"]
     ]

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,19 +172,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not a valid JSON file: {error}") from error
 
 
-def append_jsonl(path: Path, obj: dict[str, Any]) -> None:
-    """Adds one object as one line and waits until it is on the disk. Values and errors as in `to_json`.
+def append_jsonl(path: Path, *objects: Mapping[str, Any], on_disk: bool = True) -> None:
+    """Adds objects as one line each. Values and errors as in `to_json`.
 
     A line that a killed process left half-written is removed first. Missing parent folders are made.
+
+    Args:
+        path: the file.
+        objects: what is added.
+        on_disk: wait until the lines would survive a power cut; without it they survive the process.
     """
-    line = to_json(obj).encode() + b"\n"
+    lines = b"".join(to_json(one).encode() + b"\n" for one in objects)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _errors_name(path), open(path, "ab+") as file:
         _mend_last_line(file)
-        file.write(line)
+        file.write(lines)
         file.flush()
-        os.fsync(file.fileno())
+        if on_disk:
+            os.fsync(file.fileno())
 
 
 def _mend_last_line(file) -> None:
