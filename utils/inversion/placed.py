@@ -107,9 +107,8 @@ class PlacedSearch(LatentSearch):
         reach_seconds: float = REACH_SECONDS,
         grid_seconds: float = GRID_SECONDS,
     ):
-        self.generator = PlacedGenerator(generator)
         self._reach, self._step = (round(seconds * generator.sample_rate) for seconds in (reach_seconds, grid_seconds))
-        super().__init__(self.generator, encode=encode, clip_to_prior=False)
+        super().__init__(PlacedGenerator(generator), encode=encode, clip_to_prior=False)
         self._level = level
         clip = [None, generator.num_samples, generator.num_channels]
         self._reconstruct = tf.function(

@@ -7,8 +7,8 @@
 2. Is the clip in the generator's range? If by now more than `IN_RANGE` of its energy is left, it is not, and the search
    ends.
 3. Levenberg-Marquardt on the waveform (`utils.inversion.gauss_newton`), until the residual is the rounding of the
-   clip's samples (`utils.inversion.exactness`): the latent is found. One on whitened STFTs before it, which weighs quiet
-   cells as loud ones, saved no Jacobian once L-BFGS went on from each: 221 evaluations where this one takes 119.
+   clip's samples (`utils.inversion.exactness`): the latent is found. One on whitened STFTs before it, which weighs
+   quiet cells as loud ones, saved no Jacobian once L-BFGS went on from each: 221 evaluations, where this takes 119.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class LatentSearch:
         bank_size: int = BANK_SIZE,
         cache: Path | None = None,
     ):
-        self._generator, self._encode, self._clip_to_prior = generator, encode, clip_to_prior
+        self.generator, self._encode, self._clip_to_prior = generator, encode, clip_to_prior
         self._neighbours, self._bank = neighbours, LatentBank(generator, bank_size, cache)
         self._coarse, self._waveform = (LeastSquares(generator, parse_objective(text)) for text in (COARSE, WAVEFORM))
         self._answer = tf.function(
@@ -154,7 +154,7 @@ class LatentSearch:
                 callback=watched(progress, "log-mel", COARSE_ITERATIONS),
             )
             return coarse.x.reshape(shape), coarse.evaluations.reshape(shape[:2]).sum(axis=1)
-        rows = rows_together(self._generator)
+        rows = rows_together(self.generator)
         wanted = in_batches(self._encode, targets, rows)
         starts = wanted[:, None] if starts is None else starts
         clips, restarts, n = starts.shape
