@@ -293,8 +293,8 @@ class RecoveryFolder:
             match=measured["match"],
             space=measured["space"],
             prior_distance=recovery.inverter.prior_distance(recovered.z),
-            offset=loaded.offset,
-            gain_db=loaded.gain_db,
+            offset=loaded.placements and loaded.placements.offset,
+            gain_db=loaded.placements and loaded.placements.gain_db,
         )
         name = _record_name(source, method)
         facts = {
