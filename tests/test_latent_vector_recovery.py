@@ -269,6 +269,14 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
     assert run(*args).returncode == 2  # other settings
 
 
+def test_files_are_aligned_for_a_generator_that_is_no_wavegan_too(run, tmp_path, clips, encoder):
+    args = (clips / "00.wav", *TINY, *SIMPLE, "--method", "encoder", "--encoder", encoder, "--own_samples", 0)
+    done = run(*args, "--align", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (row,) = read_jsonl(tmp_path / "out/results.jsonl")
+    assert row["offset_ms"] is not None and row["gain_db"] is not None
+
+
 def test_one_file_scipy_and_the_paper_preset(run, tmp_path, clips, classifier):
     output = tmp_path / "out"
     args = (clips / "03.wav", *TINY, "--max_iter", 5, "--own_samples", 0, "--preset", "paper", "--output", output)
