@@ -30,7 +30,7 @@ Examples:
     python attribute.py clips/ --calibrate real_drums/ --generator examples/drums.keras --encoder none \\
         --calibration results/drums.json
 
-Writes into --output: index.html (the clips beside what the generator makes of them), summary.csv, results.jsonl (a line
+Writes into --output: index.html (the clips and their reconstructions), summary.csv, results.jsonl (a line
 a clip: score, verdict, and how it came about), options.json, log.txt, scores/ (a record a clip with its latent: an
 interrupted run resumes) and clips/ (the sounds of the page).
 
@@ -165,7 +165,9 @@ def main() -> int:
             finally:
                 if args.input:
                     write_text(output / RESULTS, "".join(f"{to_json(result)}\n" for result in results))
-                    write_csv(output / SUMMARY, ({name: result[name] for name in COLUMNS} for result in results))
+                    write_csv(
+                        output / SUMMARY, ({name: result[name] for name in COLUMNS} for result in results), COLUMNS
+                    )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(resume_command(output, args.output)) from None
         for path, reason in failures:

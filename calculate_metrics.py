@@ -1,6 +1,6 @@
 """Tables 1 and 2 and Figures 2 and 3 of the paper: how well clips are inverted, row by row or whole.
 
-A row is what one `--method` makes of n real clips (Table 2) or, with `--synth`, of the generator's own samples (Table
+A row is one `--method` applied to n real clips (Table 2) or, with `--synth`, of the generator's own samples (Table
 1): encoder, gradient or hybrid as in the paper; search (ours: the latent itself where the clip is in the generator's
 range, else the objective); or what these are compared with: the clips themselves, silence, a random sample, another
 clip, and two class-conditional baselines, which answer by the digit alone: template, with one waveform, and
@@ -274,7 +274,7 @@ class Session:
         return row
 
     def draw(self, figure: int) -> None:
-        """Figure 2 or 3: the table's first clip, its next of another digit, and what each method makes of them."""
+        """Figure 2 or 3: the table's first clip, its next of another digit, and reconstructions of both."""
         # The table's first batch: where the table was made before, nothing is searched again.
         args, networks = self.args, self.networks
         clips, _, _ = self.clips(figure - 1, min(args.n, args.batch_size))

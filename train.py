@@ -14,8 +14,8 @@ Examples:
     # Another generator and other sounds: any folder, no labels, no classifier
     python train.py my_birds --generator package.module:factory --trust --feature_weight 0 --spectral_weight 1
 
-    # The encoder that was trained together with a generator, trained on: minutes make it much better
-    python train.py ... --generator logs/digits/export --init_from logs/digits/export --latent_weight 8 \\
+    # The bundled encoder, trained on for another checkpoint of its generator: minutes make it much better
+    python train.py ... --generator logs/digits/export --init_from inverse_mapping_checkpoint/ --latent_weight 8 \\
         --spectral_weight 0.5 --synthetic_audio_weight 0 --synthetic_steps 1 --batch_size 32 --learning_rate 3e-4 \\
         --epochs 4 --steps_per_epoch 200
 
@@ -88,7 +88,7 @@ def parse_options() -> argparse.Namespace:
     apart = "moving statistics of batch normalisation for real and for synthetic clips each; the paper mixes them"
     add("--domain_statistics", action=options.Switch, default=True, help=apart)
     first = "begin with this encoder, a .keras file or its folder: train.py's, of the same --width and --front_end, or "
-    first += "what train_wavegan.py's recipe autoencoder left in export/, of an architecture of its own"
+    first += "of another architecture"
     add("--init_from", type=Path, metavar="FILE", help=first + " (default: random weights)")
 
     add = parser.add_argument_group("losses").add_argument
@@ -155,7 +155,7 @@ import tensorflow as tf
 
 from models.checkpoints import write_in_half_precision
 from models.encoder import FILE_NAME, load_encoder
-from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches, new_encoder, write_encoder
+from models.encoder_training import LAST, EncoderTrainer, LossWeights, encoder_batches, new_encoder, write_encoder
 from models.encoder_validation import Validation, describe, losses_figure
 from models.generator import Generator
 from models.networks import Networks
@@ -166,11 +166,6 @@ from utils.runs.environment import describe_environment
 from utils.runs.files import append_jsonl, atomic_path
 from utils.runs.strategies import distribute, is_chief, make_strategy
 from utils.runs.training_run import TrainingRun, rows_by_step
-
-
-def loss_weights(args: argparse.Namespace) -> LossWeights:
-    weights = args.latent_weight, args.feature_weight, args.spectral_weight, args.synthetic_audio_weight
-    return LossWeights(*weights, feature_distance=args.feature_distance)
 
 
 def main() -> int:
@@ -199,9 +194,8 @@ def main() -> int:
     ) as run:
         run.say("\n".join([*generator.notes, clips.describe(), selection.describe()]))
         judges = {"accuracy" if name == "classifier" else f"{name}_accuracy": classifiers[name] for name in classifiers}
-        validation = Validation(
-            generator, judges, selection, args.validation_clips, batch_size=args.batch_size, seed=args.seed
-        )
+        numbers = {"batch_size": args.batch_size, "seed": args.seed}
+        validation = Validation(generator, judges, selection, args.validation_clips, **numbers)
         train(args, run, strategy, generator, classifiers.get("classifier"), clips, validation)
         if run.finished and run.is_chief:
             report(args, run, generator, validation.counts)
@@ -219,7 +213,9 @@ def train(
 ) -> None:
     """Trains from wherever the run stands; afterwards its folder holds last.keras, encoder.keras and best.keras."""
     epoch_steps = args.steps_per_epoch or -(-len(clips) // args.batch_size)
-    total, weights = args.epochs * epoch_steps, loss_weights(args)
+    total = args.epochs * epoch_steps
+    weights = args.latent_weight, args.feature_weight, args.spectral_weight, args.synthetic_audio_weight
+    weights = LossWeights(*weights, feature_distance=args.feature_distance)
     updates = bool(weights.real.weights) + args.synthetic_steps  # of a step
     augment = dict(augment_clips=args.augment_real, augment_samples=args.augment_synthetic)
 
@@ -228,13 +224,14 @@ def train(
         batches = encoder_batches(clips, generator, args.batch_size, **steps, **augment)
         return iter(distribute(strategy, batches, args.batch_size))
 
+    last = run.folder / LAST  # whose architecture --init_from may have given
     with strategy.scope():  # but not the rest: what the chief alone does must not wait for the others
         encoder = new_encoder(
             generator,
             seed=args.seed,
             learning_rate=args.learning_rate,
             decay_updates=total * updates if args.schedule == "cosine" else None,
-            init_from=args.init_from,
+            init_from=last if last.is_file() else args.init_from,
             width=args.width,
             front_end=args.front_end,
             bounded=args.clip_to_prior,
@@ -246,10 +243,8 @@ def train(
             classifier = classifier.with_precision(args.precision)
         trainer = EncoderTrainer(encoder, generator, classifier, weights, batches_from, args.synthetic_steps)
         trainer.compile(encoder.optimizer)
-    run.say(
-        f"encoder: {encoder.count_params():,} weights; an epoch: {epoch_steps} steps, each of {args.batch_size} real "
-        f"and {args.synthetic_steps} x {args.batch_size} synthetic clips"
-    )
+    batch = f"{args.batch_size} real and {args.synthetic_steps} x {args.batch_size} synthetic clips"
+    run.say(f"encoder: {encoder.count_params():,} weights; an epoch: {epoch_steps} steps, each of {batch}")
     for _ in run.train(
         trainer,
         total,

@@ -23,7 +23,6 @@ confusion matrix, goes to --results as well.
 """
 
 import argparse
-import csv
 import functools
 import math
 from collections.abc import Iterator
@@ -77,13 +76,8 @@ def parse_options() -> argparse.Namespace:
         default="resnet18",
         help="mel_cnn and waveform_cnn are the judges'",
     )
-    add(
-        "--width",
-        type=options.positive_int,
-        default=32,
-        metavar="N",
-        help="channels of the first stage; the paper's ResNet-18 has 64",
-    )
+    width = "channels of the first stage; the paper's ResNet-18 has 64"
+    add("--width", type=options.positive_int, default=32, metavar="N", help=width)
     add("--front_end", choices=choices.FRONT_ENDS, default="log_magnitude", help="of resnet18; mel_cnn has its own")
 
     optimisation = parser.add_argument_group("optimisation")
@@ -91,12 +85,8 @@ def parse_options() -> argparse.Namespace:
     add("--epochs", type=options.positive_int, default=40, metavar="N", help="times over the training clips")
     options.add_shared(optimisation, "batch_size", "seed", batch_size=64)
     add("--learning_rate", type=options.positive_float, default=1e-3, metavar="X", help="of Adam, at the start")
-    add(
-        "--schedule",
-        choices=("cosine", "constant"),
-        default="cosine",
-        help="of the learning rate; cosine reaches 0 at the last step",
-    )
+    schedules = "of the learning rate; cosine reaches 0 at the last step"
+    add("--schedule", choices=("cosine", "constant"), default="cosine", help=schedules)
     add(
         "--label_smoothing",
         type=float,
@@ -105,23 +95,15 @@ def parse_options() -> argparse.Namespace:
         help="share of the target spread over all digits, in [0, 1); 0 keeps the answers calibrated, as scores by "
         "confidence (inception score) need them",
     )
-    add(
-        "--patience",
-        type=options.positive_int,
-        metavar="N",
-        help="stop after N epochs without a better one (default: never)",
-    )
+    patience = "stop after N epochs without a better one (default: never)"
+    add("--patience", type=options.positive_int, metavar="N", help=patience)
 
     output = parser.add_argument_group("output")
     add = output.add_argument
     options.add_shared(output, "output", "save_minutes", "minutes", "dry_run", "quiet")
     options.add_shared(output, "keep_epochs")
-    add(
-        "--export",
-        type=Path,
-        metavar="FILE",
-        help="write the finished classifier here too (default: only into the run's folder)",
-    )
+    export = "write the finished classifier here too (default: only into the run's folder)"
+    add("--export", type=Path, metavar="FILE", help=export)
     dtypes = "precision of the weights in --export; float16 takes little more than half the space"
     add("--export_dtype", choices=("float32", "float16"), default="float32", help=dtypes)
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where accuracy and confusion matrix go")
@@ -156,7 +138,7 @@ from utils.audio.datasets import Dataset, batch_indices, evaluation_batches, loa
 from utils.errors import UserError
 from utils.report.figures import confusion_figure, save_figure
 from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl, atomic_path
+from utils.runs.files import append_jsonl, atomic_path, write_csv
 from utils.runs.training_run import TrainingRun, rows_by_step
 
 
@@ -270,10 +252,8 @@ def report(args: argparse.Namespace, run: TrainingRun, clips: Dataset) -> None:
     epochs = list(rows_by_step(run.folder / "epochs.jsonl").values())
 
     stem = args.results / f"{run.folder.name}-confusion"
-    with atomic_path(stem.with_suffix(".csv")) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["digit \\ predicted", *names])
-        writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
+    rows = [dict(zip(names, row, strict=True)) for row in confusion.tolist()]
+    write_csv(stem.with_suffix(".csv"), ({r"digit \ predicted": names[i]} | row for i, row in enumerate(rows)))
     save_figure(confusion_figure(confusion, names, f"{correct / n:.2%} of {n:,} clips"), stem, suffixes=(".png",))
     show(run, stem.with_suffix(".png"), clips, probabilities)
     append_jsonl(

@@ -25,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_input(parser, "SC09, of which the report half is used")
     options.add_shared(parser, "seed")
     parser.add_argument("--output", type=Path, default=HERE / "audio", metavar="DIR", help="where the sounds go")
-    work = "where they are inverted; remove it to invert them anew"
+    work = "where they are inverted; remove it to invert them again"
     parser.add_argument("--work", type=Path, default=Path("results/audio"), metavar="DIR", help=work)
     cache = "where decoded clips are kept"
     parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)

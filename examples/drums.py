@@ -5,7 +5,7 @@ overlapping frames of a learned dictionary. Everything else in this project take
 generator").
 
 Examples:
-    # sounds, then training: half an hour on two CPU cores busy with other work; goes on after an interruption
+    # sounds, then training: half an hour on two CPU cores busy with other work; resumes after an interruption
     python -m examples.drums --output results/drums
 
     # the sounds only, for the generator that comes with the project (examples/drums.keras)
@@ -230,7 +230,7 @@ class Trainer:
 
 
 def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: int, quiet: bool) -> keras.Model:
-    """The generator after training on `folder/sounds`; an interrupted training goes on from its last save."""
+    """The generator after training on `folder/sounds`; an interrupted training resumes from its last save."""
     sounds = load_dataset(
         folder / "sounds", NUM_SAMPLES, 1, SAMPLE_RATE, "all", cache_dir=folder / "cache", quiet=quiet
     )

@@ -214,7 +214,7 @@ def check_fit(flag: str, network: Encoder | Classifier, generator: Generator, al
 
 
 def inference(encoder: keras.Model, shape: list[int | None], domain: str) -> Callable[[np.ndarray], tf.Tensor]:
-    """An encoder's answers to audio of a shape `[B, T, C]`, traced once; only an `Encoder` asks for the domain."""
+    """An encoder's answers to audio of a shape `[B, T, C]`, traced once; only an `Encoder` takes the domain."""
     options = {"domain": domain} if isinstance(encoder, Encoder) else {}
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)

@@ -1,4 +1,4 @@
-"""Recovery with the networks at hand: what is minimised, the inverter, the search for the latent, and alignment.
+"""Recovery with a run's networks: what is minimised, the inverter, the search for the latent, and alignment.
 
 networks = Networks(args.generator, encoder=args.encoder, classifier=args.classifier, precision=args.precision)
 objective = choose_objective(networks, args.objective, own=False)

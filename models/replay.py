@@ -1,4 +1,4 @@
-"""Saved latents, as the clips that a generator makes of them."""
+"""Saved latents, rendered by a generator."""
 
 import sys
 from pathlib import Path

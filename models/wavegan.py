@@ -51,7 +51,7 @@ class Architecture:
 
     @property
     def first_channels(self) -> int:
-        """Channels of the 16 frames that the dense layer makes of z."""
+        """Channels of the 16 frames of the dense layer's output."""
         return self.dim * (16 if self.num_samples == 16384 else 32)
 
     @property

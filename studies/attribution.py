@@ -2,7 +2,7 @@
 
 Positives are own samples; negatives, hardest first: samples of the same architecture and data trained from another seed
 (--other_seed), samples of an earlier checkpoint of the same run (--earlier), real clips of the report half, digits
-spoken by espeak-ng (another synthesiser; where it is installed), and own samples whose phase Griffin-Lim found anew
+spoken by espeak-ng (another synthesiser; where it is installed), and own samples whose phase Griffin-Lim replaced
 from their magnitudes. All are rounded to 16 bits, as files would be. Beside exact inversion stands a cheap baseline, a
 residual fingerprint, made of the own samples of the calibration's seed. Then own samples and real clips again, both
 after each transformation of utils/audio/transformations.py.
@@ -116,7 +116,7 @@ TITLE = "Was this clip made by this generator?"
 ABOUT = "verdicts and separation of own samples from clips of other origin, and after transformations"
 KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
 LOSSY_TRANSFORMATIONS = ("resampled", "MP3", "Opus")  # after which no clip can be matched exactly
-NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
+NO_SCORE = 0.0  # of silence, which silence reconstructs
 VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
 VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
 RATE = "tpr_at_1_fpr"

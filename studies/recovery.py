@@ -1,10 +1,10 @@
 """Searches beside each other on the generator's own samples: how often the latent itself is found, and how fast.
 
-  published       the paper's loop, written anew: SciPy's L-BFGS-B, an eager gradient tape, one clip at a time
+  published       the paper's loop, rewritten: SciPy's L-BFGS-B, an eager gradient tape, one clip at a time
   lbfgs           batched L-BFGS from the prior, as the paper's `gradient`
   hybrid          batched L-BFGS from the encoder's answer
   adam            Adam from the prior, clipped to the box after each step
-  adam_stochastic the same; a coordinate outside the box is drawn anew from the prior (Lipton & Tripathi, 2017)
+  adam_stochastic the same; a coordinate outside the box is drawn again from the prior (Lipton & Tripathi, 2017)
   basin_cma       CMA-ES over starts, each scored after a few steps of Adam, then Adam (BasinCMA of pix2latent)
   search          `utils.inversion.search` from the encoder's answer
 

@@ -112,10 +112,10 @@ DIFFERENCES = """\
 ## What differs from the paper
 
 - **The generator** is {generator}.
-- **The budget**: at most {max_iter:,} iterations (gradient) and {hybrid_max_iter:,} (hybrid); the paper has 50,000 and
-  200.
-- **The clips** are {n}, {draw}, of the {split} half; no speaker is in two halves, and what was chosen by a score was
-  chosen on others. The paper takes the first 501 in the order of its file system.
+- **The budget**: at most {max_iter:,} iterations (gradient) and {hybrid_max_iter:,} (hybrid and search) of L-BFGS
+  (solver `{solver}`) in {precision}; the paper has 50,000 and 200.
+- **The clips** are {n} a row, {clips}. No speaker is in two halves of the validation clips; what was chosen by a score
+  was chosen on the selection half. The paper takes the first 501 in the order of its file system.
 - **Preset `paper`** reads clips as the published scripts do (stretched by 2.4 %, raised by 3 dB), minimises their loss
   and leaves z free; its encoder is a ResNet-18, under-trained. **Preset `aligned`** reads clips at the generator's rate
   and level and keeps z in the prior's box; its encoder is a linear map of log-mel bands with convolutions beside it.
@@ -252,7 +252,7 @@ def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str,
     """
     examples, tables = list(examples), read_tables(folder)
     rows = [row for number in (1, 2) if number in tables for row in lines_of(tables[number])]
-    searched = next((row["protocol"] for row in rows if "max_iter" in row["protocol"]), None)
+    searched = next((row["protocol"] for row in rows if row["protocol"].get("solver")), None)
     if searched is None:
         raise UserError(
             f"{folder}: no table1.jsonl or table2.jsonl with rows of ours; calculate_metrics.py --all makes them"
@@ -276,12 +276,26 @@ def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str,
     if missing:
         parts += [f"Not made yet: {', '.join(missing)}.\n"]
     real = next((row["protocol"] for row in rows if "input" in row["protocol"]), {})
-    draw = "drawn by the seed" if real.get("draw", "random") == "random" else "the first in the order of speakers"
-    facts = {name: searched[name] for name in ("n", "max_iter", "hybrid_max_iter")}
-    facts |= {"draw": draw, "split": real.get("split", "report"), "generator": _generator(every, bundled_sha256)}
+    facts = {name: searched[name] for name in ("n", "max_iter", "hybrid_max_iter", "solver", "precision")}
+    facts |= {"clips": _clips(rows), "generator": _generator(every, bundled_sha256)}
     parts += [DIFFERENCES.format(**facts), FILES.format(folder=link, table=_files(every, link))]
     parts += [COMMANDS.format(input=real.get("input", OFFICIAL_DATA), official=OFFICIAL_DATA)]
     return "\n".join(parts)
+
+
+def _clips(rows: Sequence[Line]) -> str:
+    """Which real clips each preset's rows are of."""
+    presets: dict[str, list[str]] = {}
+    for row in rows:
+        if "draw" in row["protocol"]:
+            of = "the selection and report halves" if row["protocol"]["split"] == "validation" else "the report half"
+            draw = "drawn by the seed" if row["protocol"]["draw"] == "random" else "the first in the order of speakers"
+            presets.setdefault(f"{draw}, of {of}", [])
+            if row["preset"] not in presets[f"{draw}, of {of}"]:
+                presets[f"{draw}, of {of}"].append(row["preset"])
+    if len(presets) < 2:
+        return "".join(presets) or "drawn by the seed"
+    return "; ".join(f"{text} (preset `{'`, `'.join(names)}`)" for text, names in presets.items())
 
 
 def describe_origins(every: Mapping[str, Sequence[Line]], bundled_sha256: str) -> str:

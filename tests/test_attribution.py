@@ -83,7 +83,7 @@ def test_own_samples_are_attributed_and_what_is_not_is_not(attributor, tmp_path)
     thresholds = calibrate(values(own), values(others))
     fresh = samples(spec, 1, 3)
     strangers = np.concatenate([samples("tests.tiny:other_seed", 1, 2), noise(2, seed=9), np.zeros((1, *SHAPE), "f4")])
-    # Noise 30 dB below leaves a thousandth of the energy, which clips of other origin do not come near.
+    # Noise 30 dB below leaves a thousandth of the energy, far less than clips of other origin leave.
     noisy = transform("noise 30 dB", fresh, 8000, 0)
     found = of(np.concatenate([fresh, noisy, strangers]))
     verdicts = [thresholds.verdict(result["score"], exact=result["exact"])[0] for result in found]
@@ -394,11 +394,11 @@ def test_the_study_and_its_figure(calibration, data, run_main, tmp_path):
     assert {record["transformation"] for record in records} == {"none", *TRANSFORMATIONS}
     assert plain["real clips"]["commit"] and plain["real clips"]["thresholds"]["own"] == 12
 
-    others = [record | {"generator_sha256": "0", "generator": "kin"} for record in records[:2]]
+    others = [record | {"generator_sha256": "0", "generator": "related"} for record in records[:2]]
     verdicts, _ = figure(records + others).axes
     labels = [label.get_text() for label in verdicts.get_yticklabels()]
     assert labels[0] == "own samples, n = 6" and "own samples, MP3, n = 2" in labels
-    assert labels[-2] == "own samples (generator: kin), n = 6"
+    assert labels[-2] == "own samples (generator: related), n = 6"
 
     done = run_main(*arguments, *where, "--negatives", "earlier checkpoint")
     assert done.returncode == 2 and "--robust_n 2: needs 'real clips' among --negatives" in done.stderr

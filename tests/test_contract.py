@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from models.generator import load_generator
 from utils.errors import UserError
+from utils.runs.batches import render
 
 
 class Sound:
@@ -148,6 +149,15 @@ def test_what_inversion_can_do_with_is_noted(monkeypatch, name):
     generator = load(monkeypatch, factory)
     assert (generator.num_samples, generator.num_channels) == (1024, 1)
     assert [bool(re.search(note or "", found)) for found in generator.notes] == ([True] if note else [])
+
+
+def test_nan_is_no_clip(monkeypatch):
+    generator = load(monkeypatch, NOTED["NaN at an edge"][0])
+    z = np.zeros((5, 4), np.float32)
+    assert np.isfinite(list(render(generator, z, 2))).all()
+    z[3] = 3
+    with pytest.raises(UserError, match="factory: gives NaN or infinite samples for latent 3 of 5"):
+        list(render(generator, z, 2))
 
 
 def test_a_script_says_it_in_one_line(run_main, monkeypatch, tmp_path):

@@ -50,7 +50,7 @@ def test_a_resnet_is_exported_as_it_encodes_real_clips(front_end):
 
 
 def test_a_saved_model_is_a_generator_again(tmp_path):
-    """In a process that knows nothing of this project's gradients."""
+    """In a process without this project's gradients."""
     native = load_generator(build(tmp_path / "tf1"))
     z = native.sample_prior(0, 3)
     assert write_saved_model(freeze(native, z, "z"), tmp_path / "saved") < 1e-5

@@ -27,7 +27,7 @@ def test_share_of_a_known_mixture(share, n):
     assert mean_squared_cosine(audio) == pytest.approx(share**2, abs=0.04)
 
 
-def test_one_waveform_at_any_level_is_a_look_up():
+def test_one_waveform_at_any_level_has_no_variety():
     copies = noise(1) * np.linspace(0.1, 1, 6)[:, None, None]
     assert mean_squared_cosine(copies) == pytest.approx(1)
     assert fixed_waveform_share(np.repeat(noise(1), 6, axis=0)) == pytest.approx(1)
@@ -79,7 +79,7 @@ def test_neighbourhoods_agree_with_brute_force(seed, k, shift):
     assert found == pytest.approx(brute_force(real, generated, k))
 
 
-def test_coverage_of_the_same_distribution_of_a_look_up_and_of_nothing():
+def test_coverage_of_the_same_distribution_of_few_clips_and_of_none():
     rng = np.random.default_rng(0)
     real, other = rng.normal(size=(400, 2)), rng.normal(size=(400, 2))
     same = precision_recall_density_coverage(real, other)

@@ -48,7 +48,7 @@ def test_the_table(run_main, tmp_path):
     for record in records:
         assert {"classifier", "one", "other", "one, other", "classifier, one"} <= set(record)
     assert records[0]["one"]["accuracy"] == pytest.approx(0.1)  # silence in every class
-    assert records[2]["one"]["accuracy"] == 1  # by what it hears itself
+    assert records[2]["one"]["accuracy"] == 1  # by its own answers on the samples
     generator = load_generator("tests.tiny:generator", trust=True)
     encoder, z = load_encoder(tmp_path), generator.sample_prior(0, 5)
     found = encoder(generator(z), training=False, domain="synthetic")

@@ -28,6 +28,7 @@ from utils.inversion.exactness import is_found, match
 from utils.inversion.latents import load_latents
 from utils.inversion.methods import Inverter, from_prior
 from utils.losses import parse_objective
+from utils.numpy_spectrograms import log_mel
 from utils.runs.files import read_json, read_jsonl
 
 BUNDLED = str(Path(__file__).parents[1] / "classifier_checkpoint")  # of other clips
@@ -331,15 +332,16 @@ def test_where_nothing_can_be_read_no_own_sample_is_searched(run, tmp_path):
 
 def test_a_name_that_the_output_cannot_hold_fails_alone(run, tmp_path, clips):
     """Each part of the path is short enough, and so is the whole below INPUT, but not below --output."""
-    room = 4095 - len(str(clips)) - len("/x.wav")
-    deep = clips.joinpath(*["d" * 200] * (room // 201), "d" * (room % 201 - 1 or 1))
+    deep = clips / ("d" * 200) / ("d" * 200)
     deep.mkdir(parents=True)
     os.link(clips / "00.wav", deep / "x.wav")
-    done = run(clips, *QUICK, "--max_iter", 1, "--output", tmp_path / "out")
+    room = 3750 - len(str(tmp_path))
+    output = tmp_path.joinpath(*["o" * 200] * (room // 201))
+    done = run(clips, *QUICK, "--max_iter", 1, "--output", output)
     assert done.returncode == 3 and "Traceback" not in done.stderr
-    (failure,) = read_jsonl(tmp_path / "out/failures.jsonl")
+    (failure,) = read_jsonl(output / "failures.jsonl")
     assert failure["source"].endswith("x.wav") and "File name too long" in failure["reason"]
-    assert len(read_jsonl(tmp_path / "out/results.jsonl")) == 5
+    assert len(read_jsonl(output / "results.jsonl")) == 5
 
 
 def test_text_that_a_spreadsheet_would_compute_is_quoted(run, tmp_path, clips):
@@ -392,6 +394,25 @@ def test_a_search_without_an_encoder_starts_from_samples(run, tmp_path, clips):
     assert [row["match"] for row in own] == ["exact"] * 2 and all(row["found"] for row in own)
     done = run(*args, "--method", "hybrid", "--output", tmp_path / "no")
     assert done.returncode == 2 and "--encoder none: the method hybrid starts from an encoder" in done.stderr
+
+
+def test_judges_answer_for_clips_and_reconstructions(run, tmp_path, clips, classifier):
+    shutil.copy(classifier / "classifier.keras", tmp_path / "judge_x.keras")
+    args = (clips, *QUICK, "--max_iter", 1, "--limit", 2)
+    done = run(*args, "--judge", tmp_path / "judge_x.keras", "--output", tmp_path / "out")
+    assert done.returncode == 0 and re.search(r"same digit by judge_x \d of 2", done.stdout)
+    for row in read_jsonl(tmp_path / "out/results.jsonl"):
+        assert all(re.fullmatch(r"[ab] [01]\.\d\d", row[f"judge_x_{what}"]) for what in ("clip", "reconstruction"))
+        pair = [
+            soundfile.read(tmp_path / "out" / row[name], always_2d=True)[0] for name in ("original", "reconstruction")
+        ]
+        for name, (a, b) in (("", pair), ("_silence", (pair[0], 0 * pair[0]))):
+            expected = np.abs(log_mel(a, 8000) - log_mel(b, 8000)).mean()
+            assert row[f"log_mel_distance{name}"] == pytest.approx(expected, rel=1e-5)
+    other = run(*args, "--judge", BUNDLED + "/judge_mel.keras", "--output", tmp_path / "other")
+    assert other.returncode == 2 and "takes 16384 samples" in other.stderr
+    assert run(*args, "--output", tmp_path / "none").returncode == 0  # the bundled judges are of other clips
+    assert not any("judge" in name for name in read_jsonl(tmp_path / "none/results.jsonl")[0])
 
 
 def test_the_bundled_networks_find_their_own_samples():
@@ -560,7 +581,14 @@ def test_a_hostile_folder(run, tmp_path):
         *("00.wav", "cut data.wav", "silence.wav", "eight channels.wav", "192 kHz.wav", "8 bit.wav"),
         *("three minutes.flac", "ünï ☃ 'quoted' & <b>.ogg", "x.wav/inside.wav"),
     }
-    assert results["silence.wav"]["snr_db"] is None
+    assert results["silence.wav"]["snr_db"] is None and results["silence.wav"]["f0_error"] is None
+    assert "no sample reaches half a step of 16 bits" in results["silence.wav"]["notes"]
+    noted = sum(bool(row["notes"]) for row in results.values())
+    assert 1 <= noted < len(results) and f"{noted} of {len(results)} files have notes" in done.stdout
+    with open(output / "summary.csv", newline="", encoding="utf-8") as file:
+        assert {row["source"]: row["notes"] for row in csv.DictReader(file)} == {
+            n: r["notes"] for n, r in results.items()
+        }
     assert all((output / r["reconstruction"]).is_file() for r in results.values())
     assert f"{len(bad)} failed" in done.stdout
 

@@ -213,7 +213,7 @@ def test_parts_join_to_what_slices_cut(tiny, inverters, noise):
 
 @pytest.fixture(scope="module")
 def methods(tiny, inverters):
-    """The paper's three, with an encoder that is a little wrong and knows no bounds."""
+    """The paper's three, with an encoder that is a little wrong and unbounded."""
     gain = {"real": 1.3, "synthetic": 1.2}
     encoder = lambda audio, domain: gain[domain] * tiny.sample_prior(3, 5)[: len(audio)]  # noqa: E731
     networks = {"generator_sha256": "ab", "encoder_sha256": "cd"}

@@ -25,7 +25,7 @@ def search(tiny):
 
 
 def rounded(audio: np.ndarray, bits: int) -> np.ndarray:
-    """As a PCM file of so many bits gives it back; 0 stands for float."""
+    """As a PCM file of so many bits gives it back; 0 means float."""
     if not bits:
         return audio
     scale = 2.0 ** (bits - 1)
@@ -60,7 +60,7 @@ def test_a_bank_is_kept_for_the_next_process(tiny, tmp_path, monkeypatch, capsys
         np.testing.assert_array_equal(LatentBank(tiny, 50, folder).nearest(targets, 4), nearest)
     file.write_bytes(file.read_bytes()[:-1])
     np.testing.assert_array_equal(LatentBank(tiny, 50, folder).nearest(targets, 4), nearest)
-    assert f"{file}: computed anew" in capsys.readouterr().err
+    assert f"{file}: computed again" in capsys.readouterr().err
     LatentBank(tiny, 20, folder).nearest(targets, 4)
     assert len(list(folder.iterdir())) == 2
 

@@ -26,7 +26,7 @@ from utils import losses, metrics, options
 from utils.audio.datasets import DIGITS, batch_indices, load_dataset
 from utils.errors import UserError
 from utils.runs.files import read_jsonl
-from utils.runs.training_run import losses_by_step
+from utils.runs.training_run import read_steps
 from utils.spectrograms import log_magnitude
 
 ROOT = Path(__file__).parents[1]
@@ -77,14 +77,14 @@ def whole(place, tmp_path_factory):
     """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        judge = ("--judge", place / "judge.keras")
+        judge = ("--judge", place / "judge.keras", "--keep_epochs")
         patch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *judge, "--export", folder / "my.keras")])
         assert train.main() == options.EXIT_OK
     return folder
 
 
 def losses_of(folder):
-    steps = losses_by_step(folder / "run")
+    steps = read_steps(folder / "run")[1]
     assert list(steps) == list(range(EPOCHS * STEPS))
     return np.array([[row[name] for name in sorted(row)] for row in steps.values()])
 
@@ -296,10 +296,19 @@ def test_it_learns_to_invert_its_generator():
 def test_what_a_run_leaves(whole, place):
     folder = whole / "run"
     files = ["options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras", "best.keras"]
-    assert {*files} <= {path.name for path in folder.iterdir()} and not (folder / "epochs").exists()
+    assert {*files} <= {path.name for path in folder.iterdir()}
     epochs = read_jsonl(folder / "epochs.jsonl")
+    kept = [load_encoder(folder / "epochs" / f"{epoch:04}.keras").get_weights() for epoch in (1, 2)]
+    best = int(np.argmin([row["val_loss"] for row in epochs]))
+    for name, number in (("encoder", 1), ("best", best)):
+        for one, other in zip(load_encoder(folder / f"{name}.keras").get_weights(), kept[number], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(kept[0][0], kept[1][0])
     assert [row["step"] for row in epochs] == [STEPS, 2 * STEPS]
-    steps = losses_by_step(folder)
+    terms = [epochs[1][f"val_{name}"] for name in ("real_feature", "synthetic_feature", "synthetic_latent")]
+    spectra = [epochs[1][f"val_{name}_spectral"] for name in ("real", "synthetic")]
+    assert epochs[1]["val_loss"] == pytest.approx(sum(terms) + 0.1 * sum(spectra))
+    steps = read_steps(folder)[1]
     assert epochs[1]["real_feature"] == pytest.approx(np.mean([steps[t]["real_feature"] for t in range(4, 8)]))
     for name in ("ssim", "waveform_mse", "accuracy", "judge_accuracy", "feature"):
         assert f"val_real_{name}" in epochs[0] and f"val_synthetic_{name}" in epochs[0]
@@ -382,7 +391,7 @@ def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, 
         patch.setattr(EncoderTrainer, "step", press_in)
         with pytest.raises(KeyboardInterrupt, match="To resume: python train.py"):
             call(tmp_path)
-    assert len(losses_by_step(tmp_path / "run")) == at_step
+    assert len(read_steps(tmp_path / "run")[1]) == at_step
     capsys.readouterr()
     assert call(tmp_path) == options.EXIT_OK
     assert f"resumed at step {at_step}" in capsys.readouterr().out
@@ -400,7 +409,7 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_checkpoint(plac
     before = (tmp_path / "run" / "last.keras").read_bytes()
     monkeypatch.setitem(losses.TERMS, "spectral", lambda point: tf.sqrt(-1 - tf.abs(point.audio[:, 0, 0])))
     with pytest.raises(UserError, match=rf"step {STEPS}: .*nan.* is as it was saved before") as error:
-        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate knows no last epoch
+        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate does not depend on the last epoch
     assert (tmp_path / "run" / "last.keras").read_bytes() == before
     dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
     names = [dataset.names[i] for i in batch_indices(len(dataset), 8, STEPS, 0)]
@@ -520,7 +529,7 @@ def test_two_workers_train_as_one(call, place, tmp_path, killed):
                 process.kill()
                 process.communicate()
         assert processes[1 - killed].returncode != 0 and (run / "last.keras").exists()
-        assert len(losses_by_step(run)) < EPOCHS * STEPS
+        assert len(read_steps(run)[1]) < EPOCHS * STEPS
     processes = start_workers(command)
     try:
         for process in processes:
@@ -539,7 +548,7 @@ def test_killed_and_started_again_it_ends_as_if_uninterrupted(place, whole, tmp_
     killed = subprocess.run([sys.executable, "-c", DIES, *given], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     command = [sys.executable, "train.py", *given]
-    assert len(losses_by_step(tmp_path / "run")) < EPOCHS * STEPS
+    assert len(read_steps(tmp_path / "run")[1]) < EPOCHS * STEPS
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr
     same_training(tmp_path, whole)

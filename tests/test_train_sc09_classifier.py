@@ -14,7 +14,7 @@ from models.classifier import load_classifier
 from train_sc09_classifier import out_of_patience
 from utils.audio.datasets import DIGITS, load_dataset
 from utils.runs.files import read_jsonl
-from utils.runs.training_run import losses_by_step
+from utils.runs.training_run import read_steps
 
 ROOT = Path(__file__).parents[1]
 CLIPS_A_DIGIT = 6
@@ -64,7 +64,7 @@ def test_one_epoch(run_main, data, tmp_path):
     assert 0 <= low <= line["accuracy"] <= high <= 1
     (epoch,) = read_jsonl(folder / "epochs.jsonl")
     assert epoch["val_accuracy"] == line["selection_accuracy"] and epoch["step"] == 4
-    assert epoch["loss"] == pytest.approx(np.mean([losses["loss"] for losses in losses_by_step(folder).values()]))
+    assert epoch["loss"] == pytest.approx(np.mean([losses["loss"] for losses in read_steps(folder)[1].values()]))
     assert (results / "run-confusion.png").read_bytes().startswith(b"\x89PNG")
 
     other = run_main("train_sc09_classifier.py", *arguments(data, tmp_path, *one_epoch, "--seed", 4))
@@ -85,7 +85,7 @@ def test_the_epoch_that_is_best_on_the_selection_half_is_kept(run_main, data, tm
     accuracies = [row["val_accuracy"] for row in read_jsonl(tmp_path / "run" / "epochs.jsonl")]
     kept = sorted((tmp_path / "run" / "epochs").iterdir())
     assert [path.name for path in kept] == [f"{epoch:04}.keras" for epoch in (1, 2, 3, 4)]
-    assert [accuracy(path, selection) for path in kept] == accuracies
+    assert [accuracy(path, selection) for path in kept] == pytest.approx(accuracies)
     best = int(np.argmax(accuracies))
     assert accuracies[best] > accuracies[-1]  # otherwise this tells nothing
     weights = [load_classifier(path).get_weights() for path in (kept[best], tmp_path / "run" / "best.keras")]

@@ -12,7 +12,7 @@ import tensorflow as tf
 from utils.errors import UserError
 from utils.runs import training_run
 from utils.runs.files import read_json, read_jsonl, write_json
-from utils.runs.training_run import TrainingRun, losses_by_step
+from utils.runs.training_run import TrainingRun, read_steps
 
 TOTAL, EVALUATE_EVERY = 7, 3
 
@@ -77,7 +77,7 @@ def test_what_is_written(whole):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder, value = whole
-    steps = losses_by_step(folder / "run")
+    steps = read_steps(folder / "run")[1]
     assert list(steps) == list(range(TOTAL)) and steps[6] == {"loss": pytest.approx(value), "number": 6.0}
     assert [row["step"] for row in epochs(folder)] == [3, 6, 7]
     assert [row["number"] for row in epochs(folder)] == [1.0, 4.0, 6.0]
@@ -95,7 +95,7 @@ def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(whole, tmp_pa
     with pytest.raises(KeyboardInterrupt, match="To resume: python train.py sounds"):
         train(tmp_path, press(at))
     assert signal.getsignal(signal.SIGINT) is handler
-    assert len(losses_by_step(tmp_path / "run")) == at
+    assert len(read_steps(tmp_path / "run")[1]) == at
     run, trainer = train(tmp_path)
     assert float(trainer.value) == whole[1] and epochs(tmp_path) == epochs(whole[0])
 
@@ -114,7 +114,7 @@ def test_what_was_not_saved_is_done_again(whole, tmp_path, at, kept):
         train(tmp_path, kill)
     assert saved(tmp_path) == kept
     assert float(train(tmp_path)[1].value) == whole[1]
-    assert losses_by_step(tmp_path / "run") == losses_by_step(whole[0] / "run")
+    assert read_steps(tmp_path / "run")[1] == read_steps(whole[0] / "run")[1]
     assert epochs(tmp_path) == epochs(whole[0])
 
 
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_nothing_is_saved_after_it
         with pytest.raises(UserError, match=r"step 4: .*nan.* as it was saved before; .*: 4.wav, a.wav$"):
             for _ in run.train(Breaking(), 9, evaluate_every=3, save_minutes=60.0, **clips):
                 run.log("epochs", {"epoch": 1})
-        assert list(losses_by_step(run.folder)) == [0, 1, 2, 3] and saved(tmp_path) == 3
+        assert list(read_steps(run.folder)[1]) == [0, 1, 2, 3] and saved(tmp_path) == 3
     with TrainingRun(tmp_path / "other", "sum", {}, quiet=True) as run:
         with pytest.raises(UserError, match="step 4: .* nothing had been saved"):
             for _ in run.train(Breaking(), 9, evaluate_every=9, save_minutes=60.0, **clips):
@@ -196,7 +196,7 @@ def test_each_loss_is_read_once_and_not_at_every_step(tmp_path, monkeypatch):
         for _ in run.train(Slow(), 10, evaluate_every=5, save_minutes=60.0):
             assert run.mean_losses() == {"loss": 0.5}
     assert read_after == [0, 1, 1, 1, 1, 5, 5, 5, 5, 5] and len(reads) == len(set(reads)) == 10
-    assert list(losses_by_step(run.folder)) == list(range(10))
+    assert list(read_steps(run.folder)[1]) == list(range(10))
 
 
 def test_a_measure_that_is_undefined_is_left_out_and_said(tmp_path, capsys):

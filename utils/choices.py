@@ -1,4 +1,4 @@
-"""The names that command lines offer to choose from, apart from what they stand for: `--help` waits for no library."""
+"""The names that command lines offer, apart from their implementations, so that `--help` imports no library."""
 
 ALIGNMENTS = ("aligned", "paper")  # utils.audio.files
 ARCHITECTURES = ("resnet18", "mel_cnn", "waveform_cnn")  # models.classifier

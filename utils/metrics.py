@@ -116,7 +116,7 @@ def f0_error(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
     """Median absolute difference in semitones of two `f0` tracks `[frames]`, over the frames that are voiced in both.
 
     Returns:
-        At most 12, an octave, which also stands for a reconstruction with fewer than `FEWEST_VOICED` such frames;
+        At most 12, an octave, which is also the value for a reconstruction with fewer than `FEWEST_VOICED` such frames;
         None for an original with fewer voiced frames than that.
     """
     if np.count_nonzero(original) < FEWEST_VOICED:

@@ -47,8 +47,9 @@ SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 SPACES = ("z", "projected")
-# What is minimised where no --objective is given. The generator's own samples can be met sample by sample; mr_stft
-# finds them more often. Of other clips only what is heard can be met: on speech the first is smallest near silence.
+# What is minimised where no --objective is given. The generator's own samples can be matched sample by sample; mr_stft
+# finds them more often. Other clips are compared by log-mel and classifier features: on speech the first objective is
+# smallest near silence.
 OWN_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
 REAL_OBJECTIVE = "log_mel=1,features=3"
 # Preset `paper` of every script that recovers latents. The feature's weight is that of the published script that made
@@ -263,7 +264,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         default="aligned",
         choices=PRESETS,
         help="a named set of the other options: aligned brings clips to what the generator was trained on, "
-        "paper has the published protocol and the bundled networks that stand for the paper's; an option given by "
+        "paper has the published protocol and the bundled networks of the paper's kind; an option given by "
         "itself wins over the preset",
     ),
     "precision": dict(
@@ -340,8 +341,8 @@ _SHARED: dict[str, dict[str, Any]] = {
     "space": dict(
         default="z",
         choices=SPACES,
-        help="what is searched: the latent, or the output of a WaveGAN's dense layer, which comes nearer to clips out "
-        "of the generator's reach but is not a latent of the prior",
+        help="what is searched: the latent, or the output of a WaveGAN's dense layer, by which clips out of range are "
+        "approximated better, but which is not a latent of the prior",
     ),
     "max_iter": dict(
         default=400,

@@ -184,7 +184,7 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
     conformal prediction; Vovk et al. 2005): k is the largest that keeps the wanted rate, but at least 1. So are found
     the lowest score of others and the highest of own samples that count. Where searches stall the two overlap, and are
     the thresholds. Where they leave a gap, NOT begins at its upper end, and MADE halfway down, but at most `MARGIN`
-    below that end: related generators come nearer than the clips of the calibration, and altered own samples
+    below that end: related generators score lower than the clips of the calibration, and altered own samples
     should still be found.
     """
     ranks = [max(1, int(rate * (len(x) + 1))) for rate, x in ((FALSE_MADE, others), (FALSE_NOT, own))]
@@ -219,11 +219,11 @@ def read_thresholds(record: Any, path: Any, settings: dict[str, Any]) -> Thresho
     try:
         thresholds, calibrated = Thresholds(**record["thresholds"]), record["settings"]
     except (TypeError, KeyError):
-        raise UserError(f"{path}: not a calibration that attribute.py --calibrate wrote; make it anew") from None
+        raise UserError(f"{path}: not a calibration that attribute.py --calibrate wrote; make it again") from None
     for name, value in settings.items():
         if calibrated.get(name) != value:
             raise UserError(
                 f"{path}: was calibrated with {name} {calibrated.get(name)}, this run has {value}; give the same, or "
-                "calibrate anew: attribute.py --calibrate DATA"
+                "calibrate again: attribute.py --calibrate DATA"
             )
     return thresholds

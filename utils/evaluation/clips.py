@@ -64,7 +64,7 @@ def real_clips(
 
     `draw` "random" takes them by the seed, in random order; "first" takes the first n in the order of the file names
     without their digit, so by speaker. The published scripts take the first 501 in the order in which their file system
-    lists sc09/valid, which nobody wrote down; this one mixes the digits, too, and is the same everywhere.
+    lists sc09/valid, which is not published; this one mixes the digits, too, and is the same everywhere.
 
     Raises:
         UserError: for fewer than n clips.

@@ -1,4 +1,4 @@
-"""How good a generator is, in numbers: levels, what a judge makes of its samples, how evenly it uses its latents."""
+"""How good a generator is, in numbers: levels, a judge's answers on its samples, how evenly it uses its latents."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from utils.metrics import FEWEST_VOICED, inception_score
 def level_statistics(audio: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Root mean square over all samples of two sets of clips `[N, T, C]`, and their ratio in dB (0: equally loud)."""
     rms, reference_rms = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in (audio, reference))
-    return {"rms": rms, "rms_reference": reference_rms, "rms_db": float(20 * np.log10((rms + 1e-9) / reference_rms))}
+    ratio = (rms + 1e-9) / (reference_rms + 1e-9)
+    return {"rms": rms, "rms_reference": reference_rms, "rms_db": float(20 * np.log10(ratio))}
 
 
 def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """From clips to a row of Tables 1 and 2: clips -> latents -> reconstructions -> classifiers' answers -> numbers.
 
-A row is what one method makes of n clips. Methods are the paper's three and, to compare with, the clips themselves
+A row is one method applied to n clips. Methods are the paper's three and, to compare with, the clips themselves
 and baselines that search nothing: silence, random samples of the generator, other clips of the same kind.
 """
 

@@ -67,7 +67,7 @@ class LatentBank:
         try:
             return np.load(self._file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            print(f"warning: {self._file}: computed anew: {one_line(error)}", file=sys.stderr)
+            print(f"warning: {self._file}: computed again: {one_line(error)}", file=sys.stderr)
             return None
 
     def _keep(self) -> None:

@@ -56,7 +56,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Inverted:
-    """What a method made of a clip.
+    """The result of a method for a clip.
 
     Attributes:
         recovered: latents of its W windows.

@@ -5,7 +5,7 @@ one clip by one method. A run that is started again computes what it lacks, with
 """
 
 import copy
-import csv
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,16 +23,16 @@ from utils.inversion.latents import Latents, latent_arrays, stack_curves
 from utils.inversion.methods import Progress
 from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
-from utils.options import DISK_FAULTS
 from utils.report.manifest import latent_columns
-from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
+from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json, write_csv
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
 from utils.runs.progress import MovingBar
 
 RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
+# What a file system says of a name that it cannot hold, or of a file that is too large for it.
+REFUSED = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.ENOTDIR, errno.ELOOP)
 READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text begins that a spreadsheet would compute
 
 
 class RecoveryFolder:
@@ -89,11 +89,7 @@ class RecoveryFolder:
         rows = self.results()
         with atomic_path(self.folder / RESULTS) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.writelines(to_json(row) + "\n" for row in rows)
-        with atomic_path(self.folder / SUMMARY) as temporary:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)) or ["source"])
-                writer.writeheader()
-                writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        write_csv(self.folder / SUMMARY, rows, columns=["source"])
 
     def begin(self, *, read: bool = True) -> None:
         """Forgets what failed before, which is tried again, and reads what was done before an interruption.
@@ -200,7 +196,7 @@ class RecoveryFolder:
             self._recover_group(group, bar)
 
     def groups(self, sources: Sequence[Source]) -> list[Sequence[Source]]:
-        """The clips that are computed together, always: rounding depends on the clips beside."""
+        """The clips that are computed together, always: on a GPU rounding depends on the clips beside."""
         size = self.computation.batch_size
         return [sources[first : first + size] for first in range(0, len(sources), size)]
 
@@ -251,7 +247,7 @@ class RecoveryFolder:
         except (UserError, OSError) as error:
             self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
             return None
-        return loaded if self._written(source, lambda folder: folder.mkdir(parents=True, exist_ok=True)) else None
+        return loaded if self._written(source, _make_folder) else None
 
     def _written(self, source: Source, write: Callable[[Path], None]) -> bool:
         """Whether `write` could write into a clip's folder; a clip whose own fault it is, by its name or size, fails
@@ -259,9 +255,10 @@ class RecoveryFolder:
         try:
             write(self._store.folder / source.folder)
         except OSError as error:
-            if error.errno in DISK_FAULTS:
+            if error.errno not in REFUSED:
                 raise
-            self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
+            if source.name not in self.failures:
+                self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
             return False
         return True
 
@@ -275,8 +272,6 @@ class RecoveryFolder:
     def _keep(self, loaded: Loaded, method: str, found: Inverted, measured: dict[str, Any]) -> None:
         """Writes a reconstruction, and then the record that makes it done."""
         source, provenance, recovered = loaded.source, loaded.clip.provenance, found.recovered
-        if source.name in self.failures:
-            return
         if not measured:
             self.fail(source.name, f"{method}: the generator or the objective is not finite for it")
             return
@@ -327,9 +322,9 @@ def _record_name(source: Source, method: str) -> str:
     return f"{source.folder}/{method}"
 
 
-def _cell(value: Any) -> Any:
-    """A value of summary.csv; a text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+def _make_folder(folder: Path) -> None:
+    if is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _postfix(bar: tqdm, method: str) -> Progress | None:

@@ -7,7 +7,7 @@ latents; forward mode gives it for n forward passes, and only J'J and J'r leave 
 The method is Levenberg's and Marquardt's (Nocedal & Wright 2006, section 10.3). Trials are cheap beside a Jacobian, so
 each step tries several dampings in one batch and keeps the best. A box is handled by an active set: variables at a
 bound that the gradient pushes outwards stay there, those that a step would carry across one stop on it, and the others'
-step is solved anew. Every row has its own damping, acceptance and stopping, and a finished row leaves the batch. The
+step is solved again. Every row has its own damping, acceptance and stopping, and a finished row leaves the batch. The
 solver's own state is NumPy and float64, as in `utils.inversion.lbfgs`.
 
 A Jacobian costs as much as dozens of gradients, and serves longer than for one step: in coordinates in which its damped
@@ -88,7 +88,7 @@ def minimize(
         tol_grad: a row ends when max |P(x - 2 J'r) - x| <= tol_grad, P the projection into the box.
         tol_change: a row ends when a Jacobian lowers its value by no more than this share of it, or none can.
         tol_value: [B] or one number: a row ends when its value is no more.
-        value_and_gradient: called as value; returns |r|^2 [b] and its gradient [b, n]. With it L-BFGS goes on from
+        value_and_gradient: called as value; returns |r|^2 [b] and its gradient [b, n]. With it L-BFGS continues from
             where each Jacobian has led.
         callback: called after each Jacobian as callback(evaluations so far over all rows, index [b] of the rows that
             run, their best values [b]).

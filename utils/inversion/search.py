@@ -1,8 +1,8 @@
 """The search for the latent itself, of clips that the generator can make: coarse to fine.
 
-1. The encoder's answer, and `ROUNDS` more passes of it: it is asked about what the generator makes of its answer, too,
-   and the answer moves by the difference (Anderson-accelerated, `utils.inversion.anderson`). Without an encoder: L-BFGS
-   on log-mel spectrograms from the nearest of a bank of samples (`utils.inversion.bank`); such spectrograms know no
+1. The encoder's answer, and `ROUNDS` more passes of it: it also encodes the reconstruction from its answer, and the
+   answer moves by the difference (Anderson-accelerated, `utils.inversion.anderson`). Without an encoder: L-BFGS
+   on log-mel spectrograms from the nearest of a bank of samples (`utils.inversion.bank`); such spectrograms discard
    phase, so their basins are wide.
 2. Is the clip in the generator's range? If by now more than `IN_RANGE` of its energy is left, it is not, and the search
    ends.

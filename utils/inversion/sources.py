@@ -44,8 +44,7 @@ def files_below(base: Path, files: Iterable[Path]) -> tuple[list[Source], list[t
         try:
             name.encode()
         except UnicodeEncodeError:
-            shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-            nameless.append((shown, "the name is not valid UTF-8: rename the file"))
+            nameless.append((_shown(file.relative_to(base)), "the name is not valid UTF-8: rename the file"))
         else:
             sources.append(Source(name, f"clips/{name}", path=file))
     return sources, nameless
@@ -66,14 +65,20 @@ def find_files(
         The clips, and (name, reason) of what cannot be read.
 
     Raises:
-        UserError: for an input that is not there, a folder without audio, or one that `output` lies in.
+        UserError: for an input that is not there or is all there is and no audio, for a folder without audio, or one
+            that `output` lies in.
     """
     roots = [Path(os.path.abspath(root)) for root in inputs]
     base = Path(os.path.commonpath([root if root.is_dir() else root.parent for root in roots]))
     files: dict[Path, None] = {}
     problems: dict[Path, str] = {}
     for given, root in zip(inputs, roots, strict=True):
-        some, bad = find_audio(given)
+        try:
+            some, bad = find_audio(given)
+        except UserError as error:
+            if len(inputs) == 1 or not given.exists():
+                raise
+            some, bad = [], [(root, str(error).removeprefix(f"{given}: "))]  # fails alone
         if not some and not bad:
             raise UserError(f"{given}: no audio in this folder (looked for {' '.join(sorted(SUFFIXES))})")
         if root.is_dir() and output.resolve().is_relative_to(root.resolve()):
@@ -81,4 +86,9 @@ def find_files(
         files |= dict.fromkeys(Path(os.path.abspath(path)) for path in some)
         problems |= {Path(os.path.abspath(path)): reason for path, reason in bad}
     sources, nameless = files_below(base, list(files)[:limit])
-    return sources, [(path.relative_to(base).as_posix(), reason) for path, reason in problems.items()] + nameless
+    return sources, [(_shown(path.relative_to(base)), reason) for path, reason in problems.items()] + nameless
+
+
+def _shown(path: Path) -> str:
+    """A path as text, also where its bytes are none."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")

@@ -30,7 +30,7 @@ def describe(settings: dict[str, Any], generator: Any, methods: Sequence[str], n
         f"{', '.join(methods)}: minimises {settings['objective']}; {n} files, {settings['own_samples']} own samples",
     ]
     if SEARCH in methods:
-        lines.append(f"samples that searches begin at are kept in {cache_folder()}")
+        lines.append(f"samples that searches start from are kept in {cache_folder()}")
     return lines
 
 

@@ -406,7 +406,7 @@ def _detection_notes(part: Mapping[str, Any]) -> list[str]:
     bounded = ", ends in tanh: clipping changes nothing" if facts["encoder_bounded"] else ""
     return [
         f"- {facts['n']} real clips ({Path(facts['input']).name}, {facts['split']} split of {facts['clips']}, "
-        f"{facts['alignment']}) and {facts['n']} synthetic ones, drawn anew for each of {facts['repeats']} seeds "
+        f"{facts['alignment']}) and {facts['n']} synthetic ones, drawn again for each of {facts['repeats']} seeds "
         f"({facts['seed']} to {facts['seed'] + facts['repeats'] - 1}); {facts['folds']}-fold stratified "
         "cross-validation, scaling inside the fold; 95 % intervals over seeds; AUC and EER are means over folds and "
         "seeds. Chance is 50 %.",

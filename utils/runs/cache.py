@@ -10,7 +10,7 @@ NAME = "audio-gan-inversion"
 def cache_folder() -> Path:
     """The project's folder in `$XDG_CACHE_HOME`, or in `~/.cache`; it need not exist, nor be writable.
 
-    As the XDG Base Directory Specification asks, a path that is not absolute counts as not set. A user without a home
+    By the XDG Base Directory Specification a path that is not absolute counts as not set. A user without a home
     has it in the folder of temporary files.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")

@@ -13,14 +13,10 @@ from utils.runs import locks
 from utils.runs.terminal import prepare_streams
 
 EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+# Of the disk, whatever the file; not of one file, by its name or size.
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT)
 # As libraries spell them out that hide their numbers: TensorFlow, HDF5.
-DISK_FAULTS = [
-    os.strerror(number)
-    for number in (
-        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-        *(errno.EIO, errno.ESTALE, errno.ENOENT, errno.ENAMETOOLONG, errno.EMFILE),
-    )
-]
+FAULT_TEXTS = [os.strerror(n) for n in (*DISK_FAULTS, errno.EFBIG, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE)]
 
 
 def parse_early(parse: Callable[[], Any]) -> Any:
@@ -85,7 +81,7 @@ def _system_fault(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow"):
-        return one_line(error) if any(text in str(error) for text in DISK_FAULTS) else None
+        return one_line(error) if any(text in str(error) for text in FAULT_TEXTS) else None
     return None
 
 

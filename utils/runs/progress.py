@@ -5,7 +5,7 @@ import threading
 
 from tqdm import tqdm
 
-STILL = 2  # seconds after which a `MovingBar` on a terminal is drawn anew; in a file or a pipe 5
+SECONDS = (2, 5)  # after which a `MovingBar` is drawn anew: on a terminal, and in a file or a pipe
 
 
 def progress_bar(title: str, total: int, *, unit: str = "clip", quiet: bool = False, **settings) -> tqdm:
@@ -15,7 +15,7 @@ def progress_bar(title: str, total: int, *, unit: str = "clip", quiet: bool = Fa
 
 
 class MovingBar(tqdm):
-    """A bar of steps that take long: it is drawn anew every few seconds also while nothing is counted, so that the time
+    """A bar of steps that take long: it is redrawn every few seconds also while nothing is counted, so that the time
     moves, and what `set_postfix_str` said last stays.
 
     Args:
@@ -31,7 +31,7 @@ class MovingBar(tqdm):
             total=total, desc=title, unit="clip", smoothing=0, mininterval=0.5 if terminal else 5, disable=quiet
         )
         if not quiet:
-            threading.Thread(target=self._redraw, args=(STILL if terminal else 5,), daemon=True).start()
+            threading.Thread(target=self._redraw, args=(SECONDS[not terminal],), daemon=True).start()
 
     def _redraw(self, seconds: float) -> None:
         while not self._over.wait(seconds):

@@ -19,7 +19,7 @@ def prepare_streams() -> None:
     """Makes `sys.stdout` and `sys.stderr` take every text.
 
     A character that their encoding lacks is written as an escape. Closed ones lead nowhere, so that no file gets their
-    numbers; so do pipes that nobody reads any more. Streams that are not the process's own stay as they are.
+    numbers; so do pipes whose reader is gone. Streams that are not the process's own stay as they are.
     """
     for number in range(3):
         try:

@@ -144,7 +144,7 @@ class TrainingRun:
         """
         self.done, self.total, self._evaluate_every = trainer.restore(self.folder), total, evaluate_every
         self._clips_of, self._clips_per_step, self._has_checkpoint = clips_of, clips_per_step, self.done > 0
-        hours, losses = _read_steps(self.folder)
+        hours, losses = read_steps(self.folder)
         self._hours_before = hours.get(self.done - 1, 0.0)
         last = self.done - 1 if self._unlogged(evaluations) else self.done  # of the stretch that is evaluated next
         stretch = range(last // evaluate_every * evaluate_every, self.done)
@@ -310,13 +310,8 @@ def rows_by_step(path: Path) -> dict[int, dict[str, Any]]:
     return dict(sorted(rows.items()))
 
 
-def losses_by_step(folder: Path) -> dict[int, dict[str, float]]:
-    """Losses of every step of a run, counted from 0."""
-    return _read_steps(folder)[1]
-
-
-def _read_steps(folder: Path) -> tuple[dict[int, float], dict[int, dict[str, float]]]:
-    """(hours of training, losses) of every step of a run."""
+def read_steps(folder: Path) -> tuple[dict[int, float], dict[int, dict[str, float]]]:
+    """Hours of training, and losses, by the steps of a run, counted from 0."""
     rows = rows_by_step(folder / f"{STEPS}.jsonl")
     for row in rows.values():
         del row["step"]
