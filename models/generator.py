@@ -142,7 +142,11 @@ def load_generator(
             trusted; for a generator that `models.contract` refuses.
     """
     path = Path(spec)
-    if tf1.is_checkpoint(path):
+    try:
+        is_checkpoint = tf1.is_checkpoint(path)
+    except OSError as error:  # too long a name, a folder that may not be read
+        raise UserError(f"--generator {spec}: {error.strerror}") from error
+    if is_checkpoint:
         load, description = _from_tf1, (path if path.is_dir() else path.parent) / tf1.DESCRIPTION
     elif path.is_dir() and (path / "saved_model.pb").is_file():
         load, description = _from_saved_model, path / tf1.DESCRIPTION

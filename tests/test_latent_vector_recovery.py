@@ -332,15 +332,16 @@ def test_where_nothing_can_be_read_no_own_sample_is_searched(run, tmp_path):
 
 def test_a_name_that_the_output_cannot_hold_fails_alone(run, tmp_path, clips):
     """Each part of the path is short enough, and so is the whole below INPUT, but not below --output."""
-    room = 4095 - len(str(clips)) - len("/x.wav")
-    deep = clips.joinpath(*["d" * 200] * (room // 201), "d" * (room % 201 - 1 or 1))
+    deep = clips / ("d" * 200) / ("d" * 200)
     deep.mkdir(parents=True)
     os.link(clips / "00.wav", deep / "x.wav")
-    done = run(clips, *QUICK, "--max_iter", 1, "--output", tmp_path / "out")
+    room = 3750 - len(str(tmp_path))
+    output = tmp_path.joinpath(*["o" * 200] * (room // 201))
+    done = run(clips, *QUICK, "--max_iter", 1, "--output", output)
     assert done.returncode == 3 and "Traceback" not in done.stderr
-    (failure,) = read_jsonl(tmp_path / "out/failures.jsonl")
+    (failure,) = read_jsonl(output / "failures.jsonl")
     assert failure["source"].endswith("x.wav") and "File name too long" in failure["reason"]
-    assert len(read_jsonl(tmp_path / "out/results.jsonl")) == 5
+    assert len(read_jsonl(output / "results.jsonl")) == 5
 
 
 def test_text_that_a_spreadsheet_would_compute_is_quoted(run, tmp_path, clips):
