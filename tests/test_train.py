@@ -513,6 +513,13 @@ def start_workers(command: list[str], **environment: str) -> list[subprocess.Pop
 
 
 @pytest.mark.slow
+def test_one_worker_trains_as_one_machine(call, whole, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert call(tmp_path, "--distribute", "multi_worker") == options.EXIT_OK
+    same_training(tmp_path, whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [None, 0, 1], ids=["uninterrupted", "chief killed", "other killed"])
 def test_two_workers_train_as_one(call, place, tmp_path, killed):
     slow = ("--learning_rate", 1e-5)
