@@ -2,7 +2,7 @@
 
 Real clips and the generator's own samples are told apart by logistic regression and by an SVM, in 10-fold stratified
 cross-validation, from spectrograms and from the latents that the encoder predicts. Beside the paper's two features
-stand what a sceptic asks for: latents clipped into the prior's box; one number alone (level of the clip's end, level
+stand controls: latents clipped into the prior's box; one number alone (level of the clip's end, level
 of the clip, norm of z, largest |z|, the encoder's reconstruction error); what the same encoder answers with random
 weights, before any training; and three conditions of the clips, each with one giveaway less:
 
@@ -27,9 +27,9 @@ Examples:
     # A first look in a minute
     python deepfake_detection.py ../shared/data/speech_commands_digits --n 20 --repeats 2 --output results/quick
 
-Writes into --output: table3.md, .csv and .jsonl (both presets beside the paper), figure4.png and .svg
-(t-SNE of the first repeat's clips), and detection/, a record for each number of each repeat: an interrupted run goes on
-where it was, and a higher --repeats adds to what is there.
+Writes into --output: table3.md, .csv and .jsonl (both presets and the paper), figure4.png and .svg
+(t-SNE of the first repeat's clips), and detection/, a record for each number of each repeat: an interrupted run
+resumes, and a higher --repeats adds to what is there.
 """
 
 import argparse
@@ -37,30 +37,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import keras
-import numpy as np
-
-from models.encoder import Encoder
-from models.networks import Networks, inference
-from utils import options
-from utils.audio.datasets import SPLITS, Dataset, load_dataset
-from utils.audio.files import ALIGNMENTS
-from utils.domains import REAL
+from utils import choices, options
 from utils.errors import UserError
-from utils.evaluation.detection import FOLDS, detect, summarise
-from utils.evaluation.detection_features import TAIL_SHARE, Extractor
-from utils.evaluation.names import CONDITIONS, LATENTS, SPECTROGRAMS
-from utils.inversion.store import ResultStore, array_sha256
+from utils.evaluation.names import CONDITIONS, FOLDS, LATENTS, SPECTROGRAMS
 from utils.options import LARGEST_SEED
-from utils.report import tables
-from utils.report.figures import embedding_figure, save_figure, tsne
-from utils.runs.environment import describe_environment
-from utils.runs.folders import output_folder
-from utils.runs.interrupts import resume_command
-from utils.spectrograms import KINDS
+from utils.runs.cache import cache_folder
 
 PRESETS = {
     "aligned": {},
@@ -77,25 +58,30 @@ PROTOCOL = "detection 2"  # counts up whenever the same options begin to give ot
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     real = "real clips: SC09 in either published layout, or any folder of audio"
-    options.add_input(parser, real, default="datasets/sc09")
+    options.add_input(parser, real, *options.DATA)
     add = parser.add_argument_group("clips").add_argument
-    add("--split", choices=SPLITS, default="report", help="which of them; encoder and generator saw train")
+    add("--split", choices=choices.SPLITS, default="report", help="which of them; encoder and generator saw train")
     number = f"clips of each class and repeat, at least {FOLDS}"
     add("--n", type=options.positive_int, default=100, metavar="N", help=number)
-    add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the real clips")
+    add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the real clips")
     fakes = (
         f"clips of a foreign generator, at least {FOLDS}, at most N a repeat are taken: for testing only "
         "(default: none)"
     )
     add("--fakes", type=Path, metavar="DIR", help=fakes)
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where decoded clips are kept")
 
     group = parser.add_argument_group("model")
     options.add_shared(group, "preset", "generator", "encoder", "trust", "precision", "batch_size")
 
     group = parser.add_argument_group("detection")
     add = group.add_argument
-    add("--front_end", choices=KINDS, default="log_magnitude", help="the spectrograms; the paper's are stft_real")
+    add(
+        "--front_end",
+        choices=choices.FRONT_ENDS,
+        default="log_magnitude",
+        help="the spectrograms; the paper's are stft_real",
+    )
     repeats = "times all is done, with other clips and folds: seeds SEED to SEED + K - 1"
     add("--repeats", type=options.positive_int, default=10, metavar="K", help=repeats)
     condition = "condition of the clips in Figure 4; Table 3 has all"
@@ -112,14 +98,35 @@ def parse_arguments() -> argparse.Namespace:
         raise UserError(f"--n: must be at least {FOLDS}, one clip for each fold. Received: {args.n}")
     if args.seed + args.repeats - 1 > LARGEST_SEED:
         raise UserError(f"--seed: must be at most {LARGEST_SEED - args.repeats + 1} for {args.repeats} repeats")
+    options.end_dry_run(args, f"Would write table3.md, .csv and .jsonl, figure4.png and .svg into {args.output}")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import keras
+import numpy as np
+
+from models.encoder import Encoder
+from models.networks import Networks, inference
+from utils.audio.datasets import Dataset, load_dataset
+from utils.domains import REAL
+from utils.evaluation.detection import detect, summarise
+from utils.evaluation.detection_features import TAIL_SHARE, Extractor
+from utils.inversion.store import ResultStore, array_sha256
+from utils.report import tables
+from utils.report.figures import embedding_figure, save_figure, tsne
+from utils.runs.environment import describe_environment
+from utils.runs.folders import output_folder
+from utils.runs.interrupts import resume_command
 
 
 def main() -> int | None:
     args = parse_arguments()
-    if args.dry_run:
-        files = "table3.md, .csv and .jsonl, figure4.png and .svg"
-        return options.show_plan(args, f"Would write {files} into {args.output}")
     networks = Networks(args.generator, trust=args.trust, encoder=args.encoder, alignment=args.alignment)
     real, fakes = load_real(args, networks), load_fakes(args, networks)
     extractor = make_extractor(args, networks, real, fakes)
@@ -196,7 +203,7 @@ def facts(args: argparse.Namespace, networks: Networks, real: Dataset) -> dict[s
     bounded = isinstance(networks.encoder, Encoder) and networks.encoder.options["bounded"]
     given = ("seed", "repeats", "input", "fakes", "generator", "encoder", "condition")
     own = {name: getattr(args, name) for name in given}
-    return own | {"clips": len(real), "encoder_bounded": bounded, "tail_share": TAIL_SHARE}
+    return own | {"clips": len(real), "encoder_bounded": bounded, "tail_share": TAIL_SHARE, "solver": None}
 
 
 def draw_figure(args: argparse.Namespace, extractor: Extractor) -> None:

@@ -25,13 +25,9 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import utils  # noqa: F401  (before NumPy and TensorFlow)
-
-# isort: split
 from utils import options
 from utils.errors import UserError
 from utils.runs.downloads import SUMS, Download, install
-from utils.runs.files import to_json
 
 # As utils.datasets has it; importing that imports TensorFlow, which takes seconds.
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -132,7 +128,8 @@ def http_url(text: str) -> str:
     return text
 
 
-def main() -> int:
+def parse_options() -> tuple[argparse.Namespace, dict[str, Item]]:
+    """The command line, and what it asks for by name."""
     parser = options.make_parser(__doc__)
     parser.add_argument("names", nargs="+", choices=ITEMS, metavar="NAME", help=f"any of {', '.join(ITEMS)}")
     group = parser.add_argument_group("what")
@@ -173,16 +170,17 @@ def main() -> int:
         required = (*item.download.required, "yes/*.wav", "_background_noise_/*.wav")
         download = replace(item.download, keep=lambda path: True, required=required)
         items["speech-commands"] = replace(item, download=download)
-    if args.dry_run:
-        print(to_json(vars(args), indent=2))
+    files = [(item, file) for item in items.values() for file in item.download.files]
+    addresses = [(item.download.url(file, args.base_url), args.output or item.target) for item, file in files]
+    options.end_dry_run(args, *(f"would download {url} into {folder}" for url, folder in addresses))
+    return args, items
 
+
+def main() -> int:
+    args, items = parse_options()
     failed = 0
     for name, item in items.items():
         target = args.output or item.target
-        if args.dry_run:
-            for file in item.download.files:
-                print(f"would download {item.download.url(file, args.base_url)} into {target}")
-            continue
         try:
             downloaded = install(
                 item.download,

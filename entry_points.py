@@ -4,13 +4,11 @@ In a checkout the scripts are run as they are: python latent_vector_recovery.py 
 """
 
 import functools
-import importlib
-
-from utils import options
+import runpy
 
 
 def _run(script: str) -> None:
-    options.run(importlib.import_module(f"{__package__}.{script}").main)
+    runpy.run_module(f"{__package__}.{script}", run_name="__main__")
 
 
 generate = functools.partial(_run, "generate")

@@ -24,19 +24,8 @@ Examples:
 import argparse
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-
-from models.export import Frozen, exportable, freeze, write_onnx, write_saved_model
-from models.networks import Networks
-from models.tf1 import DESCRIPTION
 from utils import options
-from utils.domains import REAL
 from utils.errors import UserError
-from utils.inversion.audio_folder import write_audio_folder
-from utils.runs.files import write_json
-from utils.runs.folders import output_folder
 
 WHAT = ("saved_model", "onnx", "dataset")
 TRIAL = 4  # samples on which networks are compared
@@ -53,16 +42,30 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if ("dataset" in args.what) != (args.recovery is not None):
         raise UserError("--recovery: names the run whose results `dataset` exports; give both or neither")
+    options.end_dry_run(args, f"Would write {', '.join(args.what)} into {args.output or 'a new folder of results/'}")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+
+from models.export import Frozen, exportable, freeze, write_onnx, write_saved_model
+from models.networks import Networks
+from models.tf1 import DESCRIPTION
+from utils.domains import REAL
+from utils.inversion.audio_folder import write_audio_folder
+from utils.runs.files import write_json
+from utils.runs.folders import output_folder
 
 
 def main() -> int:
     args = parse_arguments()
-    if args.dry_run:
-        where = args.output or "a new folder of results/"
-        return options.show_plan(args, f"Would write {', '.join(args.what)} into {where}")
     formats = [name for name in WHAT[:2] if name in args.what]
-    networks = Networks(args.generator, trust=args.trust, encoder=None if args.encoder == "none" else args.encoder)
+    networks = Networks(args.generator, trust=args.trust, encoder=args.encoder)
     if formats:
         frozen, generator = freeze_networks(args, networks), networks.generator
         facts = {"sample_rate": generator.sample_rate, "prior": generator.prior, "made_from": generator.fingerprint}
@@ -88,7 +91,7 @@ def freeze_networks(args: argparse.Namespace, networks: Networks) -> dict[str, F
     generator = networks.generator
     z = generator.sample_prior(0, TRIAL)
     frozen = {"generator": freeze(generator, z, "z")}
-    if args.encoder != "none":
+    if args.encoder is not None:
         audio = generator(z).numpy()
         encode = exportable(networks.encoder, audio.shape[1:])
         answer = networks.encode(audio, REAL).numpy()  # by the encoder's own Fourier transform

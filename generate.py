@@ -22,26 +22,9 @@ import argparse
 import itertools
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-
-from models.generator import Generator, load_generator
-from models.projected import ProjectedGenerator
-from models.replay import Piece, one_each, read_latents, saved_pieces
-from models.tf1 import AUDIO_TENSOR, Z_TENSOR
-from utils import options
-from utils.audio.files import join_windows, write_wav
+from utils import choices, options
 from utils.errors import UserError
-from utils.inversion.align import move_back
-from utils.inversion.latents import Latents, save_latents
 from utils.options import LARGEST_SEED
-from utils.priors import PRIORS
-from utils.runs.batches import render
-from utils.runs.files import write_json
-from utils.runs.folders import output_folder
-from utils.runs.progress import progress_bar
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,14 +57,32 @@ def parse_arguments() -> argparse.Namespace:
         metavar="HZ",
         help="written into the WAVs (default: what comes with the generator, else 16000)",
     )
-    group.add_argument("--prior", choices=PRIORS, help="(default: what comes with the generator, else uniform)")
-    group.add_argument("--z_tensor", default=Z_TENSOR, metavar="NAME", help="input of a TF1 or frozen graph")
-    group.add_argument("--audio_tensor", default=AUDIO_TENSOR, metavar="NAME", help="its output")
+    group.add_argument("--prior", choices=choices.PRIORS, help="(default: what comes with the generator, else uniform)")
     options.add_shared(parser.add_argument_group("output"), "output", "dry_run", "quiet")
     args = parser.parse_args()
     if args.interpolate and args.steps < 2:
         raise UserError(f"--steps: must be at least 2. Received: {args.steps}")
+    options.end_dry_run(args, f"Would write WAVs and latents.npz into {args.output or 'a new folder of waves/'}")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+
+from models.generator import Generator, load_generator
+from models.projected import ProjectedGenerator
+from models.replay import Piece, one_each, read_latents, saved_pieces
+from utils.audio.files import join_windows, write_wav
+from utils.inversion.align import move_back
+from utils.inversion.latents import Latents, save_latents
+from utils.runs.batches import render
+from utils.runs.folders import keep_options, output_folder
+from utils.runs.progress import progress_bar
 
 
 def choose_pieces(args: argparse.Namespace, generator: Generator) -> list[Piece]:
@@ -115,14 +116,9 @@ def endpoint(text: str, generator: Generator) -> tuple[np.ndarray, str]:
 
 def main() -> int:
     args = parse_arguments()
-    if args.dry_run:
-        where = args.output or "a new folder of waves/"
-        return options.show_plan(args, f"Would write WAVs and latents.npz into {where}")
     generator = load_generator(
         args.generator,
         args.precision,
-        z_tensor=args.z_tensor,
-        audio_tensor=args.audio_tensor,
         sample_rate=args.sample_rate,
         prior=args.prior,
         trust=args.trust,
@@ -135,7 +131,8 @@ def main() -> int:
         raise UserError(f"--latents: all files must be of one space. Received: {' and '.join(sorted(spaces))}")
     z, (space,) = np.concatenate([piece.z for piece in pieces]), spaces
     output = output_folder(args.output, Path("waves"), "generate")
-    write_json(output / "options.json", vars(args))
+    settings = vars(args) | {"generator_sha256": generator.fingerprint}
+    keep_options(output, settings, changeable=("generator", "trust", "output", "quiet"))
     method = "replay" if args.latents else "interpolation" if args.interpolate else "prior"
     facts = {"method": method, "seed": args.seed, "options": vars(args), "space": space}
     save_latents(output / "latents.npz", Latents(z=z, generator=generator.fingerprint, **facts))

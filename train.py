@@ -14,48 +14,30 @@ Examples:
     # Another generator and other sounds: any folder, no labels, no classifier
     python train.py my_birds --generator package.module:factory --trust --feature_weight 0 --spectral_weight 1
 
-    # The encoder that was trained together with a generator, trained on: minutes make it much better
-    python train.py ... --generator logs/digits/export --init_from logs/digits/export --latent_weight 8 \\
+    # The bundled encoder, trained on for another checkpoint of its generator: minutes make it much better
+    python train.py ... --generator logs/digits/export --init_from inverse_mapping_checkpoint/ --latent_weight 8 \\
         --spectral_weight 0.5 --synthetic_audio_weight 0 --synthetic_steps 1 --batch_size 32 --learning_rate 3e-4 \\
         --epochs 4 --steps_per_epoch 200
 
-    # Go on after an interruption: the same command with the run's folder
+    # Resume after an interruption: the same command with the run's folder
     python train.py ... --output logs/00000-encoder
 
 The run's folder holds options.json, log.txt, steps.jsonl (the losses of every step), epochs.jsonl (means, and the
-measures on validation clips and fresh samples), tensorboard/, waves/ (fixed clips and their reconstructions),
-last.keras (to resume) and encoder.keras (to use), both as of the last save. At the end come losses.png and losses.svg,
-and the measures go to --results as well. Of synthetic clips, "latent" is the mean squared error of z: always answering
-0 scores 0.333 under U(-1, 1).
+measures on validation clips and fresh samples), tensorboard/, waves/ (fixed clips and their reconstructions of every
+epoch), last.keras (to resume) and encoder.keras (to use), both as of the last save, best.keras (of the epoch with the
+lowest loss on validation clips and samples) and, with --keep_epochs, epochs/ with the encoder of each. At the end come
+losses.png and losses.svg, and the measures go to --results as well. Of synthetic clips, "latent" is the mean squared
+error of z: always answering 0 scores 0.333 under U(-1, 1).
 
 With --distribute multi_worker give every worker the same command, a shared --output, and its own TF_CONFIG.
 """
 
 import argparse
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import keras
-import tensorflow as tf
-
-from models.checkpoints import write_in_half_precision
-from models.encoder import FILE_NAME, load_encoder
-from models.encoder_training import FEATURE_TERMS, EncoderTrainer, LossWeights, encoder_batches, new_encoder
-from models.encoder_validation import Validation, describe, losses_figure
-from models.generator import Generator
-from models.networks import Networks
-from utils import options
-from utils.audio.datasets import Dataset, batch_indices, load_dataset
-from utils.audio.files import ALIGNMENTS
-from utils.errors import UserError
-from utils.report.figures import save_figure
-from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl, atomic_path
-from utils.runs.strategies import STRATEGIES, distribute, is_chief, make_strategy
-from utils.runs.training_run import TrainingRun, rows_by_step
-from utils.spectrograms import KINDS
+from utils import choices, options
 
 PRESETS = {
     "aligned": {},
@@ -78,18 +60,19 @@ PRESETS = {
         "learning_rate": 1e-3,
         "schedule": "constant",
         "epochs": 250,
+        "keep_epochs": True,
     },
 }
 # What a run may be continued with another value of; with a constant learning rate that holds for --epochs too.
 CHANGEABLE = ("output", "results", "export", "export_dtype", "dry_run", "quiet", "preset", "cache", "judge", "trust")
-CHANGEABLE += ("save_minutes", "minutes")
+CHANGEABLE += ("save_minutes", "minutes", "keep_epochs")
 
 
 def parse_options() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09 in either published layout, or any folder of audio", default="datasets/sc09")
+    options.add_input(parser, "SC09 in either published layout, or any folder of audio", *options.DATA)
     add = parser.add_argument_group("data").add_argument
-    add("--alignment", choices=ALIGNMENTS, default="aligned", help="level and time base of the clips")
+    add("--alignment", choices=choices.ALIGNMENTS, default="aligned", help="level and time base of the clips")
     moved = "move real clips in time, change their level, add a little noise"
     add("--augment_real", action=options.Switch, default=True, help=moved)
     degraded = "give the samples that are encoded what real clips have: noise, and an end of zeros"
@@ -101,11 +84,11 @@ def parse_options() -> argparse.Namespace:
     options.add_shared(model, "preset", "generator", "trust", "classifier", "judge", "precision", "clip_to_prior")
     channels = "channels of the encoder's first stage; the paper's ResNet-18 has 64"
     add("--width", type=options.positive_int, default=32, metavar="N", help=channels)
-    add("--front_end", choices=KINDS, default="log_magnitude", help="what the encoder sees of a clip")
+    add("--front_end", choices=choices.FRONT_ENDS, default="log_magnitude", help="what the encoder sees of a clip")
     apart = "moving statistics of batch normalisation for real and for synthetic clips each; the paper mixes them"
     add("--domain_statistics", action=options.Switch, default=True, help=apart)
     first = "begin with this encoder, a .keras file or its folder: train.py's, of the same --width and --front_end, or "
-    first += "an encoder of an architecture of its own, such as the bundled one"
+    first += "of another architecture"
     add("--init_from", type=Path, metavar="FILE", help=first + " (default: random weights)")
 
     add = parser.add_argument_group("losses").add_argument
@@ -114,7 +97,7 @@ def parse_options() -> argparse.Namespace:
     of_features = "of the difference of the classifier's activations; 0 needs no classifier"
     add("--feature_weight", **weight, default=1.0, help=of_features)
     kinds = "squared (the paper) or absolute (its supplement)"
-    add("--feature_distance", choices=FEATURE_TERMS, default="mse", help=kinds)
+    add("--feature_distance", choices=choices.FEATURE_DISTANCES, default="mse", help=kinds)
     of_spectra = "of the absolute difference of log-magnitude spectrograms"
     add("--spectral_weight", **weight, default=0.1, help=of_spectra)
     factor = "factor on the other terms of synthetic clips; 0 leaves the error of z, at half the cost"
@@ -131,13 +114,14 @@ def parse_options() -> argparse.Namespace:
     schedules = "of the learning rate; cosine reaches 0 at the last step"
     add("--schedule", choices=("cosine", "constant"), default="cosine", help=schedules)
     over = "over all devices of this machine, or of the machines in TF_CONFIG; batches are divided"
-    add("--distribute", choices=STRATEGIES, default="none", help=over)
+    add("--distribute", choices=choices.STRATEGIES, default="none", help=over)
 
     output = parser.add_argument_group("output")
     add = output.add_argument
     options.add_shared(output, "output", "save_minutes", "minutes", "dry_run", "quiet")
     measured = "real clips, spread over the selection half, and samples to measure on after each epoch"
     add("--validation_clips", **count, default=500, help=measured)
+    options.add_shared(output, "keep_epochs")
     export = "write the encoder here too, at the end (default: only into the run's folder)"
     add("--export", type=Path, metavar="FILE", help=export)
     dtypes = "precision of the weights in --export; float16 takes little more than half the space"
@@ -153,20 +137,39 @@ def parse_options() -> argparse.Namespace:
         parser.error("--distribute multi_worker: needs an --output that all workers share")
     if args.distribute == "multi_worker" and args.minutes is not None:
         parser.error("--minutes: not with --distribute multi_worker, whose workers must stop at the same step")
-    if not loss_weights(args).synthetic.weights:
+    of_audio = (args.feature_weight or args.spectral_weight) and args.synthetic_audio_weight
+    if not (args.latent_weight or of_audio):
         parser.error("--latent_weight: synthetic clips need a term; it, or the terms of audio, must be above 0")
+    options.end_dry_run(args, f"Would train on {args.input}, in {args.output or 'logs/NNNNN-encoder-...'}")
     return args
 
 
-def loss_weights(args: argparse.Namespace) -> LossWeights:
-    weights = args.latent_weight, args.feature_weight, args.spectral_weight, args.synthetic_audio_weight
-    return LossWeights(*weights, feature_distance=args.feature_distance)
+if __name__ == "__main__":
+    options.parse_early(parse_options)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import keras
+import tensorflow as tf
+
+from models.checkpoints import write_in_half_precision
+from models.encoder import FILE_NAME, load_encoder
+from models.encoder_training import LAST, EncoderTrainer, LossWeights, encoder_batches, new_encoder, write_encoder
+from models.encoder_validation import Validation, describe, losses_figure
+from models.generator import Generator
+from models.networks import Networks
+from utils.audio.datasets import Dataset, batch_indices, load_dataset
+from utils.errors import UserError
+from utils.report.figures import save_figure
+from utils.runs.environment import describe_environment
+from utils.runs.files import append_jsonl, atomic_path
+from utils.runs.strategies import distribute, is_chief, make_strategy
+from utils.runs.training_run import TrainingRun, rows_by_step
 
 
 def main() -> int:
     args = parse_options()
-    if args.dry_run:
-        return options.show_plan(args, f"would train on {args.input}, in {args.output or 'logs/NNNNN-encoder-...'}")
     strategy = make_strategy(args.distribute)
     count = strategy.num_replicas_in_sync
     if args.batch_size % count:
@@ -191,9 +194,8 @@ def main() -> int:
     ) as run:
         run.say("\n".join([*generator.notes, clips.describe(), selection.describe()]))
         judges = {"accuracy" if name == "classifier" else f"{name}_accuracy": classifiers[name] for name in classifiers}
-        validation = Validation(
-            generator, judges, selection, args.validation_clips, batch_size=args.batch_size, seed=args.seed
-        )
+        numbers = {"batch_size": args.batch_size, "seed": args.seed}
+        validation = Validation(generator, judges, selection, args.validation_clips, **numbers)
         train(args, run, strategy, generator, classifiers.get("classifier"), clips, validation)
         if run.finished and run.is_chief:
             report(args, run, generator, validation.counts)
@@ -209,64 +211,56 @@ def train(
     clips: Dataset,
     validation: Validation,
 ) -> None:
-    """Trains from wherever the run stands; afterwards its folder holds last.keras and encoder.keras."""
+    """Trains from wherever the run stands; afterwards its folder holds last.keras, encoder.keras and best.keras."""
     epoch_steps = args.steps_per_epoch or -(-len(clips) // args.batch_size)
-    total, weights = args.epochs * epoch_steps, loss_weights(args)
+    total = args.epochs * epoch_steps
+    weights = args.latent_weight, args.feature_weight, args.spectral_weight, args.synthetic_audio_weight
+    weights = LossWeights(*weights, feature_distance=args.feature_distance)
     updates = bool(weights.real.weights) + args.synthetic_steps  # of a step
-    last = run.folder / "last.keras"
+    augment = dict(augment_clips=args.augment_real, augment_samples=args.augment_synthetic)
+
+    def batches_from(step: int) -> Iterator[dict[str, tf.Tensor]]:
+        steps = dict(seed=args.seed, first_step=step, synthetic_steps=args.synthetic_steps)
+        batches = encoder_batches(clips, generator, args.batch_size, **steps, **augment)
+        return iter(distribute(strategy, batches, args.batch_size))
+
+    last = run.folder / LAST  # whose architecture --init_from may have given
     with strategy.scope():  # but not the rest: what the chief alone does must not wait for the others
-        if last.is_file():
-            encoder = keras.saving.load_model(last)
-        else:
-            encoder = new_encoder(
-                generator,
-                seed=args.seed,
-                learning_rate=args.learning_rate,
-                decay_updates=total * updates if args.schedule == "cosine" else None,
-                init_from=args.init_from,
-                width=args.width,
-                front_end=args.front_end,
-                bounded=args.clip_to_prior,
-                alignment=args.alignment,
-                domain_statistics=args.domain_statistics,
-                precision=args.precision,
-            )
+        encoder = new_encoder(
+            generator,
+            seed=args.seed,
+            learning_rate=args.learning_rate,
+            decay_updates=total * updates if args.schedule == "cosine" else None,
+            init_from=last if last.is_file() else args.init_from,
+            width=args.width,
+            front_end=args.front_end,
+            bounded=args.clip_to_prior,
+            alignment=args.alignment,
+            domain_statistics=args.domain_statistics,
+            precision=args.precision,
+        )
         if classifier is not None and args.precision != classifier.options["precision"]:
             classifier = classifier.with_precision(args.precision)
-        trainer = EncoderTrainer(encoder, generator, classifier, weights)
+        trainer = EncoderTrainer(encoder, generator, classifier, weights, batches_from, args.synthetic_steps)
         trainer.compile(encoder.optimizer)
-    done = int(keras.ops.convert_to_numpy(encoder.optimizer.iterations)) // updates
-    run.say(
-        f"encoder: {encoder.count_params():,} weights; an epoch: {epoch_steps} steps, each of {args.batch_size} real "
-        f"and {args.synthetic_steps} x {args.batch_size} synthetic clips{f'; resumed at step {done}' if done else ''}"
-    )
-    augment = dict(augment_clips=args.augment_real, augment_samples=args.augment_synthetic)
-    steps = dict(first_step=done, synthetic_steps=args.synthetic_steps)
-    batches = encoder_batches(clips, generator, args.batch_size, seed=args.seed, **steps, **augment)
-    batches = iter(distribute(strategy, batches, args.batch_size))
-    export = encoder.with_options(precision="float32")  # without its optimizer
-
-    def save(step: int) -> None:
-        export.set_weights(encoder.get_weights())
-        for name, model in ((FILE_NAME, export), ("last.keras", encoder)):
-            with atomic_path(run.folder / name) as temporary:
-                model.save(temporary)
-
-    for _ in run.steps(
+    batch = f"{args.batch_size} real and {args.synthetic_steps} x {args.batch_size} synthetic clips"
+    run.say(f"encoder: {encoder.count_params():,} weights; an epoch: {epoch_steps} steps, each of {batch}")
+    for _ in run.train(
+        trainer,
         total,
-        done=done,
-        save=save,
         evaluate_every=epoch_steps,
         save_minutes=args.save_minutes,
         minutes=args.minutes,
         clips_of=lambda step: [clips.names[i] for i in batch_indices(len(clips), args.batch_size, step, args.seed)],
         clips_per_step=args.batch_size * updates,
     ):
-        run.count(trainer.next_step(batches))
-        if run.evaluation_due and run.is_chief:
-            epoch = run.done // epoch_steps
-            facts = validation.log(run, trainer, epoch)
-            run.say(f"epoch {epoch:3}/{args.epochs} | {describe(facts)} | {run.pace()}")
+        epoch = run.done // epoch_steps
+        facts = validation.log(run, trainer, epoch)
+        if facts["val_loss"] < min(run.earlier("val_loss"), default=math.inf):
+            write_encoder(encoder, run.folder / "best.keras")
+        if args.keep_epochs:
+            write_encoder(encoder, run.folder / "epochs" / f"{epoch:04}.keras")
+        run.say(f"epoch {epoch:3}/{args.epochs} | {describe(facts)} | {run.pace()}")
 
 
 def report(args: argparse.Namespace, run: TrainingRun, generator: Generator, counts: dict[str, int]) -> None:

@@ -26,28 +26,8 @@ samples), tensorboard/, waves/ (samples of fixed latents), checkpoints/ (to resu
 import argparse
 from pathlib import Path
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-import tensorflow as tf
-
-from models.classifier import LogMel
-from models.distillation import FlowTrainer
-from models.gan_training import Batches, GeneratorTrainer
-from models.generator import Generator, load_generator
-from models.tf1 import write_tf1
-from models.wavegan import LENGTHS, Architecture
-from models.wgan_gp import WassersteinTrainer
-from utils import options
-from utils.audio.class_code import class_code
-from utils.audio.datasets import Dataset, load_dataset
-from utils.audio.files import write_wav
-from utils.errors import UserError
-from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
-from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
-from utils.runs.batches import in_batches
-from utils.runs.training_run import Checkpoints, TrainingRun
+from utils import choices, options
+from utils.runs.environment import gpus
 
 RECIPES = {
     "wgan_gp": {"batch_size": 64, "learning_rate": 1e-4, "steps": 200_000, "dim": 64},
@@ -63,7 +43,7 @@ def parse_options() -> argparse.Namespace:
     options.add_input(parser, "folder of audio to learn from")
     add = parser.add_argument_group("data").add_argument
     add("--sample_rate", type=options.positive_int, default=16000, metavar="HZ", help="of the generator")
-    add("--num_samples", type=int, choices=LENGTHS, default=16384, help="of one clip")
+    add("--num_samples", type=int, choices=choices.LENGTHS, default=16384, help="of one clip")
     add("--num_channels", type=options.positive_int, default=1, metavar="C", help="of one clip")
 
     add = parser.add_argument_group("model").add_argument
@@ -76,7 +56,7 @@ def parse_options() -> argparse.Namespace:
     add(
         "--recipe",
         choices=tuple(RECIPES),
-        default="wgan_gp" if tf.config.list_physical_devices("GPU") else "flow",
+        default="wgan_gp" if gpus() else "flow",
         help="how it is trained, see above; sets other options too, of which one given by itself wins; "
         "flow where there is no GPU",
     )
@@ -93,13 +73,39 @@ def parse_options() -> argparse.Namespace:
         metavar="N",
         help="steps between two rounds of statistics, samples and exports",
     )
-    return options.apply_preset(parser.parse_args(), parser, RECIPES, option="recipe")
+    args = options.apply_preset(parser.parse_args(), parser, RECIPES, option="recipe")
+    options.end_dry_run(args, f"Would train on {args.input}, in {args.output or 'logs/NNNNN-wavegan-...'}")
+    return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_options)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+from models.distillation import FlowTrainer
+from models.front_ends import LogMel
+from models.gan_training import Batches, GeneratorTrainer
+from models.generator import Generator, load_generator
+from models.tf1 import write_tf1
+from models.wavegan import Architecture
+from models.wgan_gp import WassersteinTrainer
+from utils.audio.class_code import class_code
+from utils.audio.datasets import Dataset, load_dataset
+from utils.audio.files import write_wav
+from utils.errors import UserError
+from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
+from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
+from utils.runs.batches import in_batches
+from utils.runs.training_run import TrainingRun
 
 
 def main() -> int:
     args = parse_options()
-    if args.dry_run:
-        return options.show_plan(args, f"would train on {args.input}, in {args.output or 'logs/NNNNN-wavegan-...'}")
     dataset = load_dataset(args.input, args.num_samples, args.num_channels, args.sample_rate, quiet=args.quiet)
     held_out = load_held_out(args) if args.recipe == "flow" else None
     architecture = Architecture(
@@ -107,34 +113,31 @@ def main() -> int:
     )
     name = f"wavegan-{args.recipe}-{args.input.resolve().name}"
     with TrainingRun(args.output, name, vars(args), changeable=CHANGEABLE, quiet=args.quiet) as run:
-        batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed)
         numbers = {"seed": args.seed, "learning_rate": args.learning_rate, "precision": args.precision}
         if args.recipe == "flow":
             trainer = FlowTrainer(architecture, dataset, held_out, **numbers, folder=run.folder, quiet=args.quiet)
         else:
             trainer = WassersteinTrainer(architecture, **numbers)
-        checkpoints = Checkpoints(run.folder, trainer)
+        trainer.batches = Batches(dataset, args.latent_dim, args.batch_size, args.seed)
         weights = sum(int(np.prod(shape)) for shape in architecture.weight_shapes.values())
-        resumed = f"; resumed at step {checkpoints.step}" if checkpoints.step else ""
-        run.say(f"{dataset.describe()}\ngenerator: {weights:,} weights{resumed}")
-        for step in run.steps(
+        run.say(f"{dataset.describe()}\ngenerator: {weights:,} weights")
+        for _ in run.train(
+            trainer,
             args.steps,
-            done=checkpoints.step,
-            save=checkpoints.save,
             evaluate_every=args.evaluate_every,
             save_minutes=args.save_minutes,
             minutes=args.minutes,
-            clips_of=lambda step: trainer.clips_of(batches, step),
+            clips_of=lambda step: trainer.clips_of(trainer.batches, step),
+            evaluations="statistics",
         ):
-            run.count(trainer.train_step(batches, step))
-            if run.evaluation_due:
-                facts = trainer.measures(run.done)
-                if trainer.is_worth_exporting(run.done, facts):
-                    generator = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
-                    more, audio = evaluate(generator, dataset)
-                    facts |= more
-                    write_wavs(run, audio, args.sample_rate)
-                publish(run, facts)
+            facts = trainer.measures(run.done)
+            if trainer.is_worth_exporting(run.done, facts):
+                trainer.save(run.folder, run.done)  # which score that takes is part of it
+                generator = export(run.folder / "export", trainer, architecture, run.done, args.sample_rate)
+                more, audio = evaluate(generator, dataset)
+                facts |= more
+                write_wavs(run, audio, args.sample_rate)
+            publish(run, facts)
         if run.finished:
             print(f"done; samples: python generate.py --generator {run.folder / 'export'} --n 10")
     return options.EXIT_OK
@@ -167,10 +170,11 @@ def evaluate(generator: Generator, dataset: Dataset) -> tuple[dict[str, float], 
     z = generator.sample_prior(MEASURED_SEED, EVALUATED)
     audio = in_batches(tf.function(generator, autograph=False), z, 50)
     real = some_clips(dataset)
+    spread = variance(log_mels(real, dataset)) if len(real) > 1 else 0.0
     facts = level_statistics(audio, real) | {
         "fixed_share": fixed_waveform_share(audio),
         "squared_cosine": mean_squared_cosine(audio),
-        "log_mel_variance": variance(log_mels(audio, dataset)) / variance(log_mels(real, dataset)),
+        "log_mel_variance": variance(log_mels(audio, dataset)) / spread if spread > 0 else np.nan,
     }
     num_classes = len(dataset.class_names)
     if num_classes:

@@ -1,15 +1,18 @@
-"""What the batched L-BFGS itself costs: milliseconds of solver per batched evaluation, objective not counted.
+"""The cost of the batched L-BFGS itself: milliseconds per batched evaluation, without the objective's own time.
 
-Run from the project's folder:
+Examples:
 
-  python -m benchmarks.lbfgs
+    python -m benchmarks.lbfgs
 """
 
 import time
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+from utils import options
 
-import numpy as np  # isort: skip
+if __name__ == "__main__":
+    options.parse_early(options.make_parser(__doc__).parse_args)
+
+import numpy as np
 
 from utils.inversion.lbfgs import minimize
 
@@ -17,7 +20,7 @@ CURVATURES = np.geomspace(1, 1e3, 100)
 
 
 def overhead_ms(batch: int, bound: float | None) -> float:
-    """Of 60 iterations on `batch` quadratics in 100 variables, in the box [-bound, bound] or without."""
+    """Mean over 60 iterations on `batch` quadratics in 100 variables, within [-bound, bound] where a bound is given."""
     in_objective, calls = 0.0, 0
 
     def quadratic(x: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,15 @@
 """Clips a second of `latent_vector_recovery.py` by engine and number of actors, and memory over many clips.
 
+Each engine inverts a folder of noise, in turn; the first batches, which build graphs, are not counted.
+
 Examples:
-  # Local engine, one actor, two actors; taken in turn, after the first groups, which build the graphs
+  # local engine, one actor, two actors
   python -m benchmarks.scale --rounds 3
 
-  # Memory of the driver and of two actors over 10,000 short clips of the tests' generator
+  # memory of the driver and of two actors over 10,000 short clips, with the tests' generator
   python -m benchmarks.scale --memory 10000
 
-  # Many short files, whose work does not dominate
+  # many short clips and a cheap search: the cost of files and messages
   python -m benchmarks.scale --generator tests.tiny:generator --trust --max_iter 3 --batch_size 4
 """
 
@@ -19,20 +21,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import numpy as np
-import soundfile
-
-from models.networks import Networks
 from utils import options
-from utils.inversion import ray_engine
-from utils.inversion.folder import FILE, RecoveryFolder, files_below
-from utils.losses import parse_objective
-from utils.runs.folders import keep_options
-from utils.runs.interrupts import Interrupt
-from utils.runs.progress import progress_bar
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,10 +29,31 @@ def parse_arguments() -> argparse.Namespace:
     options.add_shared(parser, "generator", "trust", "max_iter", "batch_size", max_iter=10)
     options.add_shared(parser, "objective", objective=options.OWN_OBJECTIVE)
     count = dict(type=options.positive_int, metavar="N")
-    parser.add_argument("--groups", **count, default=8, help="batches of an actor or of the local engine")
-    parser.add_argument("--rounds", **count, default=3, help="times each is measured, in turn; medians are printed")
-    parser.add_argument("--memory", **count, help="instead, watch the memory while N short clips are inverted")
+    parser.add_argument("--groups", **count, default=8, help="batches per actor, or of the local engine")
+    parser.add_argument("--rounds", **count, default=3, help="measurements of each engine; medians are printed")
+    parser.add_argument("--memory", **count, help="instead, print the memory while N short clips are inverted")
     return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import numpy as np
+import soundfile
+
+from models.networks import Networks
+from models.recovery import make_inverter, make_recovery
+from utils.inversion import ray_engine
+from utils.inversion.clips import ClipRecovery
+from utils.inversion.folder import RecoveryFolder
+from utils.inversion.sources import FILE, files_below
+from utils.losses import parse_objective
+from utils.runs.folders import keep_options
+from utils.runs.interrupts import Interrupt
+from utils.runs.progress import progress_bar
 
 
 def main() -> int:
@@ -57,13 +67,14 @@ def main() -> int:
 
 
 def compare_engines(place: Path, args: argparse.Namespace) -> None:
+    """Prints clips a second, processor seconds a clip and seconds to the first batch of each engine."""
     engines = {"local": None, "ray, 1 actor": 1, "ray, 2 actors": 2}
     rates, efforts, starts = ({name: [] for name in engines} for _ in range(3))
     for number in range(args.rounds):
         for name, actors in engines.items():
             clips = write_clips(place / f"in {number} {name}", args.batch_size * args.groups * (actors or 1), 16384)
             moments = invert(place / f"out {number} {name}", clips, args, actors)
-            skipped = 2 * (actors or 1)  # groups that build graphs, or wait for an actor that does
+            skipped = 2 * (actors or 1)  # batches that build graphs, or wait for an actor that does
             (began, before), (ended, after) = moments[skipped - 1], moments[-1]
             wall, effort = ended - began, sum(seconds - before.get(process, 0) for process, seconds in after.items())
             n = args.batch_size * (len(moments) - skipped)
@@ -99,7 +110,7 @@ def watch_memory(place: Path, args: argparse.Namespace) -> None:
 
 
 def write_clips(folder: Path, n: int, length: int) -> Path:
-    """Noise, on which no search ends early."""
+    """Writes clips of noise, on which no search ends early."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(n):
@@ -110,10 +121,10 @@ def write_clips(folder: Path, n: int, length: int) -> Path:
 def invert(
     place: Path, clips: Path, args: argparse.Namespace, actors: int | None, show=None, show_every=1
 ) -> list[tuple[float, dict[int, float]]]:
-    """Inverts a folder; at the end of each group: seconds since the beginning, processor seconds by process."""
+    """Inverts a folder; for the end of each batch, seconds since the start and processor seconds by process."""
     place.mkdir()
     keep_options(place, {})
-    sources = files_below(clips, sorted(clips.iterdir()))
+    sources, _ = files_below(clips, sorted(clips.iterdir()))
     began, moments, shown = time.monotonic(), [], 0
     with progress_bar("", len(sources), quiet=True) as bar:
         update, done = bar.update, 0
@@ -141,14 +152,15 @@ def invert(
 
 def make_folder(place: Path, args: argparse.Namespace, sources=()) -> RecoveryFolder:
     networks = Networks(args.generator, trust=args.trust)
-    inverter = networks.inverter(parse_objective(args.objective))
-    recovery = networks.recovery(inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
-    settings = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size, "options": {}}
-    return RecoveryFolder(place, {FILE: recovery}, ("gradient",), sources, generator=networks.generator, **settings)
+    inverter = make_inverter(networks, parse_objective(args.objective))
+    recovery = make_recovery(networks, inverter, max_iter=args.max_iter, hybrid_max_iter=1, restarts=1, seed=0)
+    how = {"window": "start", "alignment": "aligned", "batch_size": args.batch_size}
+    computation = ClipRecovery(networks.generator, {FILE: recovery}, **how)
+    return RecoveryFolder(place, computation, ("gradient",), sources, options={})
 
 
 def processes_of(driver: int) -> dict[int, bytes]:
-    """Command lines of a process and of all that descend from it, by their numbers, from /proc."""
+    """Command lines of a process and of all its descendants, by process number, from /proc."""
     parents, names = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:

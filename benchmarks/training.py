@@ -1,12 +1,12 @@
-"""Clips a second of the encoder's training step, beside a plain published-style loop, and of the input pipeline alone.
+"""Clips a second of the encoder's training step, of a plain loop as published, and of the input pipeline alone.
 
-The plain loop is written from the paper's facts: a Python generator that reads, scales and resamples each clip anew
-(16000 -> 16384 Hz), the generator as its frozen TF1 graph, networks of Keras's own layers, real and synthetic update in
-one `tf.function` with Keras's defaults, and Keras metrics updated eagerly after each step. Shapes, batch and losses are
-the same on both sides, with random weights, since speed does not depend on them.
+The plain loop is written from what the paper says: a Python generator reads, scales and resamples each clip every time
+(16000 -> 16384 Hz), the generator is its frozen TF1 graph, the networks have Keras's own layers, real and synthetic
+update are in one `tf.function` with Keras's defaults, and Keras metrics are updated eagerly after each step. Both sides
+have the same shapes, batches and losses, and random weights, since speed does not depend on them.
 
-The two are run in turn, each in a process of its own, so that a loaded machine slows both alike, beside a large matrix
-product: at its rate a step's operations would take the time of the last rows, whatever the code.
+The two run in turn, each in its own process, so that other load on the machine slows both alike. The last rows are the
+time that a step's operations would take at the rate of a large matrix product.
 
 Examples:
 
@@ -33,6 +33,24 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from unittest import mock
 
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "SC09, or any folder of audio")
+    add = parser.add_argument
+    add("--dim", type=options.positive_int, default=64, metavar="N", help="WaveGAN's channel multiplier")
+    add("--width", type=options.positive_int, default=64, metavar="N", help="of encoder and classifier")
+    options.add_shared(parser, "precision", "batch_size", batch_size=64)
+    add("--rounds", type=options.non_negative_int, default=5, metavar="N", help="steps of which medians are taken")
+    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
@@ -42,21 +60,20 @@ import numpy as np
 import soundfile
 import tensorflow as tf
 
-from benchmarks.generator import PRODUCT_SIZE, frozen_graph, interleaved_medians, matrix_product, multiply_adds
+from benchmarks.timing import PRODUCT_SIZE, frozen_graph, interleaved_medians, matrix_product, multiply_adds
 from models import resnet, tf1
 from models.classifier import Classifier, classifier_features
 from models.encoder import Encoder
 from models.encoder_training import EncoderTrainer, LossWeights, encoder_batches
 from models.generator import Generator, load_generator
 from models.wavegan import Architecture, initial_weights
-from utils import options
 from utils.audio.datasets import DIGITS, Dataset, load_dataset
 
 PIPELINE_BATCHES = 50
 
 
 def networks(width: int, precision: str, latent_dim: int, plain: bool = False) -> tuple[Encoder, Classifier]:
-    """The paper's two networks with random weights; where `plain`, of Keras's own layers in place of the project's."""
+    """The paper's two networks with random weights, of the project's layers, or of Keras's own where `plain`."""
     stock = {name: getattr(keras.layers, name) for name in ("Conv2D", "BatchNormalization")}
     with mock.patch.multiple(resnet, **stock) if plain else contextlib.nullcontext():
         encoder = Encoder(latent_dim=latent_dim, width=width, front_end="stft_real", bounded=False, precision=precision)
@@ -67,7 +84,7 @@ def networks(width: int, precision: str, latent_dim: int, plain: bool = False) -
 
 
 def step_operations(encoder: Encoder, architecture: Architecture, batch_size: int) -> float:
-    """Useful floating-point operations of a step's convolutions and matrix products, two a multiply-add.
+    """Floating-point operations of a step's convolutions and matrix products, two for each multiply-add.
 
     Each of the two updates takes the encoder forward and backward to its weights and its input (3 passes), the
     classifier, whose trunk is the encoder's, over target and reconstruction and back to its input (3), the generator
@@ -84,7 +101,7 @@ def step_operations(encoder: Encoder, architecture: Architecture, batch_size: in
 
 
 def plain_clips(dataset: Dataset, root: Path, batch_size: int) -> Iterator[np.ndarray]:
-    """Batches float32 `[B, 16384, 1]`: every clip read, scaled and resampled each time it is met."""
+    """Endless batches float32 `[B, 16384, 1]`; every clip is read, scaled and resampled each time."""
     names = itertools.cycle(dataset.names)
     while True:
         batch = np.zeros((batch_size, 16384, 1), np.float32)
@@ -148,18 +165,18 @@ def trainer_step(
     encoder: Encoder, generator: Generator, classifier: Classifier, batches: tf.data.Dataset
 ) -> Callable[[], object]:
     """One step of `EncoderTrainer`, as `train.py` calls it; one synthetic update, as in the paper."""
-    trainer = EncoderTrainer(encoder, generator, classifier, LossWeights())
+    trainer = EncoderTrainer(encoder, generator, classifier, LossWeights(), lambda number: iter(batches))
     trainer.compile(keras.optimizers.Adam(1e-3))
     trainer.optimizer.build(encoder.trainable_variables)
-    iterator = iter(batches)
-    return lambda: trainer.next_step(iterator)
+    numbers = itertools.count()
+    return lambda: [float(loss) for loss in trainer.step(next(numbers)).values()]
 
 
 # ---- measuring -------------------------------------------------------------------------
 
 
 def random_wavegan(dim: int, read: Callable[[Path], object]):
-    """What `read` makes of the TF1 folder of a WaveGAN with random weights."""
+    """`read` applied to the TF1 folder of a WaveGAN with random weights."""
     architecture = Architecture(dim=dim)
     with tempfile.TemporaryDirectory() as folder:
         tf1.write_tf1(Path(folder), initial_weights(architecture, 0), architecture)
@@ -167,7 +184,7 @@ def random_wavegan(dim: int, read: Callable[[Path], object]):
 
 
 def pipeline_rate(batches: tf.data.Dataset, batch_size: int) -> float:
-    """Real clips a second that a pipeline delivers (with the synthetic clips' z and noise), nothing else running."""
+    """Real clips a second that a pipeline delivers (with z and noise of the synthetic clips) when nothing else runs."""
     iterator = iter(batches)
     for _ in range(5):
         next(iterator)
@@ -178,7 +195,7 @@ def pipeline_rate(batches: tf.data.Dataset, batch_size: int) -> float:
 
 
 class Side:
-    """One of the two steps in a process of its own: what one leaves in memory does not slow the other.
+    """One of the two steps in its own process, so that one's memory does not slow the other.
 
     Calling it runs a step.
     """
@@ -216,15 +233,7 @@ def trainer_side(args: argparse.Namespace) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09, or any folder of audio")
-    add = parser.add_argument
-    add("--dim", type=options.positive_int, default=64, metavar="N", help="WaveGAN's channel multiplier")
-    add("--width", type=options.positive_int, default=64, metavar="N", help="of encoder and classifier")
-    options.add_shared(parser, "precision", "batch_size", batch_size=64)
-    add("--rounds", type=options.non_negative_int, default=5, metavar="N", help="steps of which medians are taken")
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
-    args = parser.parse_args()
+    args = parse_arguments()
 
     native = random_wavegan(args.dim, load_generator)
     dataset = load_dataset(args.input, cache_dir=args.cache)

@@ -1,40 +1,61 @@
-"""The sounds in docs/audio: clips, and what each method of recovery makes of them by the bundled networks.
+"""The sounds in docs/audio: clips and their reconstructions by each method with the bundled networks.
 
     python -m docs.audio_examples ../shared/data/speech_commands_digits
 
 takes five real clips of the report half by the seed, each of another digit and speaker, and five of the generator's own
 samples, inverts them with latent_vector_recovery.py and writes originals and reconstructions as FLAC beside a README.md
-that says what is what.
+that lists them.
 """
 
+import argparse
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from utils import options
 from utils.report.markdown import table_lines
+
+HERE = Path(__file__).parent
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    options.add_input(parser, "SC09, of which the report half is used")
+    options.add_shared(parser, "seed")
+    parser.add_argument("--output", type=Path, default=HERE / "audio", metavar="DIR", help="where the sounds go")
+    work = "where they are inverted; remove it to invert them again"
+    parser.add_argument("--work", type=Path, default=Path("results/audio"), metavar="DIR", help=work)
+    cache = "where decoded clips are kept"
+    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
+    more = 'further options of latent_vector_recovery.py, such as --recovery="--max_iter 100" (default: none)'
+    parser.add_argument("--recovery", default="", metavar="OPTIONS", help=more)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 import numpy as np
 import soundfile
 
-from utils import options
 from utils.audio.datasets import load_dataset
 from utils.audio.splits import speaker_of
 from utils.errors import UserError
 from utils.runs.environment import describe_environment
 from utils.runs.files import atomic_path, write_text
 
-HERE = Path(__file__).parent
 COUNT = 5  # of each kind
 LARGEST = 2_000_000  # bytes of all files
 
 README = """\
 # Listen
 
-{count} real clips and {count} of the generator's own samples, and what each method makes of them: `encoder` (one pass),
+{count} real clips and {count} of the generator's own samples, with their reconstructions: `encoder` (one pass),
 `gradient` (a search from the prior) and `hybrid` (a search from the encoder's answer){more}. Nothing was chosen by ear:
 the real clips are the first of the report half in the order of seed {seed}, each of another digit and another speaker;
 the samples are the first of the same seed. All are 16 kHz, 16 bit.
@@ -50,17 +71,7 @@ them and of the generator, which learned from the same data, are given under the
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    options.add_input(parser, "SC09, of which the report half is used")
-    options.add_shared(parser, "seed")
-    parser.add_argument("--output", type=Path, default=HERE / "audio", metavar="DIR", help="where the sounds go")
-    work = "where they are inverted; remove it to invert them anew"
-    parser.add_argument("--work", type=Path, default=Path("results/audio"), metavar="DIR", help=work)
-    cache = "where decoded clips are kept"
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
-    more = 'further options of latent_vector_recovery.py, such as --recovery="--max_iter 100" (default: none)'
-    parser.add_argument("--recovery", default="", metavar="OPTIONS", help=more)
-    args = parser.parse_args()
+    args = parse_arguments()
 
     sources = choose(args.input, args.seed, args.cache)
     clips = args.work / "clips"

@@ -5,7 +5,7 @@ overlapping frames of a learned dictionary. Everything else in this project take
 generator").
 
 Examples:
-    # sounds, then training: half an hour on two CPU cores busy with other work; goes on after an interruption
+    # sounds, then training: half an hour on two CPU cores busy with other work; resumes after an interruption
     python -m examples.drums --output results/drums
 
     # the sounds only, for the generator that comes with the project (examples/drums.keras)
@@ -19,6 +19,36 @@ import argparse
 import time
 from pathlib import Path
 
+from utils import options
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = options.make_parser(__doc__)
+    add = parser.add_argument_group("training").add_argument
+    add("--n", type=options.positive_int, default=700, metavar="N", help="sounds of each kind to train on")
+    add(
+        "--warm_steps",
+        type=options.non_negative_int,
+        default=2500,
+        metavar="N",
+        help="updates of the generator as a decoder of the sounds' principal components",
+    )
+    add(
+        "--steps",
+        type=options.non_negative_int,
+        default=750,
+        metavar="N",
+        help="updates of generator and critic after that",
+    )
+    add("--sounds_only", action=argparse.BooleanOptionalAction, default=False, help="write the sounds, then stop")
+    group = parser.add_argument_group("run")
+    options.add_shared(group, "output", "batch_size", "seed", "quiet", output=Path("results/drums"), batch_size=32)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
@@ -31,12 +61,12 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import QuantileTransformer
 from tqdm import tqdm
 
-from utils import losses, options
+from utils import losses
 from utils.audio.datasets import batch_indices, load_dataset
 from utils.audio.files import write_wav
 from utils.errors import UserError
 from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl, atomic_path, read_json, write_json
+from utils.runs.files import append_jsonl, atomic_path, literal_path, read_json, write_json
 from utils.runs.folders import output_folder
 from utils.spectrograms import magnitude, stft
 
@@ -200,7 +230,7 @@ class Trainer:
 
 
 def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: int, quiet: bool) -> keras.Model:
-    """The generator after training on `folder/sounds`; an interrupted training goes on from its last save."""
+    """The generator after training on `folder/sounds`; an interrupted training resumes from its last save."""
     sounds = load_dataset(
         folder / "sounds", NUM_SAMPLES, 1, SAMPLE_RATE, "all", cache_dir=folder / "cache", quiet=quiet
     )
@@ -209,7 +239,7 @@ def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: i
     trainer = Trainer(seed)
     done = tf.Variable(0, dtype=tf.int32)
     checkpoint = tf.train.Checkpoint(state=trainer.state(), done=done)
-    manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=1)
+    manager = tf.train.CheckpointManager(checkpoint, f"{literal_path(folder)}/checkpoints", max_to_keep=1)
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
     first, last = int(done), warm_steps + steps
@@ -228,27 +258,7 @@ def train(folder: Path, *, warm_steps: int, steps: int, batch_size: int, seed: i
 
 
 def main() -> None:
-    parser = options.make_parser(__doc__)
-    add = parser.add_argument_group("training").add_argument
-    add("--n", type=options.positive_int, default=700, metavar="N", help="sounds of each kind to train on")
-    add(
-        "--warm_steps",
-        type=options.non_negative_int,
-        default=2500,
-        metavar="N",
-        help="updates of the generator as a decoder of the sounds' principal components",
-    )
-    add(
-        "--steps",
-        type=options.non_negative_int,
-        default=750,
-        metavar="N",
-        help="updates of generator and critic after that",
-    )
-    add("--sounds_only", action=argparse.BooleanOptionalAction, default=False, help="write the sounds, then stop")
-    group = parser.add_argument_group("run")
-    options.add_shared(group, "output", "batch_size", "seed", "quiet", output=Path("results/drums"), batch_size=32)
-    args = parser.parse_args()
+    args = parse_arguments()
     started = time.monotonic()
     folder = output_folder(args.output, Path("results"), "drums")
     settings = {name: getattr(args, name) for name in ("n", "warm_steps", "steps", "batch_size", "seed")}
@@ -271,7 +281,7 @@ def main() -> None:
         seed=args.seed,
         quiet=args.quiet,
     )
-    # What a .keras file does not tell of itself stands beside it, in NAME.json.
+    # What a .keras file does not say is in NAME.json in the same folder.
     with atomic_path(folder / "drums.keras") as temporary:
         generator.save(temporary)
     made = {"by": "examples/drums.py", "licence": "MIT", **settings, "environment": describe_environment()}

@@ -4,19 +4,18 @@
 never in a loss. All take audio; the front end is inside the model, and the `.keras` file holds every option.
 """
 
-import math
+import os
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import existing_file, load_keras
-from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, Spectrogram, resnet18
+from models.front_ends import LogMel, Spectrogram
+from models.resnet import BLOCK_NAMES, BatchNormalization, Conv2D, resnet18
 from utils.errors import UserError
 from utils.options import PAPER_RECOVERY
-from utils.spectrograms import magnitude, mel_filters, stft
 
 FILE_NAME = "classifier.keras"
 # The names of the block activations of each architecture.
@@ -139,7 +138,7 @@ def find_classifier(path: str | Path) -> Path:
     path, paper = Path(path), Path(PAPER_RECOVERY["classifier"])
     preset = f"--preset paper --export {paper}" if path == paper else f"--export classifier_checkpoint/{FILE_NAME}"
     remedy = f"train_sc09_classifier.py {preset} trains one"
-    return existing_file(path / FILE_NAME if path.is_dir() else path, "classifier", remedy)
+    return existing_file(path / FILE_NAME if os.path.isdir(path) else path, "classifier", remedy)
 
 
 def load_classifier(path: str | Path) -> Classifier:
@@ -159,39 +158,6 @@ def load_classifier(path: str | Path) -> Classifier:
     if not isinstance(model, Classifier):
         raise UserError(f"{file}: holds a {type(model).__name__}, not a classifier of train_sc09_classifier.py")
     return model
-
-
-@keras.saving.register_keras_serializable("audio_gan_inversion")
-class LogMel(layers.Layer):
-    """Audio float32 `[B, T, C]` -> log-mel float32 `[B, ceil(T / hop), num_mels, C]`; silence is 0."""
-
-    def __init__(
-        self,
-        sample_rate: int,
-        num_mels: int = 64,
-        frame_length: int = 512,
-        hop: int = 256,
-        floor: float = 1e-2,
-        **kwargs,
-    ):
-        super().__init__(**{**kwargs, "dtype": "float32"})
-        self.options = {
-            "sample_rate": sample_rate,
-            "num_mels": num_mels,
-            "frame_length": frame_length,
-            "hop": hop,
-            "floor": floor,
-        }
-        self.filters = np.asarray(mel_filters(num_mels, frame_length, sample_rate))
-
-    def call(self, audio: tf.Tensor) -> tf.Tensor:
-        spectra = magnitude(stft(audio, self.options["frame_length"], self.options["hop"]))
-        mel = tf.einsum("btfc,fm->btmc", spectra, self.filters)
-        floor = self.options["floor"]
-        return tf.math.log(mel + floor) - math.log(floor)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), **self.options}
 
 
 def _mel_cnn(image: keras.KerasTensor, width: int) -> dict[str, keras.KerasTensor]:

@@ -181,8 +181,8 @@ def spectrum_image(audio: tf.Tensor, frame: int, hop: int, patch: tuple[int, int
 
 
 def disguised(audio: tf.Tensor, shift_seed: tf.Tensor, noise_seed: tf.Tensor) -> tf.Tensor:
-    """Clips `[B, T, C]` with one shift and noise of one level: without what gives real ones away but is not heard,
-    digital silence and the place of the cut."""
+    """Clips `[B, T, C]` with one shift and noise of one level, which remove inaudible cues of real clips: digital
+    silence and the position of the cut."""
     n = LARGEST_SHIFT
     shift = tf.random.stateless_uniform([], shift_seed, -n, n + 1, tf.int32)
     padded = tf.pad(audio, [[0, 0], [n, n], [0, 0]])

@@ -1,5 +1,11 @@
-"""The encoder (the paper's inverse mapping model): one forward pass from audio to the latent behind it."""
+"""The encoder (the paper's inverse mapping model): one forward pass from audio to the latent behind it.
 
+There are two architectures. `resnet18` is the paper's: a spectrogram and ResNet-18 (`models.resnet`). `highway`
+(`models.highway`) is this project's: a linear map of log-mel, and convolutions on log-mel and on the waveform. An
+encoder's file tells which it is (`Encoder.options`); inverse_mapping_checkpoint/README.md tells it of the bundled ones.
+"""
+
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,15 +14,15 @@ import tensorflow as tf
 from keras import layers
 
 from models.checkpoints import existing_file, load_keras
+from models.front_ends import Spectrogram
 from models.highway import highway
-from models.resnet import BatchNormalization, Spectrogram, resnet18
-from utils.domains import REAL, SYNTHETIC
+from models.resnet import BatchNormalization, resnet18
+from utils.domains import DOMAINS, REAL
 from utils.errors import UserError
 from utils.latents import squash
 from utils.options import PAPER_RECOVERY
 
 FILE_NAME = "encoder.keras"
-DOMAINS = (REAL, SYNTHETIC)
 
 
 @keras.saving.register_keras_serializable("audio_gan_inversion")
@@ -24,12 +30,12 @@ class Encoder(keras.Model):
     """Audio float32 `[B, num_samples, num_channels]` in [-1, 1] -> z float32 `[B, latent_dim]`.
 
     A spectrogram, ResNet-18 and one dense layer, or the network of `models.highway`. The `.keras` file holds every
-    option. Real clips and samples of a generator are two domains, whose activations differ in mean and variance; who
-    calls says which one the clips are of.
+    option. Real clips and a generator's samples are two domains, whose activations differ in mean and variance; the
+    caller says which domain the clips are of.
 
     Args:
         latent_dim: size of z.
-        architecture: "resnet18", or "highway", which takes neither width nor front_end.
+        architecture: "resnet18", or "highway", which ignores width and front_end.
         width: channels of the first stage; the paper's ResNet-18 has 64.
         front_end: "log_magnitude", or "stft_real" (the paper's, stacked to three channels).
         bounded: end in tanh, a highway in erf, which keeps z in the box (-1, 1) of a uniform prior. The paper's output
@@ -113,8 +119,10 @@ class Encoder(keras.Model):
         return {"name": self.name, **self.options}
 
     def with_options(self, **options) -> "Encoder":
-        """The same weights, uncompiled, with another `precision` or `domain_statistics`; statistics that were mixed
-        become those of either domain, and of two domains the first one's remain."""
+        """The same weights, uncompiled, with another `precision` or `domain_statistics`.
+
+        Mixed statistics become those of both domains; of the statistics of two domains the first one's are kept.
+        """
         copy = Encoder(**{**self.options, **options})
         for ours, theirs in zip(copy.network.layers, self.network.layers, strict=True):
             weights = theirs.get_weights()
@@ -132,7 +140,7 @@ def find_encoder(path: str | Path) -> Path:
         UserError: no such file.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = list(path.glob("*.keras"))
         path = files[0] if len(files) == 1 else path / FILE_NAME
     paper = Path(PAPER_RECOVERY["encoder"])
@@ -162,8 +170,7 @@ def encoder_from(path: str | Path, options: Mapping[str, object], *, flag: str) 
 
     Args:
         path: as for `load_encoder`.
-        options: of `Encoder`; architecture is the file's, and where that is "highway" width and front_end have no
-            meaning.
+        options: of `Encoder`, without architecture, which is the file's.
         flag: the option that named the file, for messages.
 
     Raises:

@@ -7,7 +7,7 @@ of its batch: resumed or spread over several devices, training goes the same way
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +15,15 @@ import keras
 import tensorflow as tf
 
 from models.classifier import Classifier, block_features
-from models.encoder import Encoder, encoder_from
+from models.encoder import FILE_NAME, Encoder, encoder_from
 from models.generator import Generator
 from utils.audio.augment import augment
 from utils.audio.datasets import Dataset, training_batches
 from utils.domains import REAL, SYNTHETIC
 from utils.losses import Objective, Point
 from utils.priors import PRIORS
+from utils.runs.files import atomic_path
+from utils.runs.training_run import InOrder
 
 # What a real clip may be turned into and still be one: moved, louder or softer, with a little noise.
 augment_real = functools.partial(
@@ -30,6 +32,7 @@ augment_real = functools.partial(
 FEATURE_TERMS = {"mse": "feature_squared", "mae": "features"}
 SYNTHETIC_SNR_DB = (15.0, 60.0)
 LONGEST_TAIL = 0.1  # share of a clip
+LAST = "last.keras"  # in the folder of a run
 PURPOSES = ("z", "noise", "snr_db", "tail")
 
 
@@ -144,6 +147,12 @@ def degrade(audio: tf.Tensor, noise: tf.Tensor, snr_db: tf.Tensor, tail: tf.Tens
     return audio * tf.cast(time < 1.0 - tail[:, None], tf.float32)[..., None]
 
 
+def write_encoder(encoder: Encoder, path: Path) -> None:
+    """Writes an encoder to a .keras file as it is used: in float32, without its optimizer."""
+    with atomic_path(path) as temporary:
+        encoder.with_options(precision="float32").save(temporary)
+
+
 def new_encoder(
     generator: Generator,
     *,
@@ -186,7 +195,7 @@ def new_encoder(
 
 
 class EncoderTrainer(keras.Model):
-    """An encoder beside the frozen networks that teach it: after `compile(optimizer)`, `next_step` trains it.
+    """An encoder and the frozen networks of its losses: after `compile(optimizer)`, `step` trains it.
 
     Make it in the scope of the `tf.distribute` strategy in which the encoder was made. A step gives every term,
     `real_...` and `synthetic_...`, and the weighted sums `real_loss` and `synthetic_loss`.
@@ -196,17 +205,29 @@ class EncoderTrainer(keras.Model):
         generator: differentiable; stays as it is.
         classifier: whose activations make the feature loss; stays as it is. None where `weights.feature` is 0.
         weights: of the terms.
+        batches_from: an iterator of the batches of `encoder_batches` from a step on, distributed or not.
+        synthetic_steps: S, synthetic batches per step.
 
     Raises:
         ValueError: for a feature loss without a classifier.
     """
 
-    def __init__(self, encoder: Encoder, generator: Generator, classifier: Classifier | None, weights: LossWeights):
+    def __init__(
+        self,
+        encoder: Encoder,
+        generator: Generator,
+        classifier: Classifier | None,
+        weights: LossWeights,
+        batches_from: Callable[[int], Iterator[Mapping[str, tf.Tensor]]] = lambda number: iter(()),
+        synthetic_steps: int = 1,
+    ):
         if weights.feature and classifier is None:
             raise ValueError("a feature loss needs a classifier. Received: None")
         super().__init__(name="encoder_trainer")
         self.encoder = encoder
         self.generator = generator
+        self.batches = InOrder(batches_from)
+        self.updates = bool(weights.real.weights) + synthetic_steps  # of a step
         self.objectives = {REAL: weights.real, SYNTHETIC: weights.synthetic}
         # As a function, so that Keras does not take the classifier for a part of what is trained.
         self._features = functools.partial(block_features, classifier)
@@ -221,9 +242,22 @@ class EncoderTrainer(keras.Model):
         super().compile(optimizer=optimizer, jit_compile=False)
         self.make_train_function()
 
-    def next_step(self, batches: Iterator[Mapping[str, tf.Tensor]]) -> dict[str, float]:
-        """Takes a batch of `encoder_batches`, distributed or not, and trains on it on all devices: the losses."""
-        return {name: float(value) for name, value in self.train_function(batches).items()}
+    def step(self, number: int) -> dict[str, tf.Tensor]:
+        """Trains on the batch of step `number` on all devices: the losses."""
+        return self.train_function(self.batches.from_step(number))
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes last.keras, with the optimizer, and encoder.keras, as it is used."""
+        write_encoder(self.encoder, folder / FILE_NAME)
+        with atomic_path(folder / LAST) as temporary:
+            self.encoder.save(temporary)
+
+    def restore(self, folder: Path) -> int:
+        """Restores the encoder and its optimizer from last.keras, if there is one; the steps done, or 0."""
+        if not (folder / LAST).is_file():
+            return 0
+        self.encoder.load_weights(folder / LAST)
+        return int(keras.ops.convert_to_numpy(self.encoder.optimizer.iterations)) // self.updates
 
     def train_step(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One update on real clips, then one on each of S batches of synthetic clips."""

@@ -10,13 +10,12 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from models.classifier import Classifier
-from models.encoder import DOMAINS
-from models.encoder_training import EncoderTrainer
+from models.encoder_training import FEATURE_TERMS, EncoderTrainer
 from models.generator import Generator
 from utils import metrics
 from utils.audio.datasets import Dataset
 from utils.audio.files import write_wav
-from utils.domains import REAL, SYNTHETIC
+from utils.domains import DOMAINS, REAL, SYNTHETIC
 from utils.priors import PRIORS
 from utils.report.figures import training_figure
 from utils.report.thumbnails import spectrogram_db, spectrogram_png
@@ -92,11 +91,17 @@ class Validation:
         }
 
     def log(self, run: TrainingRun, trainer: EncoderTrainer, epoch: int) -> dict[str, float]:
-        """Measures, logs and shows an epoch: its mean losses, and the measures as `val_KIND_NAME`."""
+        """Measures, logs and shows an epoch: its mean losses, the measures as `val_KIND_NAME`, both losses' sum as
+        `val_loss`."""
         facts, measures = run.mean_losses(), self.measure(trainer)
         for kind, of_kind in measures.items():
             facts |= {f"val_{kind}_{name}": value for name, value in of_kind.numbers.items()}
-        run.log("epochs", {"epoch": epoch, **facts})
+        facts["val_loss"] = sum(
+            weight * measures[kind].numbers["feature" if name in FEATURE_TERMS.values() else name]
+            for kind, objective in trainer.objectives.items()
+            for name, weight in objective.weights.items()
+        )
+        facts = run.log("epochs", {"epoch": epoch, **facts})
         self.show(run, epoch, measures)
         return facts
 
@@ -140,7 +145,7 @@ def measure(
     Args:
         trainer: holds the encoder.
         audio: float32 `[N, T, C]` in [-1, 1].
-        domain: of these clips, one of `models.encoder.DOMAINS`.
+        domain: of these clips, one of `utils.domains.DOMAINS`.
         z: float32 `[N, latent_dim]`, of the generator's own samples.
         labels: int `[N]`, classes, of clips that have them. Where there are none, a judge's answer on the clip
             itself stands for them.

@@ -1,7 +1,7 @@
 """Networks for other programs: SavedModels and ONNX files, each read again and compared with what it was made from.
 
-ONNX needs tf2onnx and onnxruntime (requirements-export.txt). Its operators have no Fourier transform of the kind that
-TensorFlow's STFT makes, so an `Encoder` is exported with a spectrogram by matrix products (`spectrogram_by_products`).
+ONNX needs tf2onnx and onnxruntime (requirements-export.txt), and an `Encoder` with the front end of
+`models.front_ends.by_products`.
 """
 
 import math
@@ -15,11 +15,11 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from models.encoder import Encoder
+from models.front_ends import by_products
 from models.networks import inference
 from utils.domains import REAL
 from utils.errors import UserError
-from utils.runs.files import atomic_path
-from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON
+from utils.runs.files import atomic_path, literal_path
 
 LARGEST_DIFFERENCE = 1e-4  # of the exported network's answers from the network's own
 OPSET = 17
@@ -84,8 +84,10 @@ def write_saved_model(frozen: Frozen, folder: Path) -> float:
     name, module = frozen.input.partition(":")[0], tf.Module()
     spec = tf.TensorSpec([None, *frozen.trial.shape[1:]], tf.float32, name)
     module.serve = tf.function(lambda x: function(x), input_signature=[spec], autograph=False)
-    tf.saved_model.save(module, str(folder), signatures=module.serve)
-    answer = tf.saved_model.load(str(folder)).signatures["serving_default"](**{name: tf.constant(frozen.trial)})
+    folder.mkdir(parents=True, exist_ok=True)
+    path = literal_path(folder)
+    tf.saved_model.save(module, path, signatures=module.serve)
+    answer = tf.saved_model.load(path).signatures["serving_default"](**{name: tf.constant(frozen.trial)})
     return frozen.compared(next(iter(answer.values())).numpy(), folder)
 
 
@@ -122,41 +124,6 @@ def exportable(encoder: keras.Model, shape: tuple[int, int]) -> Callable[[tf.Ten
     """
     if not isinstance(encoder, Encoder):
         return inference(encoder, [None, *shape], REAL)
-    front_end = encoder.network.get_layer("spectrogram")
-    rest = keras.Model(front_end.output, encoder.network.output)
-    rest._register_call_context_args("domain")  # as Encoder's own network
-
-    def encode(audio):
-        image = spectrogram_by_products(audio, front_end.kind)
-        if front_end.kind == "log_magnitude":
-            image -= math.log(LOG_FLOOR)
-        image = tf.repeat(image, 3, axis=-1) if front_end.stack else image
-        return rest(image, training=False, domain=REAL)
-
-    return encode
-
-
-def spectrogram_by_products(audio: tf.Tensor, kind: str) -> tf.Tensor:
-    """`utils.spectrograms.spectrogram` by gathering frames and multiplying with cosines and sines.
-
-    Args:
-        audio: float32 `[B, T, C]`, T known.
-        kind: `stft_real` or `log_magnitude`.
-    """
-    length = audio.shape[1]
-    frames = -(-length // FRAME_STEP)
-    padded = tf.pad(audio, [(0, 0), (0, (frames - 1) * FRAME_STEP + FRAME_LENGTH - length), (0, 0)])
-    places = FRAME_STEP * np.arange(frames)[:, None] + np.arange(FRAME_LENGTH)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH)
-    framed = tf.transpose(tf.gather(padded, places, axis=1), [0, 1, 3, 2])  # [B, frames, C, 256]
-    angles = 2 * np.pi / FRAME_LENGTH * np.outer(np.arange(FRAME_LENGTH), np.arange(FRAME_LENGTH // 2 + 1))
-
-    def product(wave: np.ndarray) -> tf.Tensor:
-        spectra = tf.matmul(framed, tf.constant(window[:, None] * wave, tf.float32))
-        return tf.transpose(spectra, [0, 1, 3, 2])  # [B, frames, 129, C]
-
-    real = product(np.cos(angles))
-    if kind == "stft_real":
-        return real
-    imaginary = product(-np.sin(angles))
-    return tf.math.log(tf.sqrt(tf.square(real) + tf.square(imaginary) + MAGNITUDE_EPSILON) + LOG_FLOOR)
+    network = by_products(encoder.network)
+    network._register_call_context_args("domain")  # as Encoder's own network
+    return lambda audio: network(audio, training=False, domain=REAL)

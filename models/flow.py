@@ -169,7 +169,7 @@ class Flow(tf.Module):
         return x
 
     def epoch(self, codes: np.ndarray, labels: np.ndarray, seed: int, number: int) -> tf.Tensor:
-        """One update for each 256 codes, all of which are paired anew with draws of z; the mean loss.
+        """One update for each 256 codes, which are paired with fresh draws of z; the mean loss.
 
         Args:
             codes: float32 `[N, L]`.

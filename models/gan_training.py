@@ -1,5 +1,7 @@
 """What the recipes that train a WaveGAN generator share: the generator with its average and Adam, and the batches."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -7,6 +9,7 @@ import tensorflow as tf
 from models.wavegan import Architecture, WaveGANGenerator, initial_weights
 from utils.audio.datasets import Dataset, batch_indices
 from utils.priors import PRIORS
+from utils.runs.training_run import Checkpoints
 
 PRIOR = PRIORS["uniform"]  # WaveGAN's
 
@@ -43,6 +46,24 @@ class GeneratorTrainer(tf.Module):
         self.generator_optimizer = keras.optimizers.Adam(learning_rate, *betas, name="generator_adam")
         self.generator_optimizer.build(self.generator_variables)
         self.ema = ema
+        self.batches: Batches | None = None  # set before the first step
+        self._checkpoints: Checkpoints | None = None
+
+    def step(self, number: int) -> dict[str, tf.Tensor]:
+        """One step of the recipe, see `TrainingRun.train`; the losses."""
+        return self.train_step(self.batches, number)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Saves all variables (`Checkpoints`)."""
+        self._checkpoints_in(folder).save(step)
+
+    def restore(self, folder: Path) -> int:
+        """Restores all variables, where some were saved; the steps done then, or 0."""
+        return self._checkpoints_in(folder).restore()
+
+    def _checkpoints_in(self, folder: Path) -> Checkpoints:
+        self._checkpoints = self._checkpoints or Checkpoints(folder, self)
+        return self._checkpoints
 
     def averaged_weights(self) -> dict[str, np.ndarray]:
         """The moving average of the generator's weights by TF1 name: what is exported and sampled from."""

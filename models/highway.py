@@ -1,12 +1,14 @@
-"""The architecture `highway` of an encoder."""
+"""The architecture `highway` of an encoder: a fixed linear map of log-mel in parallel with convolutions."""
+
+import math
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from utils.spectrograms import magnitude, mel_filters, stft
+from models.front_ends import LogMel
 
-MEL_BANDS, HOP = 64, 256
+HOP, FLOOR = 256, 3e-2
 LARGEST_U = 3.0  # that the linear map can answer
 
 
@@ -22,10 +24,8 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
         sample_rate: Hz.
         precision: of the convolutions, "float32" or "mixed_bfloat16".
     """
-    _, num_samples, num_channels = audio.shape
-    x = layers.Lambda(
-        lambda a: log_mel(a, sample_rate), output_shape=(-(-num_samples // HOP), MEL_BANDS, num_channels)
-    )(audio)
+    x = LogMel(sample_rate, hop=HOP, floor=FLOOR)(audio)
+    x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # to about unit variance
     linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
@@ -41,10 +41,3 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
     gate = layers.Dense(latent_dim, "sigmoid", bias_initializer=keras.initializers.Constant(2.0))(h)
     answer = layers.Dense(latent_dim)(h)
     return layers.Identity(name="normal")(gate * linear + (1 - gate) * answer)
-
-
-def log_mel(audio: tf.Tensor, sample_rate: int) -> tf.Tensor:
-    """Log-mel spectrogram, frames of 512 and hop 256: `[B, T, C]` to `[B, T / 256, 64, C]`, about unit variance."""
-    mel = mel_filters(MEL_BANDS, 512, sample_rate)
-    energies = tf.einsum("btfc,fm->btmc", magnitude(stft(audio, 512, HOP)), mel)
-    return tf.math.log(energies + 3e-2) / 2 + 1

@@ -1,7 +1,6 @@
 """The networks that a script's options name: found before any is loaded, and checked against each other once.
 
 networks = Networks(args.generator, encoder=args.encoder, classifier=args.classifier, precision=args.precision)
-inverter = networks.inverter(objective, solver=args.solver, clip_to_prior=args.clip_to_prior)
 """
 
 import sys
@@ -20,22 +19,18 @@ from models.classifier import (
     find_classifier,
     load_classifier,
 )
-from models.encoder import DOMAINS, Encoder, find_encoder, load_encoder
+from models.encoder import Encoder, find_encoder, load_encoder
 from models.generator import Generator, load_generator
 from models.projected import ProjectedGenerator
-from utils.domains import REAL
-from utils.errors import UserError, one_line
-from utils.inversion.align import align
-from utils.inversion.invert import Inverter, Recovery, from_encoder
-from utils.inversion.search import LatentSearch
-from utils.losses import Objective, parse_objective
+from utils.domains import DOMAINS
+from utils.errors import UserError
+from utils.inversion.methods import from_encoder
+from utils.inversion.problem import in_float32
 from utils.metrics import Predictions
-from utils.options import JUDGES, OWN_OBJECTIVE, REAL_OBJECTIVE
+from utils.options import JUDGES
 from utils.runs.batches import in_batches
 from utils.runs.files import file_sha256
 
-CACHE = Path("cache")  # where what can be computed again is kept between processes
-LEVEL_SAMPLES = 32  # whose level is the generator's
 CLIP_FACTS = ("num_samples", "num_channels", "sample_rate")
 
 
@@ -81,21 +76,21 @@ class Networks:
             raise UserError(f"--classifier {classifier}: is a judge, which must take part in no loss; name another one")
         find = {"encoder": find_encoder}
         self._loaded: dict[str, Classifier] = {}
-        self._searches: dict[bool, LatentSearch | None] = {}
+        self._classifications: dict[str, Callable[[np.ndarray], Predictions]] = {}
         self._files = {name: find.get(name, find_classifier)(path) for name, path in self._paths.items()}
 
     @cached_property
     def fast_generator(self) -> Generator:
-        """The generator in the run's precision, to search and to train with."""
-        return load_generator(self._generator, self.precision, trust=self._trust)
+        """The generator in the run's precision, to search and to train with; in float32 it is its `float32`."""
+        generator = load_generator(self._generator, self.precision, trust=self._trust)
+        if self.precision != "float32" and generator.network is not None:
+            generator.float32 = generator.with_precision("float32")
+        return generator
 
-    @cached_property
+    @property
     def generator(self) -> Generator:
         """The generator in float32; the same object as `fast_generator` where that computes in nothing less."""
-        fast = self.fast_generator
-        if self.precision == "float32" or fast.network is None:
-            return fast
-        return load_generator(self._generator, trust=self._trust)
+        return in_float32(self.fast_generator)
 
     @cached_property
     def projected(self) -> ProjectedGenerator:
@@ -116,7 +111,7 @@ class Networks:
     @cached_property
     def encode(self) -> Callable[[np.ndarray, str], tf.Tensor]:
         """The encoder in inference mode, traced once a domain: audio float32 `[B, T, C]` and the name in
-        `models.encoder.DOMAINS` of what the clips are, to z `[B, latent_dim]`."""
+        `utils.domains.DOMAINS` of what the clips are, to z `[B, latent_dim]`."""
         shape = [None, self.generator.num_samples, self.generator.num_channels]
         by_domain = {domain: inference(self.encoder, shape, domain) for domain in DOMAINS}
         return lambda audio, domain: by_domain[domain](audio)
@@ -124,134 +119,51 @@ class Networks:
     @cached_property
     def classifiers(self) -> dict[str, Classifier]:
         """The classifier, as "classifier", and the judges by their names."""
-        return {name: self._classifier(name) for name in self._files if name != "encoder"}
+        return {name: self.classifier(name) for name in self._files if name != "encoder"}
 
-    def _classifier(self, name: str) -> Classifier:
+    def classifier(self, name: str) -> Classifier:
+        """The classifier, by the name "classifier", or a judge by its name.
+
+        Raises:
+            UserError: for one that is not of the generator's clips.
+        """
         if name not in self._loaded:
             model = load_classifier(self._files[name])
             self._check(name, model)
             self._loaded[name] = model
         return self._loaded[name]
 
-    def classify(self, audio: np.ndarray, batch_size: int) -> dict[str, Predictions]:
-        """Each classifier's answers for clips float32 `[N, T, C]`."""
-        return {name: in_batches(classify, audio, batch_size) for name, classify in self._classify.items()}
+    def classify(
+        self, audio: np.ndarray, batch_size: int, names: Sequence[str] | None = None
+    ) -> dict[str, Predictions]:
+        """The answers of the classifiers of these names, or of all, for clips float32 `[N, T, C]`."""
+        names = list(self.classifiers) if names is None else names
+        return {name: in_batches(self._classification(name), audio, batch_size) for name in names}
+
+    def _classification(self, name: str) -> Callable[[np.ndarray], Predictions]:
+        if name not in self._classifications:
+            self._classifications[name] = _classification(self.classifier(name))
+        return self._classifications[name]
 
     @cached_property
-    def _classify(self) -> dict[str, Callable]:
-        return {name: _classification(model) for name, model in self.classifiers.items()}
-
-    def objective(self, text: str | None, *, own: bool) -> Objective:
-        """What a search minimises: what `--objective` says, or else the default.
-
-        The default of clips that are not the generator's own goes without features, and says so on stderr, where the
-        classifier that was named is not of this generator's clips.
-
-        Args:
-            text: as given; None for the default.
-            own: whether the clips are the generator's own samples.
-
-        Raises:
-            UserError: as `parse_objective`.
-        """
-        objective = parse_objective(text or (OWN_OBJECTIVE if own else REAL_OBJECTIVE))
-        if text or not objective.needs_features or self._gives_features:
-            return objective
-        return Objective({name: weight for name, weight in objective.weights.items() if name != "features"})
-
-    @cached_property
-    def _gives_features(self) -> bool:
-        """Whether a classifier was named and is of the generator's clips."""
+    def features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]] | None:
+        """The classifier's activations by block, in float32, of audio `[B, T, C]`; None where none was named."""
         if "classifier" not in self._files:
-            return False
+            return None
+        model = self.classifier("classifier")
+        if model.options["precision"] != "float32":
+            model = model.with_precision("float32")
+        return partial(block_features, model)
+
+    @cached_property
+    def fitting_features(self) -> Callable[[tf.Tensor], dict[str, tf.Tensor]] | None:
+        """`features`; None, and a line on stderr, where the classifier named is not of this generator's clips."""
+        self.fast_generator  # noqa: B018  (what is wrong with it is no warning of the classifier's)
         try:
-            self._classifier("classifier")
+            return self.features
         except UserError as error:
             print(f"warning: {error}; the default objective goes without features", file=sys.stderr)
-            return False
-        return True
-
-    def inverter(
-        self, objective: Objective, *, solver: str = "batched", clip_to_prior: bool = True, space: str = "z"
-    ) -> Inverter:
-        """An `Inverter` that searches in the run's precision and ends in float32.
-
-        Args:
-            objective: minimised.
-            solver: as in `Inverter`.
-            clip_to_prior: as in `Inverter`; without effect in another space than z.
-            space: "z", or "projected": a search over the dense layer's output.
-
-        Raises:
-            UserError: for an objective with a term of features where no classifier was named; for "projected" with a
-                generator that is no native WaveGAN.
-        """
-        features = None
-        if objective.needs_features and "classifier" in self._files:
-            model = self._classifier("classifier")
-            exact = model if model.options["precision"] == "float32" else model.with_precision("float32")
-            features = partial(block_features, exact)
-        fast, exact = self.fast_generator, self.generator
-        polish = None if fast is exact else exact
-        if space == "projected":
-            if solver == "gauss_newton":
-                raise UserError("--solver gauss_newton: has no room for the Jacobian of --space projected; use batched")
-            fast, polish, clip_to_prior = ProjectedGenerator(fast), polish and ProjectedGenerator(polish), False
-        return Inverter(fast, objective, solver=solver, clip_to_prior=clip_to_prior, polish=polish, features=features)
-
-    def recovery(
-        self, inverter: Inverter, *, max_iter: int, hybrid_max_iter: int, restarts: int, seed: int, exact: bool = False
-    ) -> Recovery:
-        """The paper's methods with this run's networks; the encoder is loaded where one was named.
-
-        With `exact`, hybrid first searches for the latent itself (`utils.inversion.search`), in the space z.
-        """
-        hashes = {f"{name}_sha256": self.sha256(name) for name in ("generator", "encoder")}
-        hashes["classifier_sha256"] = self.sha256("classifier") if inverter.objective.needs_features else None
-        encode = self.encode if "encoder" in self._files else None
-        projected = isinstance(inverter.generator, ProjectedGenerator)
-        if projected and encode:
-            encode = inverter.generator.project_answers(encode)
-        return Recovery(
-            inverter,
-            encoder=encode,
-            max_iter={"gradient": max_iter, "hybrid": hybrid_max_iter},
-            restarts=restarts,
-            seed=seed,
-            networks={"precision": self.precision, "space": "projected" if projected else "z", **hashes},
-            search=self._latent_search(inverter.clip_to_prior) if exact and not projected else None,
-        )
-
-    def align(self, batch_size: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """`utils.inversion.align.align` by this run's encoder and generator: clips float32 `[B, T, C]` to offset and
-        gain_db `[B]`."""
-        generator, encode = self.fast_generator, self.encode
-        samples = self.generator(self.generator.sample_prior(0, LEVEL_SAMPLES)).numpy()
-        return partial(
-            align,
-            reconstruct=tf.function(lambda audio: generator(encode(audio, REAL)), autograph=False),
-            sample_rate=generator.sample_rate,
-            level=float(np.sqrt(np.mean(np.square(samples)))),
-            batch_size=batch_size,
-        )
-
-    def _latent_search(self, clip_to_prior: bool) -> LatentSearch | None:
-        """One for all recoveries, as it knows no objective; None, and once a line that says so, where the generator has
-        no forward-mode derivatives."""
-        if clip_to_prior in self._searches:
-            return self._searches[clip_to_prior]
-        fast, exact = self.fast_generator, self.generator
-        search = LatentSearch(fast, exact=None if fast is exact else exact, clip_to_prior=clip_to_prior, cache=CACHE)
-        try:
-            search.check()
-        except Exception as error:  # whatever a foreign network may raise
-            print(
-                f"warning: {exact.name}: no forward-mode derivatives, so hybrid does not search for the latent itself: "
-                f"{type(error).__name__}: {one_line(error)}",
-                file=sys.stderr,
-            )
-            search = None
-        return self._searches.setdefault(clip_to_prior, search)
+            return None
 
     def sha256(self, name: str) -> str | None:
         """Of the weights of "generator" or of another network's file, hexadecimal; None for one that is not named."""
@@ -302,7 +214,7 @@ def check_fit(flag: str, network: Encoder | Classifier, generator: Generator, al
 
 
 def inference(encoder: keras.Model, shape: list[int | None], domain: str) -> Callable[[np.ndarray], tf.Tensor]:
-    """An encoder's answers to audio of a shape `[B, T, C]`, traced once; only an `Encoder` asks for the domain."""
+    """An encoder's answers to audio of a shape `[B, T, C]`, traced once; only an `Encoder` takes the domain."""
     options = {"domain": domain} if isinstance(encoder, Encoder) else {}
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)

@@ -1,9 +1,8 @@
-"""A WaveGAN from its dense layer's output on, as a generator: the extended latent space of `--space projected`.
+"""A WaveGAN without its dense layer, as a generator of that layer's activations h: `--space projected`.
 
-As in the W+ space of StyleGAN (Abdal et al., 2019) and in intermediate layer optimisation (Daras et al., 2021), what is
-searched is not z but what a first layer makes of it: for WaveGAN 16 frames of channels, of which z reaches a set of
-latent_dim dimensions only. Real clips are reproduced much nearer there; but most of its points are no sample of the
-prior, and how far a point lies from what the prior gives is its `off_prior`.
+As with StyleGAN's W+ space (Abdal et al., 2019) and intermediate layer optimisation (Daras et al., 2021), h is searched
+in place of z. The dense layer maps z to a subspace of latent_dim dimensions, so a free h reproduces real clips more
+closely; but most values of h belong to no latent of the prior. `off_prior` measures how far h is from those that do.
 """
 
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from models.generator import Generator
 from utils.errors import UserError
+from utils.inversion.problem import in_float32
 from utils.priors import PRIORS
 
 
@@ -24,6 +24,7 @@ class ProjectedGenerator:
 
     Attributes:
         latent_dim: units of the dense layer (8,192 for the bundled generator).
+        float32: the same by the generator in float32; itself where that is one.
         scale: root mean square, over units, of the standard deviation of h when z is drawn from the prior.
 
     Raises:
@@ -43,6 +44,8 @@ class ProjectedGenerator:
         self.latent_dim = kernel.shape[1]
         self.scale = float(np.sqrt(PRIORS[self.prior].variance * np.square(kernel).sum(axis=0).mean()))
         self._inverse = tf.constant(np.linalg.pinv(kernel), tf.float32)
+        float32 = in_float32(generator)
+        self.float32 = self if float32 is generator else ProjectedGenerator(float32)
 
     def __call__(self, h: tf.Tensor) -> tf.Tensor:
         """h float32 `[B, units]` to audio float32 `[B, T, C]`."""
@@ -62,10 +65,10 @@ class ProjectedGenerator:
         return self.project(self._generator.sample_prior(seed, n, start)).numpy()
 
     def off_prior(self, h: tf.Tensor) -> tf.Tensor:
-        """How far h lies from what the prior can give, per unit and over `scale`, float32 `[B, units]`.
+        """How far h is from the activations of the prior's latents, per unit and over `scale`, float32 `[B, units]`.
 
-        From the dense layer's output at the least-squares z of h, cut off at the box of a bounded prior: 0 where h is a
-        sample's, elsewhere at least the distance to the image of the prior's support.
+        That is h minus the activations of its least-squares z, which is clipped to the bounds of a bounded prior: 0 for
+        a sample, otherwise at least the distance to the nearest activations of a latent within the bounds.
         """
         prior, mean = PRIORS[self.prior], self.project(np.zeros([1, self._generator.latent_dim], np.float32))
         z = tf.clip_by_value(tf.matmul(h - mean, self._inverse), prior.low, prior.high)

@@ -1,4 +1,4 @@
-"""Saved latents, as the clips that a generator makes of them."""
+"""Saved latents, rendered by a generator."""
 
 import sys
 from pathlib import Path
@@ -28,8 +28,15 @@ def read_latents(path: Path, generator: Generator) -> Latents:
 
 
 class Piece(NamedTuple):
-    """One WAV to be: z float32 `[1, latent_dim]`, or a row for each window that `provenance` tells of, of a space;
-    `moved` is the offset and gain_db, `[1]`, with which the clip was inverted."""
+    """One WAV to write.
+
+    Attributes:
+        name: of the file, without suffix.
+        z: float32 `[1, latent_dim]`, or a row for each window.
+        provenance: which windows; None where there is one.
+        space: of z, "z" or "projected".
+        moved: offset and gain_db, `[1]` each, with which the clip was inverted.
+    """
 
     name: str
     z: np.ndarray
@@ -39,7 +46,7 @@ class Piece(NamedTuple):
 
 
 def saved_pieces(name: str, latents: Latents) -> list[Piece]:
-    """The clip that a file's windows make, or a clip of each row where they are no windows of one."""
+    """One clip joined from the windows that a file's rows are; of a file without windows, one clip a row."""
     if len(latents.provenance.get("window_starts", [])) == len(latents.z):
         moved = None if latents.offset is None else (latents.offset, latents.gain_db)
         return [Piece(name, latents.z, latents.provenance, latents.space, moved)]

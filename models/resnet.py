@@ -5,44 +5,14 @@ paper's reference every convolution keeps its bias, and the shortcut is the iden
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from utils.spectrograms import KINDS, LOG_FLOOR, spectrogram
-
 BLOCKS_PER_STAGE = (2, 2, 2, 2)
 BLOCK_NAMES = tuple(f"stage{s}_block{b}" for s, n in enumerate(BLOCKS_PER_STAGE, 1) for b in range(1, n + 1))
-
-
-@keras.saving.register_keras_serializable("audio_gan_inversion")
-class Spectrogram(layers.Layer):
-    """Audio float32 `[B, T, C]` in [-1, 1] -> spectrogram image float32 `[B, frames, 129, C or 3]`.
-
-    Args:
-        kind: "stft_real" (the paper's) or "log_magnitude", shifted so that digital silence is 0, which
-            is also what the convolutions pad with.
-        stack: repeat one channel three times, as the paper does to reuse an image network.
-    """
-
-    def __init__(self, kind: str = "log_magnitude", stack: bool = False, **kwargs):
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: {kind!r}")
-        super().__init__(**{**kwargs, "dtype": "float32"})
-        self.kind = kind
-        self.stack = stack
-
-    def call(self, audio: tf.Tensor) -> tf.Tensor:
-        image = spectrogram(audio, self.kind)
-        if self.kind == "log_magnitude":
-            image -= math.log(LOG_FLOOR)
-        return tf.repeat(image, 3, axis=-1) if self.stack else image
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "kind": self.kind, "stack": self.stack}
 
 
 @keras.saving.register_keras_serializable("audio_gan_inversion")

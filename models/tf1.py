@@ -7,6 +7,7 @@ can rebuild it.
 
 import contextlib
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +18,10 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from models.graph_operations import require_inside
+from models.graph_operations import require_arithmetic
 from models.wavegan import FIRST_FRAMES, POST_FILTER, Architecture
 from utils.errors import UserError, one_line
-from utils.runs.files import atomic_path, write_json
+from utils.runs.files import atomic_path, literal_path, write_json
 
 Z_TENSOR, AUDIO_TENSOR = "z:0", "G_z:0"
 DESCRIPTION = "generator.json"
@@ -48,21 +49,47 @@ def _no_deprecation_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def find_checkpoint(folder: Path) -> tuple[Path, Path]:
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a folder with an inference graph, or the prefix of a checkpoint's files."""
+    return bool(_graphs(path)) if os.path.isdir(path) else os.path.isfile(f"{_prefix(path)}.index")
+
+
+def _prefix(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix == ".index" else path
+
+
+def _graphs(folder: Path) -> list[Path]:
+    """`infer.meta`, or else every `*infer.meta`, of a folder or of its folder `infer`."""
+    for place in (folder, folder / "infer"):
+        named = place / "infer.meta"
+        if graphs := [named] if named.is_file() else sorted(place.glob("*infer.meta")):
+            return graphs
+    return []
+
+
+def find_checkpoint(path: Path) -> tuple[Path, Path]:
     """The inference graph of a TF1 folder and its checkpoint's prefix.
 
-    The graph is `infer.meta`, or the only `*infer.meta`. The checkpoint is the one that the file `checkpoint`
-    names, if it is there; else the `model.ckpt*` of the highest step; else the only `*.index`.
+    The graph is `infer.meta`, or the only `*infer.meta`, of the folder or of its folder `infer`, where the published
+    code writes it. The checkpoint is the one that `path` names; else the one that the file `checkpoint` names, if it is
+    there; else the `model.ckpt*` of the highest step; else the only `*.index`.
+
+    Args:
+        path: the folder; its `infer`, if the checkpoints are beside that; or a checkpoint's prefix or `.index`.
 
     Raises:
         UserError: when there is no such pair; says what was looked for and found.
     """
-    graph_path = folder / "infer.meta"
-    graphs = [graph_path] if graph_path.exists() else list(folder.glob("*infer.meta"))
-    prefixes = {path.stem: path.with_suffix("") for path in folder.glob("*.index")}
+    folder = path if path.is_dir() else path.parent
+    graphs = _graphs(folder)
+    if folder.name == "infer" and not list(folder.glob("*.index")):
+        folder = folder.parent
+    prefixes = {file.stem: file.with_suffix("") for file in folder.glob("*.index")}
     named = _named_checkpoint(folder / "checkpoint")
     numbered = [name for name in prefixes if name.startswith("model.ckpt")]
-    if named in prefixes:
+    if not path.is_dir():
+        name = _prefix(path).name
+    elif named in prefixes:
         name = named
     elif numbered:
         name = max(numbered, key=lambda name: int("0" + (re.search(r"\d*$", name)[0])))
@@ -70,12 +97,17 @@ def find_checkpoint(folder: Path) -> tuple[Path, Path]:
         name = next(iter(prefixes), None) if len(prefixes) == 1 else None
     if len(graphs) != 1 or name is None:
         raise UserError(
-            f"{folder}: no TF1 generator here: looked for infer.meta, model.ckpt*.index and "
+            f"{folder}: no TF1 generator here: looked for infer.meta (also in infer/), model.ckpt*.index and "
             f"model.ckpt*.data-*; found {list_folder(folder)}"
         )
-    if not list(folder.glob(f"{name}.data-*")):
+    if not data_files(prefixes[name]):
         raise UserError(f"{folder}: {name}.index is there, {name}.data-* is not; found {list_folder(folder)}")
     return graphs[0], prefixes[name]
+
+
+def data_files(prefix: Path) -> list[Path]:
+    """A checkpoint's files that hold its values."""
+    return sorted(file for file in prefix.parent.iterdir() if file.name.startswith(f"{prefix.name}.data-"))
 
 
 def _named_checkpoint(state: Path) -> str | None:
@@ -86,35 +118,73 @@ def _named_checkpoint(state: Path) -> str | None:
     return re.split(r"[/\\]", match[1])[-1] if match else None
 
 
-def freeze(
-    graph_path: Path, prefix: Path, audio_tensor: str = AUDIO_TENSOR, *, trust: bool = False
-) -> tf.compat.v1.GraphDef:
-    """The inference graph with its variables turned into constants, as far as `audio_tensor` needs it.
+class Restored:
+    """An inference graph with a checkpoint's variables, within `restored`.
+
+    Attributes:
+        latent_dim: size of z.
+    """
+
+    def __init__(self, session: tf.compat.v1.Session, source: Path, prefix: Path):
+        self._session, self._source, self._prefix = session, source, prefix
+        self._z, self._audio = _ends(session.graph, source)
+        self.latent_dim = self._z.shape[1]
+
+    def __call__(self, z: np.ndarray) -> np.ndarray:
+        """z float32 `[B, latent_dim]` to audio."""
+        with self._at_work():
+            return self._session.run(self._audio, {self._z: z})
+
+    def restore(self, saver: tf.compat.v1.train.Saver) -> None:
+        """Reads the variables."""
+        with self._at_work():
+            saver.restore(self._session, literal_path(self._prefix))
+
+    def freeze(self) -> tf.compat.v1.GraphDef:
+        """The graph with its variables turned into constants, as far as its audio needs it."""
+        with self._at_work():
+            return tf.compat.v1.graph_util.convert_variables_to_constants(
+                self._session, self._session.graph.as_graph_def(), [self._audio.op.name]
+            )
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Within the block TF1's functions find the graph, and their errors name the checkpoint."""
+        try:
+            with self._session.graph.as_default(), _no_deprecation_warnings():
+                yield
+        except READ_ERRORS as error:
+            raise UserError(
+                f"{self._prefix}: damaged (or truncated), or not the checkpoint of {self._source.name} "
+                f"({one_line(error)})"
+            ) from error
+
+
+@contextlib.contextmanager
+def restored(graph_path: Path, prefix: Path, *, trust: bool = False) -> Iterator[Restored]:
+    """Within the block, the inference graph can be run and frozen.
 
     Raises:
-        UserError: when a file is damaged, the two do not belong together, or the tensor does not exist; unless
-            `trust`, when restoring the variables would reach outside of TensorFlow.
+        UserError: when a file is damaged, the two do not belong together, or a tensor does not exist; unless `trust`,
+            when restoring the variables or computing audio may reach outside of TensorFlow.
     """
     graph = tf.Graph()
     with graph.as_default(), _no_deprecation_warnings():
         try:
-            saver = tf.compat.v1.train.import_meta_graph(str(graph_path), clear_devices=True)
+            meta_graph = tf.compat.v1.MetaGraphDef.FromString(graph_path.read_bytes())
+            saver = tf.compat.v1.train.import_meta_graph(meta_graph, clear_devices=True)
         except READ_ERRORS as error:
             raise UserError(f"{graph_path}: damaged, or no TF1 meta graph ({one_line(error)})") from error
-        _check_tensor(graph, audio_tensor, graph_path, "--audio_tensor")
+        _, audio = _ends(graph, graph_path)
         saver = saver or tf.compat.v1.train.Saver()
         if not trust:
-            require_inside(graph.as_graph_def(), graph_path, [saver.as_saver_def().restore_op_name])
-        with tf.compat.v1.Session(config=tf.compat.v1.ConfigProto(device_count={"GPU": 0})) as session:
-            try:
-                saver.restore(session, str(prefix))
-                return tf.compat.v1.graph_util.convert_variables_to_constants(
-                    session, graph.as_graph_def(), [audio_tensor.partition(":")[0]]
-                )
-            except READ_ERRORS as error:
-                raise UserError(
-                    f"{prefix}: damaged (or truncated), or not the checkpoint of {graph_path.name} ({one_line(error)})"
-                ) from error
+            wanted = [saver.as_saver_def().restore_op_name, audio.op.name]
+            require_arithmetic(graph.as_graph_def(), graph_path, wanted)
+    config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
+    with contextlib.closing(tf.compat.v1.Session(graph=graph, config=config)) as session:
+        found = Restored(session, graph_path, prefix)
+        found.restore(saver)
+        yield found
 
 
 def read_frozen(path: Path) -> tf.compat.v1.GraphDef:
@@ -134,21 +204,14 @@ def read_frozen(path: Path) -> tf.compat.v1.GraphDef:
 
 
 def as_function(
-    graph_def: tf.compat.v1.GraphDef,
-    source: Path,
-    z_tensor: str = Z_TENSOR,
-    audio_tensor: str = AUDIO_TENSOR,
-    *,
-    trust: bool = False,
+    graph_def: tf.compat.v1.GraphDef, source: Path, *, trust: bool = False
 ) -> tuple[Callable[[tf.Tensor], tf.Tensor], int]:
     """A frozen graph as a function of z, differentiable, for any batch size; and its latent dimension.
 
     Args:
-        graph_def: a graph without variables.
+        graph_def: a graph without variables, from `z` `[None, latent_dim]` to `G_z`.
         source: the file it came from, for error messages.
-        z_tensor: name of its input `[None, latent_dim]`.
-        audio_tensor: name of its output.
-        trust: run operations that reach outside of TensorFlow.
+        trust: run operations that may reach outside of TensorFlow.
 
     Raises:
         UserError: when the graph cannot be imported, lacks a tensor, leaves the size of z open, or is not trusted.
@@ -157,25 +220,30 @@ def as_function(
         wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
     except READ_ERRORS as error:
         raise UserError(f"{source}: this graph cannot be imported ({one_line(error)})") from error
-    z = _check_tensor(wrapped.graph, z_tensor, source, "--z_tensor")
-    audio = _check_tensor(wrapped.graph, audio_tensor, source, "--audio_tensor")
-    if z.shape.rank != 2 or z.shape[1] is None:
-        raise UserError(f"{source}: {z_tensor} must have shape [None, latent_dim]. Received: {z.shape}")
+    z, audio = _ends(wrapped.graph, source)
     if not trust:
-        require_inside(graph_def, source, [audio.op.name])
+        require_arithmetic(graph_def, source, [audio.op.name])
     return wrapped.prune(z, audio), z.shape[1]
 
 
-def _check_tensor(graph: tf.Graph, name: str, source: Path, flag: str) -> tf.Tensor:
-    try:
-        return graph.get_tensor_by_name(name)
-    except (KeyError, ValueError):
-        inputs = [op.name for op in graph.get_operations() if op.type == "Placeholder"]
-        last = [op.name for op in graph.get_operations()][-3:]
-        raise UserError(
-            f"{source}: no tensor {name!r} in this graph (option {flag}); its placeholders are "
-            f"{', '.join(inputs) or 'none'}; its last operations {', '.join(last) or 'none'}"
-        ) from None
+def _ends(graph: tf.Graph, source: Path) -> tuple[tf.Tensor, tf.Tensor]:
+    """z `[None, latent_dim]` and audio."""
+    found = []
+    for name in (Z_TENSOR, AUDIO_TENSOR):
+        try:
+            found.append(graph.get_tensor_by_name(name))
+        except (KeyError, ValueError):
+            inputs = [op.name for op in graph.get_operations() if op.type == "Placeholder"]
+            last = [op.name for op in graph.get_operations()][-3:]
+            raise UserError(
+                f"{source}: no tensor {name!r} in this graph, which must lead from {Z_TENSOR} to {AUDIO_TENSOR}; its "
+                f"placeholders are {', '.join(inputs) or 'none'}, its last operations {', '.join(last) or 'none'}; of "
+                "other names, give a SavedModel or a factory"
+            ) from None
+    shape = found[0].shape
+    if shape.rank != 2 or shape[0] is not None or shape[1] is None:
+        raise UserError(f"{source}: {Z_TENSOR} must have shape [None, latent_dim]. Received: {shape}")
+    return found[0], found[1]
 
 
 def read_wavegan(prefix: Path, num_samples: int) -> tuple[Architecture, dict[str, np.ndarray]] | None:
@@ -186,39 +254,35 @@ def read_wavegan(prefix: Path, num_samples: int) -> tuple[Architecture, dict[str
     are told apart by the variables' names; the length, which they do not tell, is `num_samples`. The weights are
     float32 in whatever precision they are stored.
     """
-    reader = tf.train.load_checkpoint(str(prefix))
-    names = [name for name in reader.get_variable_to_shape_map() if name.startswith("G/")]
-    variables = {name: reader.get_tensor(name).astype(np.float32) for name in names}
-    upsample = "zeros" if "G/upconv_0/conv2d_transpose/kernel" in variables else "nn"
-    first = "G/upconv_0/" + ("conv2d_transpose/kernel" if upsample == "zeros" else "conv1d/kernel")
-    dense = variables.get("G/z_project/dense/kernel")
-    if dense is None or first not in variables:
-        return None
-    count = len([name for name in variables if re.fullmatch(r"G/upconv_\d+/conv\w+/kernel", name)])
-    last = first.replace("upconv_0", f"upconv_{count - 1}")
     try:
+        reader = tf.train.load_checkpoint(literal_path(prefix))
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        upsample = "zeros" if "G/upconv_0/conv2d_transpose/kernel" in shapes else "nn"
+        first = "G/upconv_0/" + ("conv2d_transpose/kernel" if upsample == "zeros" else "conv1d/kernel")
+        count = len([name for name in shapes if re.fullmatch(r"G/upconv_\d+/conv\w+/kernel", name)])
+        latent_dim, units = shapes["G/z_project/dense/kernel"]
         architecture = Architecture(
-            latent_dim=dense.shape[0],
-            dim=dense.shape[1] // (FIRST_FRAMES * (16 if num_samples == 16384 else 32)),
-            kernel_len=variables[first].shape[1 if upsample == "zeros" else 0],
+            latent_dim=latent_dim,
+            dim=units // (FIRST_FRAMES * (16 if num_samples == 16384 else 32)),
+            kernel_len=shapes[first][1 if upsample == "zeros" else 0],
             num_samples=num_samples,
-            num_channels=variables[last].shape[2],
+            num_channels=shapes[first.replace("upconv_0", f"upconv_{count - 1}")][2],
             upsample=upsample,
         )
     except (KeyError, ValueError, IndexError):
         return None
-    expected = architecture.weight_shapes
-    if any(name not in variables or variables[name].shape != shape for name, shape in expected.items()):
+    if any(shapes.get(name) != shape for name, shape in architecture.weight_shapes.items()):
         return None
-    weights = {name: variables[name] for name in expected}
+    norm = re.compile(r"G/\w+/batch_normalization(_\d+)?/(gamma|beta|moving_mean|moving_variance)")
+    known = {*architecture.weight_shapes, POST_FILTER}
+    names = [name for name in shapes if name in known or norm.fullmatch(name)]
+    variables = {name: reader.get_tensor(name).astype(np.float32, copy=False) for name in names}
     for layer in ["G/z_project/dense", *architecture.layer_names]:
-        _fold_batch_norm(layer, weights, variables)
-    if POST_FILTER in variables:
-        weights[POST_FILTER] = variables[POST_FILTER]
-    return architecture, weights
+        _fold_batch_norm(layer, variables)
+    return architecture, {name: value for name, value in variables.items() if not norm.fullmatch(name)}
 
 
-def _fold_batch_norm(layer: str, weights: dict[str, np.ndarray], variables: Mapping[str, np.ndarray]) -> None:
+def _fold_batch_norm(layer: str, variables: dict[str, np.ndarray]) -> None:
     """Replaces a layer's kernel and bias by those that do its batch norm's work too, if it has one."""
     scope = layer.rpartition("/")[0]
     norm = {
@@ -231,14 +295,14 @@ def _fold_batch_norm(layer: str, weights: dict[str, np.ndarray], variables: Mapp
     mean, variance = norm["moving_mean"], norm["moving_variance"]
     scale = norm.get("gamma", 1.0) / np.sqrt(variance + BATCH_NORM_EPSILON)
     shift = norm.get("beta", 0.0) - mean * scale
-    kernel, bias = weights[f"{layer}/kernel"], weights[f"{layer}/bias"]
+    kernel, bias = variables[f"{layer}/kernel"], variables[f"{layer}/bias"]
     # The dense layer's units are the frames' channels, frame after frame; the norm is over channels.
     repeats = len(bias) // len(scale)
     scale, shift = np.tile(scale, repeats), np.tile(shift, repeats)
     # Kernels are [1, taps, out, in] for transposed convolutions, else [..., out].
     kernel_scale = scale[:, None] if layer.endswith("conv2d_transpose") else scale
-    weights[f"{layer}/kernel"] = (kernel * kernel_scale).astype(np.float32)
-    weights[f"{layer}/bias"] = (bias * scale + shift).astype(np.float32)
+    variables[f"{layer}/kernel"] = (kernel * kernel_scale).astype(np.float32)
+    variables[f"{layer}/bias"] = (bias * scale + shift).astype(np.float32)
 
 
 def write_tf1(
@@ -279,9 +343,9 @@ def write_tf1(
             for name, variable in variables.items():
                 variable.load(weights[name], session)
             global_step.load(step, session)
-            saver.save(session, f"{temporary}/model.ckpt", write_meta_graph=False, write_state=False)
+            saver.save(session, f"{literal_path(temporary)}/model.ckpt", write_meta_graph=False, write_state=False)
         tf.compat.v1.train.export_meta_graph(
-            f"{temporary}/infer.meta", saver_def=saver.as_saver_def(), clear_devices=True
+            f"{literal_path(temporary)}/infer.meta", saver_def=saver.as_saver_def(), clear_devices=True
         )
         for file in sorted(Path(temporary).iterdir()):
             file.replace(folder / file.name)

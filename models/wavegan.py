@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-LENGTHS = (16384, 32768, 65536)
+from utils.choices import LENGTHS
+
 FIRST_FRAMES = 16
 NARROW = 16  # up to so many results a frame (the last layer) gathering neighbours costs more than a convolution
 POST_FILTER = "G/pp_filt/conv1d/kernel"
@@ -50,7 +51,7 @@ class Architecture:
 
     @property
     def first_channels(self) -> int:
-        """Channels of the 16 frames that the dense layer makes of z."""
+        """Channels of the 16 frames of the dense layer's output."""
         return self.dim * (16 if self.num_samples == 16384 else 32)
 
     @property

@@ -1,14 +1,14 @@
-"""How well the generator's own samples are told from clips of other origin, and what of that survives.
+"""How well the generator's own samples are separated from clips of other origin, also after transformations.
 
 Positives are own samples; negatives, hardest first: samples of the same architecture and data trained from another seed
 (--other_seed), samples of an earlier checkpoint of the same run (--earlier), real clips of the report half, digits
-spoken by espeak-ng (another synthesiser; where it is installed), and own samples whose phase Griffin-Lim found anew
+spoken by espeak-ng (another synthesiser; where it is installed), and own samples whose phase Griffin-Lim replaced
 from their magnitudes. All are rounded to 16 bits, as files would be. Beside exact inversion stands a cheap baseline, a
 residual fingerprint, made of the own samples of the calibration's seed. Then own samples and real clips again, both
 after each transformation of utils/audio/transformations.py.
 
 The thresholds are those of `attribute.py`, for the same networks and precision; the clips here are others. Scores are
-kept in --output: an interrupted run goes on where it was.
+kept in --output: an interrupted run resumes.
 
 Examples:
 
@@ -24,72 +24,44 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
-
-# isort: split
-import librosa
-import numpy as np
-
-from models.generator import Generator, load_generator
-from models.networks import Networks
 from utils import options
-from utils.audio.datasets import DIGITS, load_dataset
-from utils.audio.files import load_clip
-from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.bundled import find_calibration
 from utils.errors import UserError
-from utils.evaluation.attribution import (
-    ABSTAINS,
-    MADE,
-    NOT,
-    Fingerprint,
-    Thresholds,
-    find_calibration,
-    read_thresholds,
-    separation,
-)
-from utils.evaluation.attributor import Attributor, score_settings
-from utils.inversion.store import ResultStore
-from utils.runs.batches import render
-from utils.runs.environment import describe_environment
-from utils.runs.files import append_jsonl, read_json
-from utils.runs.folders import output_folder
-from utils.runs.progress import progress_bar
+from utils.runs.cache import cache_folder
 
 OWN = "own samples"
-SEED, EARLIER, REAL, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
+ANOTHER_SEED, EARLIER, REAL_CLIPS, ESPEAK, GRIFFIN_LIM = NEGATIVES = (
     "another seed",
     "earlier checkpoint",
     "real clips",
     "espeak-ng",
     "Griffin-Lim",
 )
-NO_SCORE = 0.0  # of silence, which stands for itself as well as any reconstruction does
-VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
-VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
+FEWEST_FOR_RATE = 300  # negatives: 1 % of fewer is not even three of them
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = options.make_parser(__doc__)
     options.add_input(parser, "real clips, of which the report half is used")
-    options.add_shared(parser, "generator", "trust", "precision", "batch_size", "quiet")
+    options.add_shared(parser, "generator", "encoder", "trust", "precision", "batch_size", "quiet")
     add = parser.add_argument
-    add("--encoder", default="inverse_mapping_checkpoint/", metavar="PATH", help="as of attribute.py; or `none`")
     add("--calibration", type=Path, metavar="FILE", help="thresholds (default: those that attribute.py finds)")
     another = "a generator of the same architecture and data, trained from another seed (default: left out)"
     add("--other_seed", metavar="PATH", help=another)
     add("--earlier", metavar="PATH", help="an earlier checkpoint of this generator's training (default: left out)")
-    add("--n", type=options.positive_int, default=200, help="clips of each kind, at least 2")
+    add("--n", type=options.positive_int, default=FEWEST_FOR_RATE, help="clips of each kind, at least 2")
     which = f"kinds of negatives, of {', '.join(map(repr, NEGATIVES))} (default: all that can be made)"
     add("--negatives", nargs="+", choices=NEGATIVES, default=NEGATIVES, metavar="KIND", help=which)
     robust = "own samples and real clips of each transformation, 0 for none (default: as --n)"
     add("--robust_n", type=options.non_negative_int, metavar="N", help=robust)
     options.add_shared(parser, "seed", seed=1)
     cache = "where decoded clips and near samples are kept"
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
     add("--output", type=Path, default=Path("results/attribution"), metavar="DIR", help="where scores are kept")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="where attribution.jsonl goes")
     args = parser.parse_args()
@@ -97,16 +69,64 @@ def parse_arguments() -> argparse.Namespace:
     if args.n < 2:
         raise UserError(f"--n: must be at least 2. Received: {args.n}")
     args.robust_n = args.n if args.robust_n is None else min(args.robust_n, args.n)
-    if args.robust_n > 1 and REAL not in args.negatives:
-        raise UserError(f"--robust_n {args.robust_n}: needs '{REAL}' among --negatives; or give 0")
+    if args.robust_n > 1 and REAL_CLIPS not in args.negatives:
+        raise UserError(f"--robust_n {args.robust_n}: needs '{REAL_CLIPS}' among --negatives; or give 0")
     return args
+
+
+if __name__ == "__main__":
+    options.parse_early(parse_arguments)
+
+from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
+
+# isort: split
+import librosa
+import numpy as np
+import scipy.signal
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from models.generator import Generator, load_generator
+from models.networks import Networks
+from utils.audio.datasets import DIGITS, load_dataset
+from utils.audio.files import load_clip
+from utils.audio.transformations import TRANSFORMATIONS, round_to_bits, transform
+from utils.evaluation.attribution import (
+    ABSTAINS,
+    MADE,
+    RELATED,
+    VERDICTS,
+    Attributor,
+    Thresholds,
+    read_thresholds,
+    score_settings,
+)
+from utils.evaluation.comparison import share_interval
+from utils.evaluation.detection import equal_error_rate
+from utils.inversion.store import ResultStore
+from utils.numpy_spectrograms import stft
+from utils.report.figures import Estimate, interval_figure
+from utils.report.origin import origin
+from utils.runs.batches import render
+from utils.runs.files import append_jsonl, read_json
+from utils.runs.folders import output_folder
+from utils.runs.progress import progress_bar
+
+TITLE = "Was this clip made by this generator?"
+ABOUT = "verdicts and separation of own samples from clips of other origin, and after transformations"
+KEY = ("generator_sha256", "set", "transformation")  # of two lines with the same, the later one counts
+LOSSY_TRANSFORMATIONS = ("resampled", "MP3", "Opus")  # after which no clip can be matched exactly
+NO_SCORE = 0.0  # of silence, which silence reconstructs
+VOICES = ("en-gb", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-029")
+VARIANTS = ("f1", "f2", "f3", "f4", "m1", "m3", "m7")
+RATE = "tpr_at_1_fpr"
+SCORES = ("inversion", "fingerprint")
 
 
 def main() -> None:
     args = parse_arguments()
-    encoder = None if args.encoder == "none" else args.encoder
     networks = Networks(
-        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=encoder
+        args.generator, trust=args.trust, precision=args.precision, alignment="aligned", encoder=args.encoder
     )
     hashes = {f"{name}_sha256": networks.sha256(name) for name in ("generator", "encoder")}
     settings = score_settings(precision=args.precision, **hashes)
@@ -119,8 +139,10 @@ def main() -> None:
     negatives = make_negatives(args, generator, own)
     fingerprint = Fingerprint(samples(generator, args.n, calibration["seed"]), generator.sample_rate)
     generators = generator, networks.fast_generator
-    attributor = Attributor(*generators, encoder and networks.encode, settings=settings, cache=args.cache)
-    scorer = Scorer(attributor, fingerprint, thresholds, ResultStore(output_folder(args.output, Path(), "")), args)
+    attributor = Attributor(*generators, args.encoder and networks.encode, settings=settings, cache=args.cache)
+    store = ResultStore(output_folder(args.output, Path(), ""))
+    made = origin(networks, precision=args.precision, solver="least squares")
+    scorer = Scorer(attributor, fingerprint, thresholds, store, args, made)
 
     own_scores = scorer(OWN, own)
     for name, audio in negatives.items():
@@ -128,9 +150,87 @@ def main() -> None:
     for name in TRANSFORMATIONS if args.robust_n > 1 else ():
         changed = [
             round_to_bits(transform(name, audio[: args.robust_n], generator.sample_rate, args.seed), 16)
-            for audio in (own, negatives[REAL])
+            for audio in (own, negatives[REAL_CLIPS])
         ]
-        scorer(REAL, changed[1], transformation=name, against=scorer(OWN, changed[0], transformation=name))
+        scorer(REAL_CLIPS, changed[1], transformation=name, against=scorer(OWN, changed[0], transformation=name))
+
+
+class Fingerprint:
+    """Attribution without inversion, after Pizarro et al. 2024 (arXiv 2411.14013): the mean residual of own samples.
+
+    A clip's residual is what a low-pass filter takes away (fourth-order Butterworth at an eighth of the rate, forwards
+    and backwards); its mark is the residual's log power spectrum, mean over frames, over the clip's own level. The
+    score is the correlation of a clip's mark with the mean mark.
+
+    Args:
+        own: float32 `[N, T, C]`, N of at least 2.
+        sample_rate: in Hz.
+    """
+
+    FRAME = 512
+
+    def __init__(self, own: np.ndarray, sample_rate: int):
+        self._filter = scipy.signal.butter(4, sample_rate / 8, fs=sample_rate, output="sos")
+        marks = self._marks(own)
+        self._mean = marks.mean(axis=0)
+
+    def __call__(self, audio: np.ndarray) -> np.ndarray:
+        """Correlations in [-1, 1] of clips `[N, T, C]`, higher for the generator's own; 0 for silence."""
+        marks = self._marks(audio)
+        marks, mean = marks - marks.mean(axis=1, keepdims=True), self._mean - self._mean.mean()
+        norms = np.linalg.norm(marks, axis=1) * np.linalg.norm(mean)
+        return np.divide(marks @ mean, norms, out=np.zeros(len(marks)), where=norms > 1e-9)
+
+    def _marks(self, audio: np.ndarray) -> np.ndarray:
+        audio = np.asarray(audio, np.float64)
+        residual = audio - scipy.signal.sosfiltfilt(self._filter, audio, axis=1)
+        spectra = stft(np.pad(residual, [(0, 0), (self.FRAME // 2, 0), (0, 0)]), self.FRAME, self.FRAME // 2)
+        power = np.square(np.abs(spectra) / (self.FRAME / 2)).mean(axis=(1, 3))
+        level = np.mean(np.square(residual), axis=(1, 2))[:, None]
+        return np.log(power + 1e-6 * level + 1e-20)
+
+
+def auroc(own: np.ndarray, others: np.ndarray) -> float:
+    """Probability that an own sample scores lower than another clip; ties count half."""
+    return float(roc_auc_score(*_labelled(own, others)))
+
+
+def tpr_at_fpr(own: np.ndarray, others: np.ndarray, rate: float = 0.01) -> float:
+    """Largest share of own samples found by a threshold that finds at most `rate` of the others."""
+    false, true, _ = roc_curve(*_labelled(own, others), drop_intermediate=False)
+    return float(true[false <= rate].max())
+
+
+def eer(own: np.ndarray, others: np.ndarray) -> float:
+    """The error rate at the threshold where as large a share of own samples is missed as of others is found."""
+    return equal_error_rate(*_labelled(own, others))
+
+
+def separation(own: np.ndarray, others: np.ndarray) -> dict[str, list[float]]:
+    """How well scores, which are lower for own samples, tell these from others, each measure with its 95 % interval.
+
+    That of the samples found is of a share of them. Area and equal error rate vary at most as a share of as many clips
+    as the smaller class has (Birnbaum and Klose, 1957), so theirs are such shares' intervals: too wide rather than,
+    where the classes do not overlap, of no width.
+
+    Args:
+        own: float `[N]`.
+        others: float `[M]`.
+
+    Returns:
+        By measure `[value, low, high]`; the share found at 1 % false alarms only of at least `FEWEST_FOR_RATE` others,
+        of which a hundredth is several clips.
+    """
+    smaller = min(len(own), len(others))
+    values = {"auroc": (auroc(own, others), smaller), "eer": (eer(own, others), smaller)}
+    if len(others) >= FEWEST_FOR_RATE:
+        values[RATE] = (tpr_at_fpr(own, others), len(own))
+    return {name: [value, *share_interval(value * n, n)] for name, (value, n) in values.items()}
+
+
+def _labelled(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As scikit-learn takes them: 1 for own samples, and scores that are higher for them."""
+    return np.repeat([1, 0], [len(own), len(others)]), -np.concatenate([own, others])
 
 
 class Scorer:
@@ -143,9 +243,10 @@ class Scorer:
         thresholds: Thresholds,
         store: ResultStore,
         args: argparse.Namespace,
+        origin: Mapping[str, Any],
     ):
         self._attributor, self._fingerprint, self._thresholds = attributor, fingerprint, thresholds
-        self._store, self._args, self._environment = store, args, describe_environment()
+        self._store, self._args, self._origin = store, args, origin
 
     def __call__(
         self,
@@ -155,25 +256,28 @@ class Scorer:
         transformation: str = "none",
         against: dict[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Scores by method, lower for own samples; `against` those of own samples, the record tells both apart."""
+        """Scores by method, lower for own samples; the line says how `against`, own samples', compare."""
         args = self._args
         with progress_bar(f"{name}, {transformation}", len(audio), quiet=args.quiet) as bar:
             results = self._attributor(audio, self._store, batch_size=args.batch_size, bar=bar)
         inversion = np.array([NO_SCORE if result["score"] is None else result["score"] for result in results])
         scores = {"inversion": inversion, "fingerprint": -self._fingerprint(audio)}
-        verdicts = Counter(self._thresholds.verdict(result["score"]) for result in results)
+        lossless = transformation not in LOSSY_TRANSFORMATIONS
+        verdicts = Counter(
+            self._thresholds.verdict(result["score"], exact=result["exact"], lossless=lossless)[0] for result in results
+        )
         facts: dict[str, Any] = {
-            "verdicts": {verdict: verdicts[verdict] for verdict in (MADE, ABSTAINS, NOT)},
+            "verdicts": {verdict: verdicts[verdict] for verdict in VERDICTS},
             "exact": sum(result["exact"] for result in results),
             "median_score": float(np.median(inversion)),
             "seconds": float(np.mean([result["seconds"] for result in results])),
         }
         if against:
-            facts |= {method: separation(against[method], scores[method], seed=args.seed) for method in scores}
+            facts |= {method: separation(against[method], scores[method]) for method in scores}
         record = {"benchmark": "attribution", "generator": args.generator, "set": name}
         record |= {"transformation": transformation, "n": len(audio), **facts}
-        record |= {"seed": args.seed, "thresholds": asdict(self._thresholds)}
-        append_jsonl(args.results / "attribution.jsonl", record | self._attributor.settings | self._environment)
+        record |= {"seed": args.seed, "thresholds": asdict(self._thresholds)} | self._attributor.settings
+        append_jsonl(args.results / "attribution.jsonl", record | self._origin)
         shown = "  ".join(f"{method} AUROC {facts[method]['auroc'][0]:.3f}" for method in scores if against)
         print(f"{name:22}{transformation:13}{facts['verdicts']}  median {facts['median_score']:.2f}  {shown}")
         return scores
@@ -187,7 +291,7 @@ def samples(generator: Generator, n: int, seed: int) -> np.ndarray:
 def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarray) -> dict[str, np.ndarray]:
     """Clips `[n, T, C]` of other origin by kind, hardest first; a line for each kind that is left out."""
     sets = {}
-    for name, flag, path in ((SEED, "--other_seed", args.other_seed), (EARLIER, "--earlier", args.earlier)):
+    for name, flag, path in ((ANOTHER_SEED, "--other_seed", args.other_seed), (EARLIER, "--earlier", args.earlier)):
         if name not in args.negatives:
             continue
         if path is None:
@@ -199,11 +303,11 @@ def make_negatives(args: argparse.Namespace, generator: Generator, own: np.ndarr
         if other.fingerprint == generator.fingerprint:
             raise UserError(f"{flag} {path}: is --generator itself")
         sets[name] = samples(other, args.n, args.seed)
-    if REAL in args.negatives:
+    if REAL_CLIPS in args.negatives:
         clips = load_dataset(args.input, *generator.clip_shape, "report", cache_dir=args.cache, quiet=args.quiet)
         if len(clips) < args.n:
             raise UserError(f"--n {args.n}: {args.input} has only {len(clips)} clips in its report half")
-        sets[REAL] = clips.to_float(np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n]))
+        sets[REAL_CLIPS] = clips.to_float(np.sort(np.random.default_rng(args.seed).permutation(len(clips))[: args.n]))
     if ESPEAK in args.negatives:
         if shutil.which("espeak-ng"):
             sets[ESPEAK] = round_to_bits(spoken(args.n, generator.clip_shape), 16)
@@ -230,10 +334,29 @@ def spoken(n: int, clip_shape: tuple[int, int, int]) -> np.ndarray:
 
 def griffin_lim(audio: np.ndarray, frame: int = 1024) -> np.ndarray:
     """Clips `[N, T, C]` with their own STFT magnitudes and the phases that librosa's Griffin-Lim finds."""
-    signals = audio.transpose(0, 2, 1)
-    magnitudes = np.abs(librosa.stft(signals, n_fft=frame))
+    frames = 1 + audio.shape[1] // (frame // 4)  # librosa's, which are centred
+    spectra = stft(np.pad(audio, [(0, 0), (frame // 2, 0), (0, 0)]), frame, frame // 4)[:, :frames]
+    magnitudes = np.abs(spectra).transpose(0, 3, 2, 1).astype(np.float32)
     found = librosa.griffinlim(magnitudes, n_fft=frame, length=audio.shape[1], random_state=0)
     return np.clip(found.transpose(0, 2, 1), -1, 1).astype(np.float32)
+
+
+def figure(lines: Sequence[Mapping[str, Any]]) -> Figure:
+    """Shares of the verdicts, and by how much the scores tell own samples from each other set; a row a set."""
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
+    first = lines[0]["generator_sha256"]
+    for line in lines:
+        row = line["set"] if line["transformation"] == "none" else f"{line['set']}, {line['transformation']}"
+        row += "" if line["generator_sha256"] == first else f" (generator: {line['generator']})"
+        row += f", n = {line['n']}"
+        for verdict in (verdict for verdict in (MADE, RELATED, ABSTAINS) if verdict in line["verdicts"]):
+            count, n = line["verdicts"][verdict], line["n"]
+            numbers = Estimate(*(100 * x for x in (count / n, *share_interval(count, n))))
+            panels.setdefault("verdicts, %", {}).setdefault(verdict, {})[row] = numbers
+        for score in SCORES:
+            if score in line:
+                panels.setdefault("AUROC", {}).setdefault(score, {})[row] = Estimate(*line[score]["auroc"])
+    return interval_figure(panels)
 
 
 if __name__ == "__main__":

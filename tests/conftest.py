@@ -15,6 +15,7 @@ from utils import options
 from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "xdg")  # not the user's own
 
 # No deadline: TensorFlow's first call is slow. Derandomised: the same commit always passes or always fails.
 hypothesis.settings.register_profile("fast", deadline=None, derandomize=True, max_examples=20)

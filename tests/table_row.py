@@ -18,7 +18,7 @@ def row(name, preset, shift=0.0, n=501, **changed):
         "stft_distance": 1.5,
         "log_mel_correlation": 0.3,
         "f0_error": 4,
-        "voicing_agreement": 0.6,
+        "f0_frame_error": 0.2,
         "latent_mse": 0.3,
         "latent_frechet_distance": 6,
         "outside_prior": 0.1,
@@ -26,7 +26,8 @@ def row(name, preset, shift=0.0, n=501, **changed):
     numbers = {}
     for metric, value in values.items():
         std = {"std": 0.25} if metric.startswith("inception") else {}
-        numbers[metric] = value and {"value": value + shift, "low": 0.9 * value, "high": 1.2 * value, "n": n, **std}
+        interval = {"low": 0.9 * value, "high": 1.2 * value} if value else {}
+        numbers[metric] = value and {"value": value + shift, "n": n, **interval, **std}
     searched = name in (GRADIENT, ENCODER, HYBRID)
     return {
         "row": name,
@@ -43,6 +44,8 @@ def row(name, preset, shift=0.0, n=501, **changed):
             "max_iter": 80,
             "hybrid_max_iter": 81,
             "splits": 2,
+            "solver": "batched",
+            "precision": "float32",
             "objective": "waveform=1",
             "changed": {},
             "prior_variance": 1 / 3,

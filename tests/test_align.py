@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.networks import Networks
+from models.recovery import make_aligner
 from utils.audio.files import load_clip
 from utils.inversion.align import align, move_back, place
 from utils.metrics import stft_distance
@@ -57,7 +58,7 @@ def test_a_silent_clip_stays_where_it_is_and_none_is_raised_beyond_full_scale():
     assert np.abs(place(clips, offset, gain_db)).max() <= 1 + 1e-6
 
 
-# Own samples are met so well where they lie that the 20 to 80 samples by which the search misses that show.
+# Own samples match so well at their own position that the 20 to 80 samples by which the search misses it matter.
 @pytest.mark.parametrize(("kind", "within"), [("own samples", 1.2), ("speech", 1.05)])
 def test_what_is_cut_otherwise_is_encoded_as_well_as_what_is_not(kind, within, repo_root):
     """By the bundled networks: clips moved by 90 to 180 ms and 9 dB quieter."""
@@ -79,5 +80,5 @@ def test_what_is_cut_otherwise_is_encoded_as_well_as_what_is_not(kind, within, r
         return np.mean(list(map(stft_distance, place(targets, zero, louder), place(made, zero, louder))))
 
     unmoved = distance(clips, zero, zero, zero)
-    as_it_is, aligned = (distance(moved, zero + 9, *how) for how in ((zero, zero), networks.align(4)(moved)))
+    as_it_is, aligned = (distance(moved, zero + 9, *how) for how in ((zero, zero), make_aligner(networks)(moved)))
     assert aligned < min(as_it_is, within * unmoved)

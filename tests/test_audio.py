@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,7 +62,7 @@ def test_every_format(tmp_path, suffix, subtype, tolerance):
     np.testing.assert_allclose(clip.windows[0, inner, 0], audio[inner], atol=tolerance, rtol=0)
     assert not clip.windows[0, 16000:].any()
     assert clip.provenance["original_subtype"] == subtype
-    assert clip.provenance["truncated"] is None
+    assert clip.notes == ()
     assert clip.provenance["valid_length"] == 16000
 
 
@@ -281,6 +283,110 @@ def test_silence_is_a_clip(tmp_path):
         assert clip.provenance["window_starts"][0] == 0
 
 
+def written(path: Path, audio: np.ndarray, **options) -> Path:
+    soundfile.write(path, audio, 16000, **options)
+    return path
+
+
+def test_notes(tmp_path):
+    """What is odd about a clip is said in a word or two, and nothing of an ordinary one."""
+    tone, one_second = sine(300, 16000, 16000), np.ones(16000)
+    opposite = np.stack([tone, -tone], axis=1)
+    cases = {
+        (): tone,
+        ("channels cancel", "silent"): opposite,
+        ("channels cancel",): opposite * [1, 0.9],
+        ("wrong scale",): 32767 * tone,
+        ("clipped",): np.clip(20 * tone, -1, 1),
+        ("silent",): 1e-9 * tone,
+        ("offset",): 0.1 * tone + 0.5,
+        ("very short",): tone[:100],
+        ("excerpt",): np.tile(tone, 10),
+    }
+    for notes, audio in cases.items():
+        path = written(tmp_path / "clip.wav", audio, subtype="FLOAT")
+        for window in ("start", "loudest"):
+            assert load_clip(path, *SHAPE, window=window).notes == notes
+        whole = load_clip(path, *SHAPE, window="all")
+        assert whole.notes == tuple(note for note in notes if note != "excerpt")
+        assert all(isinstance(sentence, str) and sentence for sentence in whole.provenance["notes"].values())
+    for ordinary in (
+        np.stack([tone, 0 * tone], axis=1),  # one channel of two
+        noise(16000, 8),
+        np.pad(tone, (0, 1000)),  # less than a tenth longer
+        0.01 * one_second,
+    ):
+        assert load_clip(written(tmp_path / "clip.wav", ordinary), *SHAPE).notes == ()
+    assert load_clip(written(tmp_path / "clip.wav", opposite), 16384, 2, 16000).notes == ()  # nothing is mixed
+
+
+def test_the_gain_counts_in_what_is_clipped(tmp_path):
+    path = written(tmp_path / "clip.wav", 0.9 * np.sign(sine(300, 16000, 16000)))
+    assert load_clip(path, *SHAPE).notes == ()
+    assert load_clip(path, *SHAPE, alignment=ALIGNMENTS["paper"]).notes == ("clipped",)
+
+
+def through_ffmpeg(audio: np.ndarray, path: Path, *options: str) -> None:
+    source = written(path.with_suffix(".wav"), audio)
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-i", source, *options, path], check=True)
+    source.unlink()
+
+
+@pytest.mark.parametrize("suffix", ["m4a", "webm", "mp4"])
+def test_other_formats_are_read_through_ffmpeg_where_it_is_installed(tmp_path, suffix):
+    path = tmp_path / f"-clip: 100%.{suffix}"
+    tone = sine(440, 48000, 16000)
+    if shutil.which("ffmpeg") is None:
+        path.write_bytes(b"not looked at")
+        with pytest.raises(UserError, match=f"clip: 100%.{suffix}: passed over: .* ffmpeg, which is not installed"):
+            load_clip(path, *SHAPE)
+        return
+    picture = ["-f", "lavfi", "-i", "color=size=64x64:duration=3:rate=5"] if suffix == "mp4" else []
+    through_ffmpeg(tone, path, *picture)
+    assert find_audio(tmp_path) == ([path], [])
+    whole = load_clip(path, *SHAPE, window="all")
+    joined = join_windows(whole.windows, whole.provenance)[:, 0]
+    assert whole.notes == () and abs(len(joined) - 48000) < 4000
+    spectrum = np.abs(np.fft.rfft(joined[16000:32000]))
+    assert spectrum.argmax() == 440 and 0.4 < np.abs(joined[16000:32000]).max() < 0.6
+    assert load_clip(path, *SHAPE).notes == ("excerpt",)
+    other = tmp_path / "recording.mp4"
+    through_ffmpeg(tone, other, "-c:a", "aac", "-movflags", "+faststart")
+    other.write_bytes(other.read_bytes()[: other.stat().st_size * 2 // 3])
+    assert load_clip(other, *SHAPE, window="all").notes == ("damaged",)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=f"clip: 100%.{suffix}: ") as error:
+        load_clip(path, *SHAPE)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_ffmpeg_cannot_read_are_one_line(tmp_path):
+    playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"
+    for content in (
+        playlist,
+        b"ffconcat version 1.0\nfile /dev/zero\n",
+        bytes(1000),
+        b"\0\0\0\x20ftypM4A " + bytes(200),
+    ):
+        path = tmp_path / "clip.mp4"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="clip.mp4: (cannot be read .ffmpeg: |passed over)") as error:
+            load_clip(path, *SHAPE)
+        assert str(error.value).count(str(path)) == 1 and "\n" not in str(error.value)
+
+
+def test_without_ffmpeg_its_files_are_named_with_advice(tmp_path, monkeypatch):
+    for name in ("a.m4a", "b.WEBM", "c.mov"):
+        (tmp_path / name).write_bytes(b"not looked at")
+    good = written(tmp_path / "d.wav", noise(10))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    files, problems = find_audio(tmp_path)
+    assert files == [good] and [path.name for path, _ in problems] == ["a.m4a", "b.WEBM", "c.mov"]
+    assert all("apt install ffmpeg" in reason for _, reason in problems)
+    with pytest.raises(UserError, match="a.m4a: passed over: .*apt install ffmpeg"):
+        find_audio(tmp_path / "a.m4a")
+
+
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "au"])
 def test_truncated_data_are_used_and_recorded(tmp_path, suffix):
     path = tmp_path / f"clip.{suffix}"
@@ -291,7 +397,7 @@ def test_truncated_data_are_used_and_recorded(tmp_path, suffix):
     length = clip.provenance["valid_length"]
     assert 7900 < length < 8000
     np.testing.assert_array_equal(clip.windows[0, :length], whole.windows[0, :length])
-    assert re.fullmatch(r"the header says 320\d\d bytes .* holds 159\d\d", clip.provenance["truncated"])
+    assert re.fullmatch(r"the header says 32000 bytes .* holds 159\d\d bytes", clip.provenance["notes"]["truncated"])
 
 
 def test_truncated_mp3(tmp_path):
@@ -300,7 +406,7 @@ def test_truncated_mp3(tmp_path):
     truncate(path, 0.5)
     clip = load_clip(path, *SHAPE, window="all")
     assert 16000 < clip.provenance["valid_length"] < 48000
-    assert "64000 samples" in clip.provenance["truncated"]
+    assert "says 64000 samples" in clip.provenance["notes"]["truncated"]
 
 
 def test_truncated_flac_is_an_error(tmp_path):
@@ -379,6 +485,25 @@ def test_find_audio_of_one_file_or_none(tmp_path):
     assert find_audio(str(tmp_path)) == ([path], [])
     with pytest.raises(UserError, match="gone: no such file or folder"):
         find_audio(tmp_path / "gone")
+    path.write_bytes(b"no audio")
+    with pytest.raises(UserError, match="clip.wav: no audio file"):  # before any work
+        find_audio(path)
+    assert find_audio(tmp_path) == ([path], [])  # among others it fails alone, when it is read
+
+
+def test_one_file_passes_the_checks_of_a_folder(tmp_path):
+    pipe, listener = tmp_path / "pipe.wav", tmp_path / "socket.wav"
+    os.mkfifo(pipe)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(listener))
+    for path in (pipe, listener, Path("/dev/null")):
+        for read in (find_audio, lambda path: load_clip(path, *SHAPE)):
+            with pytest.raises(UserError, match=f"{path}: not a regular file"):
+                read(path)
+    unprintable = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    write_wav(unprintable, noise(10), 16000)
+    with pytest.raises(UserError, match=r"caf\\xe9.wav: the name is not valid UTF-8"):
+        find_audio(unprintable)
 
 
 def test_names_with_unicode_and_spaces(tmp_path):

@@ -95,11 +95,11 @@ def test_channel_limits_the_band_and_keeps_the_level():
 def test_channel_reverberates_with_one_of_the_rooms():
     click = np.zeros((8, LENGTH, 1), np.float32)
     click[:, 100] = 0.5
-    heard = change_channel(click, SEED, **{**OFF, "reverberated": 1.0}).numpy()[:, 100:, 0]
+    reverberated = change_channel(click, SEED, **{**OFF, "reverberated": 1.0}).numpy()[:, 100:, 0]
     rooms = impulse_responses(RATE)[:, : LENGTH - 100]
     rooms = rooms / np.linalg.norm(rooms, axis=1, keepdims=True)
-    heard = heard / np.linalg.norm(heard, axis=1, keepdims=True)
-    likeness = heard @ rooms.T
+    reverberated = reverberated / np.linalg.norm(reverberated, axis=1, keepdims=True)
+    likeness = reverberated @ rooms.T
     np.testing.assert_allclose(likeness.max(axis=1), 1, atol=1e-3)
     assert len(set(likeness.argmax(axis=1))) > 1
 
@@ -131,7 +131,7 @@ def test_codecs_are_what_they_say():
     mu_law = pass_codec(ramp, SEED, shares=(0, 1, 0, 0)).numpy()
     assert len(np.unique(mu_law)) <= 255
     loud = np.abs(ramp) > 0.02
-    assert np.abs(mu_law / ramp - 1)[loud].max() < 0.04  # steps as large as the sample asks for
+    assert np.abs(mu_law / ramp - 1)[loud].max() < 0.04  # steps in proportion to the sample
 
     few_bits = pass_codec(tf.repeat(ramp, 16, axis=0), SEED, shares=(0, 0, 1, 0)).numpy()
     steps = {len(np.unique(clip)) - 1 for clip in few_bits}

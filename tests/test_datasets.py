@@ -52,12 +52,49 @@ def test_speech_commands_layout(load, speech_commands):
     assert (train.layout, len(train), train.class_names) == ("speech commands", 28, DIGITS)
     assert validation.names == ["seven/ab_nohash_1.flac"] and validation.labels.tolist() == [7]
     assert test.names == ["two/ab_nohash_2.flac"] and test.labels.tolist() == [2]
-    assert validation.absent == 1 and "1 listed but not on disk" in validation.describe()
+    assert validation.absent == 1 and "1 lines of the lists name no clip" in validation.describe()
     everything = load(speech_commands, "all")
     assert sorted(everything.names) == everything.names and len(everything) == 30
     for audio, label, name in zip(everything.audio, everything.labels, everything.names, strict=True):
         assert name.startswith(DIGITS[label] + "/")
         assert (audio == 100 * label + int(name[-6])).all()  # 16-bit files come through unchanged
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["seven\\ab_nohash_1.wav", "./seven/ab_nohash_1.wav", "SEVEN/AB_nohash_1.WAV", "data/sc/seven/ab_nohash_1.wav"]
+    + [
+        "C:\\data\\seven\\ab_nohash_1.wav",
+        "seven/ab_nohash_1",
+        "seven/ab_nohash_1.wav ",
+        "\ufeffseven/ab_nohash_1.wav",
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_lists_lines_may_be_spelled_otherwise(load, speech_commands, line, end):
+    (speech_commands / "validation_list.txt").write_bytes(f"{line}{end}{end}".encode())
+    (speech_commands / "testing_list.txt").rename(speech_commands / "Testing_List.txt")
+    names = {split: load(speech_commands, split).names for split in ("train", "validation", "test")}
+    assert names["validation"] == ["seven/ab_nohash_1.flac"] and names["test"] == ["two/ab_nohash_2.flac"]
+    assert len(names["train"]) == 28 and load(speech_commands).absent == 0
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("seven/ab_nohash_1.wav\n".encode("utf-16"), "validation_list.txt: is not UTF-8 text, but UTF-16"),
+        ("seven/ab_nohash_1.wav\n".encode("utf-16-be"), "validation_list.txt: is not UTF-8 text, but UTF-16"),
+        (b"seven_ab_nohash_1.wav\n", "validation_list.txt: 1 of its 1 lines name no clip of .*'seven_ab_nohash_1'"),
+        (b"seven/caf\xe9.wav\nseven/gone.wav\nseven/ab_nohash_1.wav", "2 of its 3 lines name no clip.*udce9"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_lists_of_other_clips_are_refused(load, speech_commands, content, said, split):
+    """Their clips would join the training data."""
+    (speech_commands / "validation_list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        load(speech_commands, split)
+    assert str(error.value).encode() and "\n" not in str(error.value)
 
 
 def test_speech_commands_without_lists_keeps_a_speaker_together(load, tmp_path):
@@ -118,6 +155,38 @@ def test_damaged_files_are_named_and_left_out(load, tmp_path, capsys):
     (tmp_path / "x" / "good.wav").unlink()
     with pytest.raises(UserError, match="bad.wav"):
         load(tmp_path / "x", "all")
+
+
+def test_notes_are_counted(load, tmp_path):
+    for name, value in (("a", 0), ("b", 0), ("c", 32767), ("d", 5)):
+        write(tmp_path / "x" / f"{name}.wav", value, samples=2 * SAMPLES)
+    dataset = load(tmp_path / "x", "all")
+    assert dataset.notes == {"silent": 2, "excerpt": 4, "clipped": 1, "offset": 1}
+    assert dataset.describe().endswith(", 2 silent, 4 excerpt, 1 clipped, 1 offset")
+    assert load(tmp_path / "x", "all").notes == dataset.notes  # from the cache
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "list", "fields", "audio", "gone", "folder"])
+def test_a_damaged_cache_is_decoded_again(load, tmp_path, capsys, damage):
+    for i in range(3):
+        write(tmp_path / "x" / f"{i}.wav", 7 + i)
+    load(tmp_path / "x", "all")
+    [entry] = (tmp_path / "cache").iterdir()
+    index, audio = entry / "index.json", entry / "audio.int16"
+    if damage in ("audio", "cut"):
+        path = audio if damage == "audio" else index
+        path.write_bytes(path.read_bytes()[:-10])
+    elif damage == "gone":
+        audio.unlink()
+    elif damage == "folder":
+        index.unlink()
+    else:
+        index.write_text({"text": "{{", "list": "[1]", "fields": '{"names": []}'}[damage])
+    capsys.readouterr()
+    dataset = load(tmp_path / "x", "all")
+    assert dataset.audio[:, 0, 0].tolist() == [7, 8, 9] and dataset.names == ["0.wav", "1.wav", "2.wav"]
+    assert capsys.readouterr().err.startswith(f"{entry}: damaged, decoded again (")
+    assert len(load(tmp_path / "x", "all")) == 3 and capsys.readouterr().err == ""
 
 
 def test_errors_name_the_folder(load, tmp_path):

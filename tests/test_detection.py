@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.detection_part import detection_part
+from utils.evaluation.comparison import NOT_DECIDED
 from utils.evaluation.detection import (
     CLASSIFIERS,
     HeldOut,
@@ -236,11 +237,9 @@ def test_confidence_interval():
     expected = stats.ttest_1samp(accuracies, 0).confidence_interval(0.95)
     np.testing.assert_allclose(confidence_interval(accuracies, 200), expected)
     assert confidence_interval([0.99, 1.0, 0.9], 200)[1] == 1
-    # Wilson's formula by hand, for 200 right answers of 200, and for 3 repeats that are equally good.
+    # Clopper and Pearson's formula by hand, for 200 right answers of 200, and for 3 repeats that are equally good.
     for repeats in (1, 3):
-        low, high = confidence_interval([1.0] * repeats, 200)
-        n, z = 200 * repeats, stats.norm.ppf(0.975)
-        assert (low, high) == (pytest.approx(n / (n + z * z)), 1)
+        assert confidence_interval([1.0] * repeats, 200) == (pytest.approx(0.025 ** (1 / (200 * repeats))), 1)
 
 
 def test_the_table_has_the_papers_numbers_beside_ours(tmp_path):
@@ -254,6 +253,9 @@ def test_the_table_has_the_papers_numbers_beside_ours(tmp_path):
     ]
     summary = summarise(results)
     assert len(summary) == 8 and summary[0]["accuracy"] == pytest.approx(0.85) and summary[0]["repeats"] == 2
+    assert summary[0]["against"] == {}  # latents are compared with spectrograms, which were not tried here
+    (against,) = summary[2]["against"].items()
+    assert against == (LATENTS, {"n": 2, "difference": 0, "low": 0, "high": 0, "verdict": NOT_DECIDED})
     assert [cell["tested_on"] for cell in summary] == ["own"] * 4 + ["foreign"] * 4
     tables.add_detection(tmp_path, "aligned", detection_part(summary, fakes="theirs/"))
     lines = (tmp_path / "table3.md").read_text().splitlines()

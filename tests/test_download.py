@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -29,7 +28,7 @@ class Site:
 
     def __init__(self):
         self.files, self.short, self.slow, self.requests = {}, set(), set(), []
-        self.resume = threading.Event()
+        self.sent, self.resume = threading.Event(), threading.Event()
         self.url = ""
 
     def put(self, name: str, content: bytes) -> str:
@@ -56,6 +55,7 @@ def site():
             self.wfile.write(content[:half])
             if name in site.slow:
                 self.wfile.flush()
+                site.sent.set()
                 site.resume.wait(60)
             if name not in site.short:
                 self.wfile.write(content[half:])
@@ -207,8 +207,7 @@ def test_what_the_server_may_do_wrong(site, get, run_script, tmp_path):
     assert_fails(get("sc09", "--output", target), "404 Not Found", f"{site.url}sc09.tar.gz")
     site.put("sc09.tar.gz", archive(sc09()))
     site.short.add("sc09.tar.gz")
-    size = len(site.files["sc09.tar.gz"])
-    assert_fails(get("sc09", "--output", target), f"broke off before all {size:,} bytes")
+    assert_fails(get("sc09", "--output", target), "the transfer broke off", "bytes read")
     site.short.clear()
     # A proxy's login page, a cut archive of the announced length, an archive without the expected folder.
     for content, word in ((b"<html>", "damaged"), (archive(sc09())[:900], "damaged"), (archive({"a": b""}), "train/")):
@@ -222,26 +221,31 @@ def test_what_the_server_may_do_wrong(site, get, run_script, tmp_path):
     assert_fails(nowhere, "cannot be reached", "Connection refused")
 
 
-@pytest.mark.parametrize(
-    ("name", "special", "reason"),
-    [
-        ("sc09/../../evil", None, "leads outside"),
-        ("../evil", None, "leads outside"),
-        ("/tmp/evil", None, "leads outside"),
-        ("sc09/evil", link("sc09/evil", "/etc/passwd"), "'/etc/passwd'"),
-        ("sc09/evil", link("sc09/evil", "../../evil"), "'../../evil'"),
-        ("sc09/evil", link("sc09/evil", "../../evil", tarfile.LNKTYPE), "'../../evil'"),
-        ("sc09/evil", link("sc09/evil", "", tarfile.FIFOTYPE), "neither a file nor a folder"),
-    ],
-)
-def test_unsafe_members_are_refused_by_name(tmp_path, name, special, reason):
+@pytest.mark.parametrize("name", ["sc09/../../evil", "../evil"])
+def test_a_member_that_leads_outside_is_refused_by_name(tmp_path, name):
     path = tmp_path / "sc09.tar.gz"
-    path.write_bytes(archive({"sc09/a": b"a"}, special) if special else archive({"sc09/a": b"a", name: b"evil"}))
+    path.write_bytes(archive({"sc09/a": b"a", name: b"evil"}))
     with pytest.raises(UserError, match="refused") as error:
         extract(path, tmp_path / "one" / "two", root="sc09", quiet=True)
-    assert repr(name) in str(error.value) and reason in str(error.value)
-    found = {path.name for path in tmp_path.rglob("*") if path.is_symlink() or not path.is_dir()}
-    assert found == {"a", "sc09.tar.gz"}
+    assert repr(name) in str(error.value)
+    assert {path.name for path in tmp_path.rglob("*") if not path.is_dir()} == {"a", "sc09.tar.gz"}
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        link("sc09/evil", "/etc/passwd"),
+        link("sc09/evil", "../../evil"),
+        link("sc09/evil", "../../evil", tarfile.LNKTYPE),
+        link("sc09/evil", "", tarfile.FIFOTYPE),
+        link("/tmp/evil", "", tarfile.REGTYPE),
+    ],
+)
+def test_links_and_what_lies_elsewhere_stay_in_the_archive(tmp_path, special):
+    path = tmp_path / "sc09.tar.gz"
+    path.write_bytes(archive({"sc09/a": b"a"}, special))
+    extract(path, tmp_path / "one" / "two", root="sc09", quiet=True)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_symlink() or not path.is_dir()} == {"a", "sc09.tar.gz"}
 
 
 def test_unsafe_archive_leaves_nothing(site, get, tmp_path):
@@ -264,12 +268,8 @@ def test_interrupted_in_mid_transfer_then_repeated(site, get, repo_root, tmp_pat
         # A test run in the background of a shell inherits an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    partial = tmp_path / ".download-sc09" / "work" / "sc09.tar.gz"
-    deadline = time.monotonic() + 60
-    while not (partial.exists() and partial.stat().st_size > 0):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    assert_fails(get("sc09", "--output", target), "another process is downloading it")
+    assert site.sent.wait(60)  # the first half
+    assert_fails(get("sc09", "--output", target), f"process {process.pid} on ")
     process.send_signal(how)
     _, stderr = process.communicate(timeout=60)
     assert not target.exists() and not (tmp_path / RECORD).exists()

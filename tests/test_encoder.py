@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.encoder import DOMAINS, Encoder, encoder_from, load_encoder
+from models.encoder import Encoder, encoder_from, load_encoder
 from models.resnet import BatchNormalization
-from utils.domains import REAL, SYNTHETIC
+from utils.domains import DOMAINS, REAL, SYNTHETIC
 from utils.errors import UserError
 
 TINY = {"latent_dim": 5, "width": 4, "num_samples": 2048, "num_channels": 2, "sample_rate": 8000}

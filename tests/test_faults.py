@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or gone: one line says so, and the run goes on when that is mended."""
+"""A disk that is full, read-only or gone: one line says so, and the same command resumes when that is fixed."""
 
 import os
 import shutil
@@ -13,12 +13,13 @@ import pytest
 from tests.test_latent_vector_recovery import SCRIPT, SIMPLE, TINY, compared, write_clips
 from tests.test_train import STEPS, arguments, call, place, same_training, whole  # noqa: F401  (fixtures)
 from utils import options
+from utils.audio.datasets import load_dataset
 from utils.errors import UserError
 from utils.runs.folders import keep_options, require_folder
 from utils.runs.training_run import TrainingRun
 
 SEARCH = (*TINY, *SIMPLE, "--max_iter", "20", "--batch_size", "2", "--own_samples", "0")
-GOES_ON = "mend that, and the same command with its --output goes on where it was"
+GOES_ON = "fix this and run the same command again with its --output, which resumes"
 
 
 class Disk:
@@ -182,3 +183,31 @@ def test_a_folder_that_has_vanished_is_missed(tmp_path):
     (tmp_path / "options.json").unlink()
     with pytest.raises(UserError, match=": has vanished"):
         require_folder(tmp_path)
+
+
+def test_a_cache_of_clips_that_cannot_be_written_is_done_without(disk, clips, capsys):
+    disk.remount("ro")
+    dataset = load_dataset(clips, 1024, split="all", cache_dir=disk.path / "cache", quiet=True)
+    said = f"cache {disk.path / 'cache'}: Read-only file system; this run's decoded clips are not kept\n"
+    assert len(dataset) == 12 and capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("script", [SCRIPT, "attribute.py"])
+@pytest.mark.parametrize("kind", ["pipe", "descriptor", "device", "text", "empty"])
+def test_an_input_that_cannot_be_read_is_named_before_any_work(run_main, tmp_path, script, kind):
+    path, output = tmp_path / f"{kind}.wav", tmp_path / "out"
+    ends = os.pipe()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "descriptor":  # as of the shell's <(...)
+        path = Path(f"/dev/fd/{ends[0]}")
+    elif kind == "device":
+        path = Path("/dev/zero")
+    else:
+        path.write_text("no audio" if kind == "text" else "")
+    result = run_main(script, path, *(TINY if script == SCRIPT else ()), "--output", output)
+    for end in ends:
+        os.close(end)
+    reason = {"text": "no audio file", "empty": "empty file"}.get(kind, "not a regular file")
+    assert result.returncode == options.EXIT_USAGE and not output.exists()
+    assert result.stderr.startswith(f"error: {path}: {reason}") and result.stderr.count("\n") == 1

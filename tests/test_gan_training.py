@@ -9,7 +9,6 @@ from models.wavegan import Architecture
 from models.wgan_gp import CRITIC_UPDATES, WassersteinTrainer, WaveformCritic
 from utils.audio.datasets import load_dataset
 from utils.audio.files import write_wav
-from utils.runs.training_run import Checkpoints
 
 ARCHITECTURE = Architecture(latent_dim=12, dim=1)
 
@@ -37,7 +36,7 @@ def whole(batches, tmp_path_factory):
     for step in range(3):
         reports.append({name: float(value) for name, value in trainer.train_step(batches, step).items()})
         if step == 0:
-            Checkpoints(folder, trainer).save(1)
+            trainer.save(folder, 1)
     return trainer, start, weights(), reports, folder
 
 
@@ -55,7 +54,7 @@ def test_published_recipe_resumes_exactly(whole, batches):
     trainer, _, after, reports, folder = whole
     for variable in (*trainer.variables, *trainer.critic_state):  # nothing may be left of what the trainer was
         variable.assign(tf.ones_like(variable))
-    assert Checkpoints(folder, trainer).step == 1
+    assert trainer.restore(folder) == 1
     for step in (1, 2):
         again = trainer.train_step(batches, step)
         assert {name: float(value) for name, value in again.items()} == pytest.approx(reports[step], rel=1e-5)

@@ -31,7 +31,7 @@ def call(run_main):
 def test_prior_then_replay_by_the_command_line(run_script, call, folder, tmp_path):
     done = run_script("generate.py", "--generator", folder, "--n", 3, "--seed", 5, "--output", tmp_path / "a")
     assert done.returncode == 0, done.stderr
-    assert "equal to the frozen graph within" in done.stdout
+    assert "equal to its graph within" in done.stdout
     assert f"3 clips at 16000 Hz written to {tmp_path / 'a'}" in done.stdout
     generator = load_generator(folder)
     latents = load_latents(tmp_path / "a" / "latents.npz")
@@ -111,6 +111,16 @@ def test_mistakes_end_in_one_line(call, folder, tmp_path, arguments, message):
     assert done.returncode == EXIT_USAGE
     assert message in error and error.startswith("error: ") and "\n" not in error
     assert not (tmp_path / "o").exists()
+
+
+def test_the_folder_of_an_earlier_run_takes_the_same_run_only(call, folder, tmp_path):
+    common = ("--generator", folder, "--quiet", "--output", tmp_path / "a")
+    assert call(*common, "--n", 3).returncode == 0
+    before = wavs(tmp_path / "a")
+    done = call(*common, "--n", 2)
+    assert done.returncode == EXIT_USAGE and done.stderr.startswith(f"error: --n: {tmp_path / 'a'} began with 3.")
+    assert wavs(tmp_path / "a") == before and len(load_latents(tmp_path / "a/latents.npz").z) == 3
+    assert call(*common, "--n", 3).returncode == 0 and wavs(tmp_path / "a") == before
 
 
 def test_dry_run_writes_nothing(call, folder, tmp_path):

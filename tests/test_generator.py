@@ -1,7 +1,9 @@
 """models/tf1.py and models/generator.py: every kind of generator file; native and frozen held together."""
 
+import importlib
 import json
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -31,7 +33,8 @@ VARIANTS = {
 
 def frozen(folder, latent_dim=5):
     graph_path, prefix = tf1.find_checkpoint(folder)
-    function, found = tf1.as_function(tf1.freeze(graph_path, prefix), graph_path)
+    with tf1.restored(graph_path, prefix) as graph:
+        function, found = tf1.as_function(graph.freeze(), graph_path)
     assert found == latent_dim
     return function
 
@@ -60,7 +63,7 @@ def test_native_network_equals_the_frozen_graph_with_its_gradient(tmp_path, name
     folder = build(tmp_path, **options)
     generator = load_generator(folder)
     assert isinstance(generator.network, WaveGANGenerator), generator.notes
-    assert "native WaveGAN, equal to the frozen graph within" in generator.notes[0]
+    assert "native WaveGAN, equal to its graph within" in generator.notes[0]
     assert generator.latent_dim == options.get("latent_dim", 5)
     assert generator.num_samples == options.get("num_samples", 16384)
     assert generator.num_channels == options.get("channels", 1)
@@ -79,7 +82,7 @@ def test_batch_norm_after_the_relu_falls_back_to_the_frozen_graph(tmp_path):
     folder = build(tmp_path, batch_norm="after")
     generator = load_generator(folder)
     assert generator.network is None
-    assert "differs from the frozen graph by" in generator.notes[0]
+    assert "differs from its graph by" in generator.notes[0]
     assert "the frozen graph is used" in generator.notes[0]
     z = tf.constant(generator.sample_prior(1, 2))
     np.testing.assert_array_equal(generator(z), frozen(folder)(z))
@@ -101,15 +104,20 @@ def save_other_graph(folder, z_name="z", audio_name="G_z", length=48):
 
 
 def test_any_other_tf1_graph_runs_frozen(tmp_path):
-    generator = load_generator(save_other_graph(tmp_path, "latent", "out"), z_tensor="latent:0", audio_tensor="out:0")
+    generator = load_generator(save_other_graph(tmp_path))
     assert (generator.latent_dim, generator.num_samples, generator.num_channels) == (3, 48, 1)
     assert "not a WaveGAN's" in generator.notes[0]
     z = np.array([[0.1, 0.2, 0.3]], np.float32)
     np.testing.assert_allclose(generator(z), np.full((1, 48, 1), np.tanh(0.6)), rtol=1e-5)
-    with pytest.raises(UserError, match=r"no tensor 'z:0'.*--z_tensor.*placeholders are latent"):
-        load_generator(tmp_path, audio_tensor="out:0")
-    with pytest.raises(UserError, match="no tensor 'G_z:0'.*--audio_tensor"):
-        load_generator(tmp_path)
+    with pytest.raises(UserError, match=r"no tensor 'z:0' .*placeholders are latent.* give a SavedModel or a factory"):
+        load_generator(save_other_graph(tmp_path, z_name="latent"))
+    with pytest.raises(UserError, match="no tensor 'G_z:0' "):
+        load_generator(save_other_graph(tmp_path, audio_name="out"))
+
+
+def test_float32_has_all_its_bits():
+    """Also on a GPU, whose matrix products TensorFlow else computes in TF32."""
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def test_mixed_bfloat16_is_native_and_near(plain):
@@ -183,7 +191,8 @@ def test_weights_stored_in_half_precision(tmp_path):
 
 
 def test_frozen_graph_file(tmp_path, plain):
-    graph_def = tf1.freeze(*tf1.find_checkpoint(plain))
+    with tf1.restored(*tf1.find_checkpoint(plain)) as graph:
+        graph_def = graph.freeze()
     path = tmp_path / "g.pb"
     path.write_bytes(graph_def.SerializeToString())
     (tmp_path / "g.json").write_text('{"sample_rate": 44100}')
@@ -264,7 +273,7 @@ def wrong_prior(): g = G(); g.prior = "box"; return g
 def constant():
     g = G()
     class C(G):
-        def __call__(self, z): return tf.zeros([2, 8])
+        def __call__(self, z): return tf.zeros([tf.shape(z)[0], 8])
     return C()
 def not_finite():
     class C(G):
@@ -305,14 +314,17 @@ def test_factory(factories):
     "factory, message",
     [
         ("raises", "OSError: weights are away"),
-        ("absent", "AttributeError"),
+        ("absent", "factories_for_test.py has no absent"),
         ("without_rate", "without sample_rate"),
         ("wrong_length", r"says num_samples, num_channels = \(8, 1\); its audio has \(9, 1\)"),
         ("wrong_prior", "prior must be one of uniform, normal. Received: 'box'"),
-        ("constant", "not differentiable in z"),
+        ("constant", "not differentiable in z, or does not depend on it"),
         ("not_finite", "NaN or infinite"),
         ("wrong_rank", r"must give audio \[B, T, C\] or \[B, T\]"),
-        ("fails", "a trial call with z of shape .2, 2. failed: InvalidArgumentError"),
+        (
+            "fails",
+            r"of any batch size B; it fails at B = 1, 2, 3: .*Error: Matrix size-incompatible: In.0.: .1,2.",
+        ),
         ("not_callable", "not callable"),
     ],
 )
@@ -324,6 +336,8 @@ def test_factories_that_break_the_contract(factories, factory, message):
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder; a generator is a TF1 folder"):
         load_generator(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="xxx: no such file or folder"):
+        load_generator(tmp_path / ("x" * 300))
     with pytest.raises(UserError, match="ModuleNotFoundError: No module named 'no_such_module'"):
         load_generator("no_such_module:make", trust=True)
     with pytest.raises(UserError, match=r"looked for infer.meta .*; found an empty folder"):
@@ -383,6 +397,57 @@ def test_which_checkpoint_is_chosen(tmp_path):
     (tmp_path / "other.index").touch()
     with pytest.raises(UserError, match="no TF1 generator here"):
         tf1.find_checkpoint(tmp_path)
+
+
+def test_the_published_layout(tmp_path):
+    """train/infer/infer.meta beside train/model.ckpt-N, named by the folder, by infer or by a checkpoint's prefix."""
+    build(tmp_path / "train")
+    (tmp_path / "train/infer").mkdir()
+    graph = (tmp_path / "train/infer.meta").rename(tmp_path / "train/infer/infer.meta")
+    (tmp_path / "train/checkpoint").unlink()
+    for suffix in ("index", "data-00000-of-00001"):
+        shutil.copy(tmp_path / f"train/model.ckpt.{suffix}", tmp_path / f"train/model.ckpt-200.{suffix}")
+        (tmp_path / f"train/model.ckpt.{suffix}").rename(tmp_path / f"train/model.ckpt-1000.{suffix}")
+    for name, prefix in {
+        "train": "model.ckpt-1000",
+        "train/infer": "model.ckpt-1000",
+        "train/model.ckpt-200": "model.ckpt-200",
+        "train/model.ckpt-200.index": "model.ckpt-200",
+    }.items():
+        assert tf1.find_checkpoint(tmp_path / name) == (graph, tmp_path / "train" / prefix)
+        (tmp_path / "train/generator.json").write_text('{"sample_rate": 8000}')
+        if name != "train/infer":
+            assert load_generator(tmp_path / name).sample_rate == 8000
+    assert load_generator(tmp_path / "train/infer").network is not None
+    with pytest.raises(UserError, match="--generator .*model.ckpt-300: no such file or folder"):
+        load_generator(tmp_path / "train/model.ckpt-300")
+    shutil.rmtree(tmp_path / "train/infer")
+    with pytest.raises(UserError, match=r"looked for infer.meta \(also in infer/\)"):
+        load_generator(tmp_path / "train/model.ckpt-200")
+
+
+def test_a_wavegan_is_not_frozen(plain, monkeypatch):
+    """Its weights would be held three times over."""
+
+    def freeze(self):
+        raise AssertionError
+
+    monkeypatch.setattr(tf1.Restored, "freeze", freeze)
+    assert load_generator(plain).network is not None
+
+
+def test_a_factory_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "of_this_folder.py").write_text("from beside_it import make")
+    (tmp_path / "beside_it.py").write_text(FACTORY + "def make():\n    import later_beside_it\n    return G()")
+    (tmp_path / "later_beside_it.py").touch()
+    with pytest.raises(UserError, match="No module named 'of_this_folder'"):
+        load_generator("of_this_folder:make", trust=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
+    importlib.invalidate_caches()
+    assert load_generator("of_this_folder:make", trust=True).num_samples == 8
+    with pytest.raises(UserError, match=r"--generator utils:make: .*/utils/__init__.py has no make"):
+        load_generator("utils:make", trust=True)
 
 
 def test_description_must_be_sound(tmp_path, plain):

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from utils.evaluation.generator_statistics import jacobian_statistics, judged_statistics, level_statistics
+from tests.tiny import generator
+from utils.evaluation.generator_statistics import (
+    hum,
+    jacobian_statistics,
+    judged_statistics,
+    level_statistics,
+    singular_values,
+    voice_statistics,
+)
 
 
 @given(st.integers(0, 2**31))
@@ -35,3 +43,28 @@ def test_jacobian_of_one_and_of_all_directions():
     assert jacobian_statistics(np.ones(7)) == {"participation_ratio": 7, "smallest_to_largest": 1}
     lone = jacobian_statistics(np.array([5.0, 0, 0]))
     assert lone == {"participation_ratio": 1, "smallest_to_largest": 0}
+
+
+def test_voice_statistics_by_hand():
+    tracks = np.zeros((4, 10))
+    tracks[0, :5], tracks[1, :] = 100, 140
+    tracks[2, :4] = 400  # too few frames for a pitch
+    facts = voice_statistics(tracks)
+    assert facts == {"voiced": 19 / 40, "f0_median": 120, "f0_spread": pytest.approx(40 / 2**0.5)}
+    assert voice_statistics(tracks[2:]) == {"voiced": 4 / 20}
+
+
+def test_hum_is_seen_beside_noise():
+    noise = np.random.default_rng(0).normal(0, 0.1, (64, 16384, 1))
+    tone = 0.02 * np.sin(2 * np.pi * 250 * np.arange(16384) / 16000)[:, None]
+    assert abs(hum(noise, 16000, (62.5,))) < 3 and abs(hum(noise + tone, 16000, (1000.0,))) < 3
+    assert hum(noise + tone, 16000, (250.0,)) > 6
+
+
+def test_singular_values_are_those_of_the_jacobian():
+    tiny, z = generator(), np.linspace(-0.5, 0.5, 6, dtype=np.float32)
+    tiny.network = None  # as of a generator that is no native WaveGAN
+    steps = 1e-3 * np.eye(6, dtype=np.float32)
+    differences = (tiny(z + steps) - tiny(z - steps)).numpy().reshape(6, -1) / 2e-3
+    expected = np.linalg.svd(differences, compute_uv=False)
+    np.testing.assert_allclose(singular_values(tiny, z), expected, rtol=1e-2, atol=1e-2)

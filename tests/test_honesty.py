@@ -1,4 +1,4 @@
-"""utils/evaluation/honesty.py: a look-up is told from variety, against brute force and in cases with known answers."""
+"""utils/evaluation/honesty.py: a few waveforms score badly; against brute force, and known answers."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from utils.evaluation.honesty import (
     fixed_waveform_share,
     mean_squared_cosine,
+    nearest_distances,
     precision_recall_density_coverage,
     variance,
     within_class,
@@ -26,13 +27,13 @@ def test_share_of_a_known_mixture(share, n):
     assert mean_squared_cosine(audio) == pytest.approx(share**2, abs=0.04)
 
 
-def test_one_waveform_at_any_level_is_a_look_up():
+def test_one_waveform_at_any_level_has_no_variety():
     copies = noise(1) * np.linspace(0.1, 1, 6)[:, None, None]
     assert mean_squared_cosine(copies) == pytest.approx(1)
     assert fixed_waveform_share(np.repeat(noise(1), 6, axis=0)) == pytest.approx(1)
 
 
-def test_a_look_up_of_classes_shows_within_them_only():
+def test_one_waveform_a_class_shows_within_them_only():
     words, classes = noise(10, 3), np.repeat(np.arange(10), 8)
     audio = words[classes]
     assert fixed_waveform_share(audio) == pytest.approx(0.09, abs=0.05)
@@ -78,15 +79,21 @@ def test_neighbourhoods_agree_with_brute_force(seed, k, shift):
     assert found == pytest.approx(brute_force(real, generated, k))
 
 
-def test_coverage_of_the_same_distribution_of_a_look_up_and_of_nothing():
+def test_coverage_of_the_same_distribution_of_few_clips_and_of_none():
     rng = np.random.default_rng(0)
     real, other = rng.normal(size=(400, 2)), rng.normal(size=(400, 2))
     same = precision_recall_density_coverage(real, other)
     assert same["coverage"] == pytest.approx(1 - 0.5**5, abs=0.03)
     assert same["density"] == pytest.approx(1, abs=0.1)
-    look_up = precision_recall_density_coverage(real, np.repeat(other[:10], 40, axis=0))
-    assert look_up["coverage"] < 0.2 and look_up["precision"] > 0.8
+    class_baseline = precision_recall_density_coverage(real, np.repeat(other[:10], 40, axis=0))
+    assert class_baseline["coverage"] < 0.2 and class_baseline["precision"] > 0.8
     nothing = precision_recall_density_coverage(real, other + 100)
     assert set(nothing.values()) == {0.0}
     with pytest.raises(ValueError, match="more than 5 rows"):
         precision_recall_density_coverage(real[:5], other)
+
+
+def test_nearest_distances_by_hand():
+    known = np.array([[0.0, 0.0], [3.0, 4.0]])
+    found = nearest_distances(np.array([[3.0, 4.0], [0.0, 1.0], [3.0, 2.0]]), known)
+    np.testing.assert_allclose(found, [0, (1 / 2) ** 0.5, (4 / 2) ** 0.5], atol=1e-6)

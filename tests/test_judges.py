@@ -7,8 +7,10 @@ import soundfile
 from models.classifier import Classifier
 from models.encoder import Encoder, load_encoder
 from models.generator import load_generator
-from studies.judges import describe
+from studies.judges import describe, f0_kept
 from utils.audio.datasets import DIGITS
+from utils.evaluation.comparison import share_interval
+from utils.report.origin import FACTS, origin_of
 from utils.runs.files import read_jsonl
 
 
@@ -46,14 +48,23 @@ def test_the_table(run_main, tmp_path):
     for record in records:
         assert {"classifier", "one", "other", "one, other", "classifier, one"} <= set(record)
     assert records[0]["one"]["accuracy"] == pytest.approx(0.1)  # silence in every class
-    assert records[2]["one"]["accuracy"] == 1  # by what it hears itself
+    assert records[2]["one"]["accuracy"] == 1  # by its own answers on the samples
     generator = load_generator("tests.tiny:generator", trust=True)
     encoder, z = load_encoder(tmp_path), generator.sample_prior(0, 5)
     found = encoder(generator(z), training=False, domain="synthetic")
-    assert records[3]["errors"] == pytest.approx(
-        {
-            "z_mse": np.mean((found - z) ** 2),
-            "waveform_mse": np.mean((generator(found).numpy() - generator(z).numpy()) ** 2),
-        },
-        rel=1e-3,
-    )
+    expected = {
+        "z_mse": np.mean((found - z) ** 2),
+        "waveform_mse": np.mean((generator(found).numpy() - generator(z).numpy()) ** 2),
+    }
+    assert {name: records[3]["errors"][name] for name in expected} == pytest.approx(expected, rel=1e-3)
+    assert all(origin_of(record).keys() == set(FACTS) for record in records)
+    interval = [records[0]["one"][end] for end in ("from", "to")]
+    assert interval == pytest.approx(share_interval(1, 10))
+
+
+def test_f0_that_is_kept_by_hand():
+    original = np.array([[100.0, 100, 100, 0], [0, 200, 0, 0]])
+    made = np.array([[104.0, 120, 0, 90], [0, 200, 0, 0]])  # within a semitone, three semitones off, lost
+    assert f0_kept(original, made) == {"voiced_kept": 3 / 4, "f0_within_semitone": 2 / 3}
+    assert f0_kept(original, np.zeros_like(original)) == {"voiced_kept": 0}
+    assert f0_kept(np.zeros_like(original), made) == {}

@@ -18,13 +18,17 @@ import soundfile
 from models.classifier import Classifier
 from models.encoder import Encoder
 from models.generator import load_generator
+from models.networks import Networks
+from models.recovery import make_inverter, make_recovery, make_search
 from tests.tiny import Tiny
 from tests.wavegan_checkpoints import build
 from utils.audio.files import Identity, join_windows
 from utils.inversion.align import move_back
-from utils.inversion.invert import Inverter, from_prior
+from utils.inversion.exactness import is_found, match
 from utils.inversion.latents import load_latents
+from utils.inversion.methods import Inverter, from_prior
 from utils.losses import parse_objective
+from utils.numpy_spectrograms import log_mel
 from utils.runs.files import read_json, read_jsonl
 
 BUNDLED = str(Path(__file__).parents[1] / "classifier_checkpoint")  # of other clips
@@ -96,14 +100,18 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     done = run(*args, "--output", output, "--batch_size", 2, "--own_samples", 3)
     assert done.returncode == 0, done.stderr
     printed = done.stdout
-    assert printed.count("on its own samples the generator is recovered to median SNR") == 3
-    assert printed.count("on your files to median SNR") == 3
+    for method in ("encoder", "gradient", "hybrid", "search"):
+        assert re.search(rf"^{method}, 5 files: log-mel distance [\d.]+, .*\d exact$", printed, re.M)
+        assert re.search(
+            rf"^{method}, 3 own samples: SNR .* dB, SSIM .*, latent found in \d of 3, \d exact$", printed, re.M
+        )
+    assert re.search(r"^silence, in place of your files: log-mel distance [\d.]+$", printed, re.M)
     assert str(output / "index.html") in printed
     assert f"<dt>encoder</dt><dd>{encoder.parent} (" in (output / "index.html").read_text()
 
     results = read_jsonl(output / "results.jsonl")
     sources = [f"own sample {i}" for i in range(3)] + [f"{i:02}.wav" for i in range(5)]
-    methods = ["encoder", "gradient", "hybrid"]
+    methods = ["encoder", "gradient", "hybrid", "search"]
     assert [(r["source"], r["method"]) for r in results] == [(s, m) for s in sources for m in methods]
     for result in results:
         original, rate = soundfile.read(output / result["original"], always_2d=True)
@@ -123,9 +131,10 @@ def test_all_methods_on_a_folder(run, tmp_path, clips, encoder):
     by = {(r["source"], r["method"]): r for r in results}
     assert all(by[s, "hybrid"]["objective"] <= by[s, "encoder"]["objective"] for s in sources)
     assert by["own sample 0", "encoder"]["status"] == "encoded"
+    assert all(by[f"own sample {i}", "search"]["found"] for i in range(3))
     with open(output / "summary.csv", newline="") as file:
         assert [row["source"] for row in csv.DictReader(file)] == [r["source"] for r in results]
-    assert "on your files to" in (output / "log.txt").read_text()
+    assert "search, 5 files: " in (output / "log.txt").read_text()
     assert read_json(output / "options.json")["max_iter"] == 60
 
 
@@ -194,7 +203,7 @@ def wavegan(tmp_path_factory):
 def test_the_projected_space_comes_nearer_is_labelled_and_replays(run, run_main, tmp_path, wavegan):
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
     shared = (tmp_path / "a.wav", "--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
-    shared += ("--own_samples", 1, "--hybrid_max_iter", 15, *SIMPLE)
+    shared += ("--own_samples", 1, "--method", "hybrid", "--hybrid_max_iter", 15, *SIMPLE)
     found = {}
     for space in ("z", "projected"):
         done = run(*shared, "--space", space, "--output", tmp_path / space)
@@ -236,6 +245,8 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
         *networks,
         "--own_samples",
         1,
+        "--method",
+        "hybrid",
         "--hybrid_max_iter",
         2,
         *SIMPLE,
@@ -256,6 +267,14 @@ def test_aligned_files_are_moved_back_and_replay(run, run_main, tmp_path, wavega
     assert run_main("generate.py", *networks[:2], *replay).returncode == 0
     np.testing.assert_allclose(soundfile.read(tmp_path / "replay/hybrid.wav")[0], kept, atol=1e-5)
     assert run(*args).returncode == 2  # other settings
+
+
+def test_files_are_aligned_for_a_generator_that_is_no_wavegan_too(run, tmp_path, clips, encoder):
+    args = (clips / "00.wav", *TINY, *SIMPLE, "--method", "encoder", "--encoder", encoder, "--own_samples", 0)
+    done = run(*args, "--align", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (row,) = read_jsonl(tmp_path / "out/results.jsonl")
+    assert row["offset_ms"] is not None and row["gain_db"] is not None
 
 
 def test_one_file_scipy_and_the_paper_preset(run, tmp_path, clips, classifier):
@@ -287,10 +306,157 @@ def test_dry_run_writes_nothing(run, tmp_path, clips):
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_reads_the_files_of_all_inputs(run, tmp_path, clips):
+    (clips / "02.wav").write_bytes(b"")
+    done = run(clips, tmp_path / "clips/03.wav", *QUICK, "--output", tmp_path / "out", "--dry_run")
+    assert done.returncode == 0 and "Would invert 5 files" in done.stdout and "1 cannot be read" in done.stdout
+    assert "cannot be read: 02.wav: empty file (0 bytes)" in done.stderr
+
+
+def test_without_an_input_it_is_the_demo_clips(run):
+    done = run("--dry_run")
+    demo = len(list(Path("datasets/demo").glob("*.flac")))
+    assert demo and f"Would invert {demo} files" in done.stdout
+
+
+def test_several_inputs_are_named_from_the_folder_they_have_in_common(run, tmp_path, clips):
+    shutil.copytree(clips, tmp_path / "more/clips")
+    (tmp_path / "more/alone.wav").write_bytes((clips / "00.wav").read_bytes())
+    inputs = (tmp_path / "more/alone.wav", clips, tmp_path / "more/clips/01.wav", clips / "01.wav")
+    assert run(*inputs, *QUICK, "--max_iter", 1, "--output", tmp_path / "out").returncode == 0
+    names = [row["source"] for row in read_jsonl(tmp_path / "out/results.jsonl")]
+    assert names == ["more/alone.wav", *(f"clips/{i:02}.wav" for i in range(5)), "more/clips/01.wav"]
+    assert "Recovery of alone.wav and 3 more" in (tmp_path / "out/index.html").read_text()
+
+
+def test_where_nothing_can_be_read_no_own_sample_is_searched(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.wav").write_text("no audio")
+    args = (*TINY, *SIMPLE, "--own_samples", 3, "--output", tmp_path / "out")
+    done = run(tmp_path / "in", *args)
+    assert done.returncode == 3 and "failed: a.wav: " in done.stderr
+    assert not (tmp_path / "out/own_samples").exists()
+
+
+def test_a_name_that_the_output_cannot_hold_fails_alone(run, tmp_path, clips):
+    """Each part of the path is short enough, and so is the whole below INPUT, but not below --output."""
+    deep = clips / ("d" * 200) / ("d" * 200)
+    deep.mkdir(parents=True)
+    os.link(clips / "00.wav", deep / "x.wav")
+    room = 3750 - len(str(tmp_path))
+    output = tmp_path.joinpath(*["o" * 200] * (room // 201))
+    done = run(clips, *QUICK, "--max_iter", 1, "--output", output)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    (failure,) = read_jsonl(output / "failures.jsonl")
+    assert failure["source"].endswith("x.wav") and "File name too long" in failure["reason"]
+    assert len(read_jsonl(output / "results.jsonl")) == 5
+
+
+def test_text_that_a_spreadsheet_would_compute_is_quoted(run, tmp_path, clips):
+    names = ["=1+1.wav", "@a.wav", "+b.wav", "-c.wav", "plain.wav"]
+    for i, name in enumerate(names):
+        (clips / f"{i:02}.wav").rename(clips / name)
+    assert run(clips, *QUICK, "--max_iter", 1, "--output", tmp_path / "out").returncode == 0
+    with open(tmp_path / "out/summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["source"] for row in rows) == sorted([*("'" + name for name in names[:4]), "plain.wav"])
+    assert {row["source"] for row in read_jsonl(tmp_path / "out/results.jsonl")} == set(names)
+    assert all(float(row["snr_db"]) < 5 for row in rows)  # numbers stay numbers, below zero, too
+
+
+def test_results_do_not_depend_on_the_batch(run, tmp_path, clips, encoder):
+    found = []
+    for size in (1, 3):
+        args = (clips, *TINY, "--method", "all", "--encoder", encoder, "--objective", "log_mel=1", "--max_iter", 20)
+        done = run(*args, "--own_samples", 0, "--batch_size", size, "--output", tmp_path / str(size))
+        assert done.returncode == 0, done.stderr
+        found.append(
+            {
+                path.relative_to(tmp_path / str(size)): load_latents(path).z
+                for path in (tmp_path / str(size)).rglob("*.npz")
+            }
+        )
+    np.testing.assert_equal(*found)
+
+
+def test_what_another_version_of_the_search_found_is_computed_again(run, tmp_path, clips, encoder, monkeypatch):
+    args = (clips, *TINY, *SIMPLE, "--encoder", encoder, "--own_samples", 0, "--hybrid_max_iter", 1, "--limit", 1)
+    times = {}
+    for version in (1, 1, 2):
+        monkeypatch.setattr("utils.inversion.methods.SEARCH_VERSION", version)
+        for method in ("search", "hybrid"):
+            output = tmp_path / method
+            assert run(*args, "--method", method, "--output", output).returncode == 0
+            time = (output / f"clips/00.wav/{method}.npz").stat().st_mtime_ns
+            times.setdefault(method, []).append(time)
+    assert times["search"][0] == times["search"][1] < times["search"][2]
+    assert len(set(times["hybrid"])) == 1
+
+
+def test_a_search_without_an_encoder_starts_from_samples(run, tmp_path, clips):
+    args = (clips / "00.wav", *TINY, *SIMPLE, "--encoder", "none", "--own_samples", 2, "--hybrid_max_iter", 3)
+    done = run(*args, "--method", "search", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    own = [row for row in read_jsonl(tmp_path / "out/results.jsonl") if row["kind"] == "own sample"]
+    assert [row["match"] for row in own] == ["exact"] * 2 and all(row["found"] for row in own)
+    done = run(*args, "--method", "hybrid", "--output", tmp_path / "no")
+    assert done.returncode == 2 and "--encoder none: the method hybrid starts from an encoder" in done.stderr
+
+
+def test_judges_answer_for_clips_and_reconstructions(run, tmp_path, clips, classifier):
+    shutil.copy(classifier / "classifier.keras", tmp_path / "judge_x.keras")
+    args = (clips, *QUICK, "--max_iter", 1, "--limit", 2)
+    done = run(*args, "--judge", tmp_path / "judge_x.keras", "--output", tmp_path / "out")
+    assert done.returncode == 0 and re.search(r"same digit by judge_x \d of 2", done.stdout)
+    for row in read_jsonl(tmp_path / "out/results.jsonl"):
+        assert all(re.fullmatch(r"[ab] [01]\.\d\d", row[f"judge_x_{what}"]) for what in ("clip", "reconstruction"))
+        pair = [
+            soundfile.read(tmp_path / "out" / row[name], always_2d=True)[0] for name in ("original", "reconstruction")
+        ]
+        for name, (a, b) in (("", pair), ("_silence", (pair[0], 0 * pair[0]))):
+            expected = np.abs(log_mel(a, 8000) - log_mel(b, 8000)).mean()
+            assert row[f"log_mel_distance{name}"] == pytest.approx(expected, rel=1e-5)
+    other = run(*args, "--judge", BUNDLED + "/judge_mel.keras", "--output", tmp_path / "other")
+    assert other.returncode == 2 and "takes 16384 samples" in other.stderr
+    assert run(*args, "--output", tmp_path / "none").returncode == 0  # the bundled judges are of other clips
+    assert not any("judge" in name for name in read_jsonl(tmp_path / "none/results.jsonl")[0])
+
+
+def test_the_bundled_networks_find_their_own_samples():
+    networks = Networks("checkpoint/", encoder="inverse_mapping_checkpoint/")
+    z = networks.generator.sample_prior(0, 4)
+    targets = networks.generator(z).numpy()
+    recovery = make_recovery(
+        networks,
+        make_inverter(networks, parse_objective("waveform=1")),
+        max_iter=1,
+        hybrid_max_iter=1,
+        restarts=1,
+        seed=0,
+        search=make_search(networks),
+    )
+    found = recovery("search", targets, [Identity(str(i)) for i in range(4)], "synthetic")
+    assert [match(*pair) for pair in zip(targets, found.audio, strict=True)] == ["exact"] * 4
+    assert all(is_found(z_mse) for z_mse in np.square(found.z - z).mean(axis=1))
+
+
+def test_a_bfloat16_run_reports_float32(run, tmp_path, wavegan):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 16384), 16000)
+    networks = ("--generator", wavegan / "generator", "--encoder", wavegan / "encoder.keras")
+    args = ("--precision", "mixed_bfloat16", "--own_samples", 1, "--method", "hybrid", "--hybrid_max_iter", 3, *SIMPLE)
+    assert run(tmp_path / "a.wav", *networks, *args, "--output", tmp_path / "out").returncode == 0
+    generator = load_generator(wavegan / "generator")
+    for row in read_jsonl(tmp_path / "out/results.jsonl"):
+        saved = load_latents(tmp_path / "out" / row["latents"])
+        written, _ = soundfile.read(tmp_path / "out" / row["reconstruction"], always_2d=True)
+        np.testing.assert_allclose(written, generator(saved.z)[0], atol=1e-5)
+        assert saved.generator == generator.fingerprint and saved.options["precision"] == "mixed_bfloat16"
+
+
 def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):
     done = run(clips, *QUICK, "--output", tmp_path / "out", "--limit", 2, "--quiet")
     assert done.returncode == 0
-    assert len(done.stdout.strip().splitlines()) == 2 and "clip/s" not in done.stderr
+    assert len(done.stdout.strip().splitlines()) == 3 and "clip/s" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -309,7 +475,8 @@ def test_quiet_prints_the_results_and_where_they_are(run, tmp_path, clips):
         (["{clips}/00.wav", "--output", "{tmp}"], "no options.json"),
         (["{clips}", "--align", "--window", "all"], "--align: .* cannot stand with --window all"),
         (["{clips}", "--space", "projected"], "--space projected: .* is no WaveGAN"),
-        (["{clips}", "--space", "projected", "--solver", "gauss_newton"], "--solver gauss_newton"),
+        (["{clips}", "--space", "projected", "--method", "search"], "--method search: .* take hybrid"),
+        (["{clips}", "--solver", "gauss_newton"], "--solver"),
     ],
 )
 def test_wrong_usage_is_one_error_that_names_the_flag(run, tmp_path, clips, args, said):
@@ -421,7 +588,14 @@ def test_a_hostile_folder(run, tmp_path):
         *("00.wav", "cut data.wav", "silence.wav", "eight channels.wav", "192 kHz.wav", "8 bit.wav"),
         *("three minutes.flac", "ünï ☃ 'quoted' & <b>.ogg", "x.wav/inside.wav"),
     }
-    assert results["silence.wav"]["snr_db"] is None
+    assert results["silence.wav"]["snr_db"] is None and results["silence.wav"]["f0_error"] is None
+    assert results["silence.wav"]["notes"].split("; ") == ["silent", "excerpt"]
+    noted = sum(bool(row["notes"]) for row in results.values())
+    assert 1 <= noted < len(results) and f"{noted} of {len(results)} files have notes" in done.stdout
+    with open(output / "summary.csv", newline="", encoding="utf-8") as file:
+        assert {row["source"]: row["notes"] for row in csv.DictReader(file)} == {
+            n: r["notes"] for n, r in results.items()
+        }
     assert all((output / r["reconstruction"]).is_file() for r in results.values())
     assert f"{len(bad)} failed" in done.stdout
 
@@ -433,7 +607,7 @@ def test_a_manifest_has_a_row_for_each_clip_and_method(run, tmp_path, clips, enc
     args = (clips, *QUICK, "--own_samples", 1, "--method", "all", "--encoder", encoder, "--window", "all")
     assert run(*args, "--manifest", "--output", output).returncode == 3
     rows = pq.read_table(output / "manifest.parquet").to_pylist()
-    methods = ["encoder", "gradient", "hybrid"]
+    methods = ["encoder", "gradient", "hybrid", "search"]
     sources = ["own sample 0", *(f"{i:02}.wav" for i in range(5))]
     assert [(row["source"], row["method"]) for row in rows] == [(s, m) for s in sources for m in methods]
     results = {(row["source"], row["method"]): row for row in read_jsonl(output / "results.jsonl")}
@@ -503,7 +677,7 @@ def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one
     (output / "results.jsonl").write_text('{"source": "00.wav", "meth')
 
     done = stopped(repo_root, args, output, signal.SIGINT)
-    assert done.returncode == 130 and "This goes on where it was" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 130 and "To resume: python" in done.stderr and "Traceback" not in done.stderr
     clips = [row["source"] for row in read_jsonl(output / "results.jsonl")]
     written = {path.parent.name for path in output.glob("clips/*/gradient.npz")} - {"15.wav"}
     assert set(clips) == written | {"own sample 0", "own sample 1"}

@@ -43,13 +43,12 @@ def test_every_package_and_data_file_is_installed():
     assert all(name.endswith((".html", "py.typed")) for name in others), others
 
 
-def readme_example() -> str:
-    section = (ROOT / "README.md").read_text().partition("## As a library")[2]
-    return re.search(r"~~~python\n(.*?)~~~", section, re.DOTALL)[1]
+def example() -> str:
+    return re.search(r"~~~python\n(.*?)~~~", (ROOT / "docs/library.md").read_text(), re.DOTALL)[1]
 
 
-def test_the_readme_s_ten_lines(tmp_path):
-    code = readme_example().replace("my_clip.wav", str(ROOT / "datasets/demo/one_en-gb_f2.flac"))
+def test_the_ten_lines_of_the_library_s_page(tmp_path):
+    code = example().replace("my_clip.wav", str(ROOT / "datasets/demo/one_en-gb_f2.flac"))
     assert len(code.splitlines()) <= 14
     code = code.replace("max_iter=200", "max_iter=5")
     done = subprocess.run(

@@ -5,9 +5,9 @@ import pytest
 import scipy.signal
 import tensorflow as tf
 
-from utils import spectrograms
+from utils import objectives, spectrograms
 from utils.errors import UserError
-from utils.losses import OF_AUDIO, OF_FEATURES, RECOVERY_TERMS, RESIDUALS, TERMS, Objective, Point, parse_objective
+from utils.losses import OF_AUDIO, OF_FEATURES, RESIDUALS, TERMS, Objective, Point, parse_objective
 from utils.options import OWN_OBJECTIVE, PAPER_RECOVERY, REAL_OBJECTIVE
 
 RNG = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def test_named_objectives_are_valid(text):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("loudness=1", f"with a term out of {', '.join(RECOVERY_TERMS)}. "),
+        ("loudness=1", f"with a term out of {', '.join(objectives.TERMS)}. "),
         ("latent=1", "with a term out of stft_real"),
         ("", "TERM=WEIGHT"),
         ("waveform=1,", "TERM=WEIGHT"),

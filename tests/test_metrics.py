@@ -8,19 +8,12 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from skimage.metrics import structural_similarity
 
-from models.classifier import LogMel
 from utils import losses, metrics, spectrograms
 
 RNG = np.random.default_rng(0)
 ORIGINAL = RNG.uniform(-0.5, 0.5, (4096, 2))
 NOISE = RNG.normal(0, 0.05, (4096, 2))
-
-
-def test_stft_real_equals_the_front_end():
-    expected = spectrograms.stft_real(tf.constant(ORIGINAL[None], tf.float32))[0]
-    np.testing.assert_allclose(metrics.stft_real(ORIGINAL), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0])
@@ -69,21 +62,6 @@ def test_unequal_shapes_are_refused(metric):
 # ---- against independent references ---------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["stft_real", "log_magnitude"])
-def test_ssim_equals_scikit_images(kind):
-    x, y = (getattr(metrics, kind)(audio) for audio in (ORIGINAL, ORIGINAL + NOISE))
-    expected = structural_similarity(
-        x,
-        y,
-        data_range=max(x.max(), y.max()) - min(x.min(), y.min()),
-        channel_axis=-1,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-    )
-    assert metrics.image_ssim(x, y) == pytest.approx(expected, abs=1e-9)
-
-
 def test_log_magnitude_equals_the_front_end_and_has_no_ear_for_phase():
     expected = spectrograms.log_magnitude(tf.constant(ORIGINAL[None], tf.float32))[0]
     np.testing.assert_allclose(metrics.log_magnitude(ORIGINAL), expected, atol=1e-3)
@@ -99,12 +77,6 @@ def test_stft_distance_equals_the_loss(reconstruction):
     audio, target = (tf.constant(x[None], tf.float32) for x in (reconstruction, ORIGINAL))
     expected = losses.TERMS["mr_stft"](losses.Point(audio, target, tf.zeros([1, 1]), "uniform"))
     assert metrics.stft_distance(ORIGINAL, reconstruction) == pytest.approx(float(expected[0]), rel=1e-4)
-
-
-def test_log_mel_equals_the_judges_front_end():
-    for rate in (8000, 16000):
-        front_end = LogMel(rate, frame_length=512, hop=128, floor=1e-3)(tf.constant(ORIGINAL[None], tf.float32))[0]
-        np.testing.assert_allclose(metrics.log_mel(ORIGINAL, rate), front_end + np.log(1e-3), atol=1e-3)
 
 
 def test_log_mel_correlation_equals_scipys_and_no_fixed_answer_has_any():
@@ -149,22 +121,28 @@ def test_f0_error_is_the_interval_in_semitones():
     for semitones in (-3, 0.5, 2, 7):
         other = f0(voice(120 * 2 ** (semitones / 12)))
         assert metrics.f0_error(low, other) == pytest.approx(abs(semitones), abs=0.15)
-        assert metrics.voicing_agreement(low, other) > 0.8
-    half = f0(voice(120, seconds=0.2))
-    assert 0.3 < metrics.voicing_agreement(low, half) < 0.8
+
+
+def test_f0_frame_error_by_hand():
+    track, other = np.array([100.0, 100, 0, 0, 200]), np.array([119.0, 121, 150, 0, 0])
+    # In turn: within 20 %, beyond, voiced in one alone, in neither, in the other alone.
+    assert metrics.f0_frame_error(track, other) == pytest.approx(3 / 5)
+    assert metrics.f0_frame_error(np.zeros(5), np.zeros(5)) == metrics.f0_frame_error(track, track) == 0
 
 
 def test_silence_cannot_win_by_having_no_pitch():
     track = f0(voice(120))
     silent = f0(np.zeros((RATE, 1)))
     assert silent.shape == track.shape and not silent.any()
-    assert metrics.f0_error(track, silent) == metrics.OCTAVE and metrics.voicing_agreement(track, silent) == 0
+    assert metrics.f0_error(track, silent) == metrics.OCTAVE
+    assert metrics.f0_frame_error(track, silent) == pytest.approx(np.mean(track > 0)) != 0
     assert metrics.f0_error(track, np.roll(track, len(track) // 2)) == metrics.OCTAVE  # voiced, but never together
-    assert metrics.f0_error(silent, track) is None and metrics.voicing_agreement(silent, track) is None
+    assert metrics.f0_error(silent, track) is None
     assert metrics.f0_error(track, 3 * track) == metrics.OCTAVE
     tracks = np.stack([track, track, track, silent])
-    estimate = metrics.measure("f0_error", metrics.Row(original_f0=tracks, reconstruction_f0=np.zeros_like(tracks)))
-    assert (estimate["value"], estimate["n"]) == (metrics.OCTAVE, 3)
+    silenced = metrics.Row(original_f0=tracks, reconstruction_f0=np.zeros_like(tracks))
+    assert metrics.measure("f0_error", silenced) == {"value": metrics.OCTAVE, "n": 3}
+    assert metrics.measure("f0_frame_error", silenced)["n"] == 4  # every clip has one
     assert metrics.measure("f0_error", metrics.Row(original_f0=tracks[2:], reconstruction_f0=tracks[2:])) is None
 
 
@@ -255,7 +233,6 @@ def test_each_metric_lies_in_its_interval_and_is_the_same_again(name):
     assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["low"] < estimate["high"]
     assert estimate == metrics.measure(name, ROW, resamples=50)
     assert ("std" in estimate) == (name == "inception_score") and estimate["n"] == N
-    assert metrics.METRICS[name].definition in metrics.describe()
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)

@@ -8,10 +8,12 @@ import pytest
 from wavegan_checkpoints import build
 
 from models.classifier import Classifier, classifier_features
-from models.encoder import DOMAINS, Encoder
+from models.encoder import Encoder
 from models.networks import Networks, check_fit
+from models.recovery import choose_objective, make_inverter, make_recovery
+from utils.domains import DOMAINS
 from utils.errors import UserError
-from utils.inversion.invert import from_prior
+from utils.inversion.methods import from_prior
 from utils.losses import parse_objective
 from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE
 from utils.runs.files import file_sha256
@@ -52,6 +54,12 @@ def test_missing_files_are_an_error_before_anything_is_loaded(files):
             Networks("no such generator either", **named)
     with pytest.raises(UserError, match="--generator no such"):
         Networks("no such generator", encoder=files, classifier=None).generator  # noqa: B018
+
+
+def test_the_generators_error_is_no_warning_of_the_classifiers(files, capsys):
+    with pytest.raises(UserError, match="--generator nowhere: no such file"):
+        Networks("nowhere", classifier=files).fitting_features  # noqa: B018
+    assert capsys.readouterr().err == ""
 
 
 def test_what_networks_were_trained_with_is_compared_and_said_once(files, capsys):
@@ -107,8 +115,13 @@ def test_clips_are_encoded_by_the_statistics_of_their_domain(tmp_path):
     networks = Networks(TINY, trust=True, encoder=tmp_path)
     answers = {domain: networks.encode(audio.astype(np.float32), domain).numpy() for domain in DOMAINS}
     assert not np.allclose(*answers.values())
-    recovery = networks.recovery(
-        networks.inverter(parse_objective("waveform=1")), max_iter=1, hybrid_max_iter=1, restarts=1, seed=0
+    recovery = make_recovery(
+        networks,
+        make_inverter(networks, parse_objective("waveform=1")),
+        max_iter=1,
+        hybrid_max_iter=1,
+        restarts=1,
+        seed=0,
     )
     for domain, z in answers.items():
         found = recovery("encoder", audio.astype(np.float32), list("abcd"), domain)
@@ -131,42 +144,30 @@ def test_the_inverter_compares_features_of_the_classifier_named(files):
     networks = Networks(TINY, trust=True, classifier=files / "classifier.keras")
     targets = networks.generator(networks.generator.sample_prior(0, 2)).numpy()
     starts = from_prior(networks.generator, 0, ["a", "b"])
-    inverter = networks.inverter(objective)
+    inverter = make_inverter(networks, objective)
     before = inverter.evaluate(targets, starts[:, 0]).objective
     assert (inverter.refine(targets, starts, max_iter=5).objective < before).all()
     with pytest.raises(UserError, match="--objective: its terms of features need a --classifier"):
-        Networks(TINY, trust=True).inverter(objective)
+        make_inverter(Networks(TINY, trust=True), objective)
 
 
 def test_the_default_objective_is_of_the_kind_of_clip_and_of_what_classifier_there_is(files, capsys):
     fitting = Networks(TINY, trust=True, classifier=files / "classifier.keras")
-    assert str(fitting.objective(None, own=True)) == OWN_OBJECTIVE
-    assert str(fitting.objective(None, own=False)) == REAL_OBJECTIVE
+    assert str(choose_objective(fitting, None, own=True)) == OWN_OBJECTIVE
+    assert str(choose_objective(fitting, None, own=False)) == REAL_OBJECTIVE
     assert (
-        str(fitting.objective("waveform=1", own=False))
-        == str(fitting.objective("waveform=1", own=True))
+        str(choose_objective(fitting, "waveform=1", own=False))
+        == str(choose_objective(fitting, "waveform=1", own=True))
         == "waveform=1"
     )
-    assert "features" not in str(Networks(TINY, trust=True).objective(None, own=False))
+    assert "features" not in str(choose_objective(Networks(TINY, trust=True), None, own=False))
     foreign = Networks(TINY, trust=True, classifier="classifier_checkpoint/")
     capsys.readouterr()
-    assert "features" not in str(foreign.objective(None, own=False))
+    assert "features" not in str(choose_objective(foreign, None, own=False))
     assert "takes 16384 samples" in (said := capsys.readouterr().err) and "goes without features" in said
-    assert "features" not in str(foreign.objective(None, own=False)) and not capsys.readouterr().err
+    assert "features" not in str(choose_objective(foreign, None, own=False)) and not capsys.readouterr().err
     with pytest.raises(UserError, match="takes 16384 samples"):
-        foreign.inverter(foreign.objective("features=1", own=False))
-
-
-def test_recoveries_share_one_search_for_the_latent_which_is_of_the_space_z(tmp_path):
-    networks = Networks(build(tmp_path / "generator"))
-    limits = {"max_iter": 1, "hybrid_max_iter": 1, "restarts": 1, "seed": 0}
-
-    def search(objective="waveform=1", exact=True, **space):
-        return networks.recovery(networks.inverter(parse_objective(objective), **space), exact=exact, **limits).search
-
-    assert search() is search("log_mel=1") and search() is not None
-    assert search(clip_to_prior=False) is not search()
-    assert search(exact=False) is search(space="projected") is None
+        make_inverter(foreign, choose_objective(foreign, "features=1", own=False))
 
 
 def test_a_fast_search_ends_in_float32(tmp_path):
@@ -177,7 +178,7 @@ def test_a_fast_search_ends_in_float32(tmp_path):
     assert 1e-5 < np.abs(exact - fast).max() < 0.1
     assert networks.fast_generator.fingerprint == networks.generator.fingerprint
     start = networks.generator.sample_prior(1, 2)[:, None]
-    found = networks.inverter(parse_objective("waveform=1")).refine(exact, start, max_iter=3)
+    found = make_inverter(networks, parse_objective("waveform=1")).refine(exact, start, max_iter=3)
     np.testing.assert_allclose(found.audio, networks.generator(found.z), atol=1e-6)
     in_float32 = Networks(folder)
     assert in_float32.fast_generator is in_float32.generator

@@ -1,14 +1,17 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from download import ITEMS
 from utils import options
 from utils.errors import UserError
 
+FIX = "fix this and run the same command again with its --output, which resumes"
 NAMES = (
     "generator encoder classifier judge preset precision output limit batch_size seed dry_run quiet "
     "method solver max_iter restarts objective clip_to_prior window"
@@ -153,9 +156,12 @@ def test_preset_mistakes():
         (
             "raise OSError(28, 'No space left on device', 'out/a.wav')",
             2,
-            "error: out/a.wav: No space left on device; mend that, and the same command with its --output goes on "
-            "where it was\n",
+            f"error: out/a.wav: No space left on device; {FIX}\n",
         ),
+        ("raise OSError(27, 'File too large', 'a.wav')", 2, f"error: a.wav: File too large; {FIX}\n"),
+        ("raise OSError(22, 'Invalid argument', 'a:b.wav')", 2, f"error: a:b.wav: Invalid argument; {FIX}\n"),
+        ("open('x' * 300, 'w')", 2, f"error: {'x' * 300}: File name too long; {FIX}\n"),
+        ("raise MemoryError", 2, "error: --batch_size: out of memory; try a smaller one\n"),
     ],
 )
 def test_run_ends_the_process_with_the_documented_code(repo_root, body, code, stderr):
@@ -167,3 +173,22 @@ def test_run_ends_the_process_with_the_documented_code(repo_root, body, code, st
     """)
     done = subprocess.run([sys.executable, "-c", script], cwd=repo_root, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
+
+
+def test_the_data_is_looked_for_where_download_puts_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def read(*words):
+        parser = options.make_parser(DOC)
+        options.add_input(parser, "real clips", *options.DATA)
+        return parser.parse_args(words).input
+
+    assert {str(item.target) for item in ITEMS.values()} > set(options.DATA)
+    assert read() == Path("datasets/sc09") and read("mine") == Path("mine")
+    Path("datasets/speech_commands_v0.01").mkdir(parents=True)
+    assert read() == Path("datasets/speech_commands_v0.01")
+    Path("datasets/sc09").mkdir()
+    assert read() == Path("datasets/sc09")
+    with pytest.raises(SystemExit):
+        read("--help")
+    assert capsys.readouterr().out.count("(default: ") == 1

@@ -8,12 +8,8 @@ from wavegan_checkpoints import build
 from models.generator import load_generator
 from models.projected import ProjectedGenerator
 from utils.errors import UserError
-from utils.inversion.invert import Inverter
+from utils.inversion.methods import Inverter
 from utils.losses import parse_objective
-from utils.report.figures import save_figure
-from utils.report.projected import projected_figure, projected_markdown, speech_markdown
-from utils.report.records import read_records
-from utils.runs.files import append_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +64,3 @@ def test_the_regulariser_keeps_a_search_near_the_prior(generator, projected):
 def test_a_generator_without_such_a_layer_is_refused():
     with pytest.raises(UserError, match="--space projected: tests.tiny:generator is no WaveGAN"):
         ProjectedGenerator(load_generator("tests.tiny:generator", trust=True))
-
-
-def test_sections_tell_what_the_lines_do(tmp_path):
-    shared = {"n": 32, "seed": 0, "precision": "float32", "max_iter": 100, "split": "report", "log_mel": 0.75}
-    shared |= {"stft_distance": 1.234, "seconds_a_clip": 5.04, "prior_distance": 0.5}
-    shared |= {
-        f"{what}/{who}": share
-        for what, share in (("accuracy", 0.91), ("between", 0.82))
-        for who in ("classifier", "ear")
-    }
-    for space, weight in (("projected", 1.0), ("projected", 0.1), ("z", 0.0), ("projected", 0.1)):
-        append_jsonl(tmp_path / "projected.jsonl", shared | {"space": space, "weight": weight})
-    records = read_records(tmp_path, "projected")
-    section = projected_markdown(records)
-    rows = [line for line in section.splitlines() if line.startswith(("| z", "| projected"))]
-    assert [row.split(" | ")[1] for row in rows] == ["–", "0.1", "1"]  # z first; of equal lines the last one
-    assert rows[1] == "| projected | 0.1 | 0.50 | 0.75 | 1.23 | 91 % | 82 % | 5.0 |"
-    assert "not a latent of\nthe prior" in section
-    save_figure(projected_figure(records), tmp_path / "projected.png", (".png",))
-    assert 5_000 < (tmp_path / "projected.png").stat().st_size < 150_000
-    speech = speech_markdown([shared | {"method": "hybrid", "space": "projected", "objective": "log_mel=1"}])
-    assert "| report | hybrid, projected | `log_mel=1` | 100 | 91 % | 91 % | 0.75 | 1.23 | 5.0 |" in speech

@@ -30,7 +30,7 @@ def clips(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def local(run_main, clips, tmp_path_factory) -> dict[str, object]:
-    """What the local engine makes of the clips."""
+    """The local engine's results of the clips."""
     output = tmp_path_factory.mktemp("local") / "out"
     assert (
         run_main(
@@ -155,7 +155,7 @@ def test_results_in_an_object_store(run_script, clips, local, bucket, tmp_path):
         k: v for k, v in there.items() if k != "options.json"
     }
     gone = run_script(SCRIPT, *args[:-5], "--store", "s3://nowhere/run", "--output", tmp_path / "other", timeout=900)
-    line = gone.stderr.splitlines()[-1]  # before it TensorFlow may say what it makes of this processor
+    line = gone.stderr.splitlines()[-1]  # before it TensorFlow may report on this processor
     assert gone.returncode == 2 and line.startswith("error: s3://nowhere/run/options.json: cannot be written")
 
 

@@ -1,4 +1,4 @@
-"""The commands of README.md: each one's options exist, and each one runs (at a small size)."""
+"""The commands of README.md and of the pages it leads to: their options exist, and they run (at a small size)."""
 
 import itertools
 import os
@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "benchmarks/README.md", ROOT / "RESULTS.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON = ".venv/bin/python"
 # What makes a command small; a later option wins over an earlier one.
 SMALL = {
@@ -41,16 +42,15 @@ SPEAKERS = (0, 1, 7, 12, 2, 3, 4, 5)
 NOT_RUN = ("download.py", "-m pip", "-m tensorboard.main")
 
 
-def commands(readme: str) -> list[str]:
-    """The Python commands of its code blocks, continued lines joined, comments left out."""
-    lines = itertools.chain.from_iterable(
-        block.replace("\\\n", " ").splitlines() for block in re.findall(r"```\n(.*?)```", readme, re.DOTALL)
-    )
+def commands(pages: list[Path]) -> list[str]:
+    """The Python commands of the pages' code blocks, continued lines joined, comments left out."""
+    blocks = [block for page in pages for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL)]
+    lines = itertools.chain.from_iterable(block.replace("\\\n", " ").splitlines() for block in blocks)
     found = [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(PYTHON)]
     return list(dict.fromkeys(line.removeprefix(PYTHON).strip() for line in found))
 
 
-COMMANDS = [command for command in commands((ROOT / "README.md").read_text()) if not command.startswith(NOT_RUN)]
+COMMANDS = [command for command in commands(PAGES) if not command.startswith(NOT_RUN)]
 
 
 def split(command: str) -> tuple[list[str], str, list[str]]:
@@ -88,13 +88,37 @@ def project(tmp_path_factory) -> Path:
     return project
 
 
-def test_readme_has_commands_of_every_script():
+def test_pages_have_commands_of_every_script():
     scripts = {split(command)[1] for command in COMMANDS}
     assert scripts >= {path.name for path in ROOT.glob("*.py")} - {"download.py", "entry_points.py"}
-    assert {name.partition(".")[0] for name in scripts} >= {"benchmarks", "studies"}
 
 
-def test_options_in_the_readme_exist(run_main):
+def test_readme_and_results_are_short():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1000 and len(text.splitlines()) <= 150
+    lines = (ROOT / "RESULTS.md").read_text().splitlines()
+    assert len(lines) <= 200 and max(map(len, lines)) <= 700
+
+
+@pytest.mark.parametrize("page", [p for p in ROOT.glob("*/README.md") if "_checkpoint" in p.parent.name] + [PAGES[1]])
+def test_weights_and_speeds_have_a_page_of_eighty_lines(page):
+    assert len(page.read_text().splitlines()) <= 80
+
+
+def test_make_targets_on_the_pages_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+        assert set(named) <= targets, page
+
+
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("*/README.md")], ids=str)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_options_on_the_pages_exist(run_main):
     flags = {(name, word) for _, name, words in map(split, COMMANDS) for word in words if word.startswith("--")}
     shown = {name: run_main(name, "--help").stdout for name, _ in flags}
     for name, flag in flags:

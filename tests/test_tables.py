@@ -13,6 +13,7 @@ from utils.evaluation.names import (
     GRADIENT,
     HYBRID,
     OTHER,
+    PROJECTED,
     ROWS,
     SILENCE,
 )
@@ -30,7 +31,7 @@ def folder(tmp_path):
         "stft_distance": None,
         "log_mel_correlation": None,
         "f0_error": None,
-        "voicing_agreement": None,
+        "f0_frame_error": None,
         "latent_mse": None,
     }
     for number, names in ROWS.items():
@@ -73,6 +74,21 @@ def test_the_rows_costs_are_added_up():
     assert tables.wall_minutes(rows) == pytest.approx((60 * 0.5 + 2 * 30) / 60)
 
 
+def test_a_cell_of_other_clips_than_its_row_says_so_and_of_few_it_has_no_interval(tmp_path):
+    made = row(GRADIENT, "paper")
+    made["metrics"]["f0_error"] = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 400}
+    few = row(HYBRID, "paper")
+    few["metrics"]["f0_error"] = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 11}  # as once was published
+    few["metrics"]["accuracy/judge"] = {"value": 1.0, "n": 29}
+    tables.add_rows(tmp_path, 1, "paper", [made, few])
+    text = (tmp_path / "table1.md").read_text()
+    assert "| 0.50 [0.40, 0.60] (n = 400) |" in text
+    assert "| <sub>0.00 (n = 11)</sub> |" in text and "| <sub>100.0 % (n = 29)</sub> |" in text
+    assert "f0_error,0.0,0.0,0.0,,11,7" in (tmp_path / "table1.csv").read_text()
+    assert "accuracy/judge,1.0,,,,29,7" in (tmp_path / "table1.csv").read_text()
+    assert "f0_error                        0.5        [0.4, 0.6]  n = 400" in tables.row_text(made)
+
+
 def test_csv_holds_every_number_once(folder):
     found = list(csv.DictReader(io.StringIO((folder / "table2.csv").read_text())))
     keys = [(line["row"], line["source"], line["metric"]) for line in found]
@@ -104,10 +120,10 @@ def test_rows_that_agree_stand_once(tmp_path):
         shift = 0.01 if preset == "paper" else 0
         tables.add_rows(tmp_path, 1, preset, [row(SILENCE, preset), row(GRADIENT, preset, shift)])
     text = (tmp_path / "table1.md").read_text()
-    assert len(lines_of(text, "| floor: silence", "both presets")) == 4
-    assert not lines_of(text, "| floor: silence", "preset")
+    assert len(lines_of(text, "| baseline: silence", "both presets")) == 4
+    assert not lines_of(text, "| baseline: silence", "preset")
     for preset in ("paper", "aligned"):
-        assert len(lines_of(text, "| gradient", f"preset {preset}: max_iter 80 of 50,000")) == 4
+        assert len(lines_of(text, "| gradient", f"preset {preset}: batched, float32, max_iter 80 of 50,000")) == 4
         assert f"{SILENCE},preset {preset},ssim" in (tmp_path / "table1.csv").read_text()
 
 
@@ -118,12 +134,12 @@ def test_a_rows_label_names_what_is_not_its_presets_own_or_the_papers():
         return tables.row_label(made)
 
     papers = {"max_iter": 50_000, "hybrid_max_iter": 200}
-    changed = {"solver": "batched", "encoder": "logs/x", "alignment": "aligned"}
-    assert [label(name, **papers) for name in (GRADIENT, ENCODER, HYBRID, SILENCE)] == ["preset paper"] * 4
-    assert label(HYBRID, max_iter=50_000, hybrid_max_iter=50) == "preset paper: hybrid_max_iter 50 of 200"
-    assert label(GRADIENT, changed=changed).startswith(
-        "preset paper: alignment aligned, solver batched, max_iter 80 of"
-    )
+    changed = {"encoder": "logs/x", "alignment": "aligned"}
+    searched, plain = "preset paper: batched, float32", "preset paper"
+    assert [label(name, **papers) for name in (GRADIENT, ENCODER, HYBRID, SILENCE)] == [searched, plain] * 2
+    assert label(PROJECTED, **papers, precision="mixed_bfloat16") == "preset paper: batched, mixed_bfloat16"
+    assert label(HYBRID, max_iter=50_000, hybrid_max_iter=50) == f"{searched}, hybrid_max_iter 50 of 200"
+    assert label(GRADIENT, changed=changed).startswith(f"{searched}, alignment aligned, max_iter 80 of")
     assert label(ENCODER, changed=changed) == "preset paper: alignment aligned, encoder logs/x"
     assert label(SILENCE, changed=changed) == "preset paper: alignment aligned"
     assert label("theirs") == "preset paper"

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -27,7 +26,7 @@ from utils import losses, metrics, options
 from utils.audio.datasets import DIGITS, batch_indices, load_dataset
 from utils.errors import UserError
 from utils.runs.files import read_jsonl
-from utils.runs.training_run import TrainingRun, losses_by_step
+from utils.runs.training_run import read_steps
 from utils.spectrograms import log_magnitude
 
 ROOT = Path(__file__).parents[1]
@@ -78,14 +77,14 @@ def whole(place, tmp_path_factory):
     """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        judge = ("--judge", place / "judge.keras")
+        judge = ("--judge", place / "judge.keras", "--keep_epochs")
         patch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *judge, "--export", folder / "my.keras")])
         assert train.main() == options.EXIT_OK
     return folder
 
 
 def losses_of(folder):
-    steps = losses_by_step(folder / "run")
+    steps = read_steps(folder / "run")[1]
     assert list(steps) == list(range(EPOCHS * STEPS))
     return np.array([[row[name] for name in sorted(row)] for row in steps.values()])
 
@@ -154,7 +153,7 @@ class Counted(Tiny):
 
 
 class Told(keras.Sequential):
-    """A network that is told the domain of its clips, as an `Encoder` is."""
+    """A network that takes the domain of its clips, as an `Encoder` does."""
 
     domains: tuple = ()
 
@@ -296,12 +295,20 @@ def test_it_learns_to_invert_its_generator():
 
 def test_what_a_run_leaves(whole, place):
     folder = whole / "run"
-    assert {"options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras"} <= {
-        path.name for path in folder.iterdir()
-    }
+    files = ["options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras", "best.keras"]
+    assert {*files} <= {path.name for path in folder.iterdir()}
     epochs = read_jsonl(folder / "epochs.jsonl")
+    kept = [load_encoder(folder / "epochs" / f"{epoch:04}.keras").get_weights() for epoch in (1, 2)]
+    best = int(np.argmin([row["val_loss"] for row in epochs]))
+    for name, number in (("encoder", 1), ("best", best)):
+        for one, other in zip(load_encoder(folder / f"{name}.keras").get_weights(), kept[number], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(kept[0][0], kept[1][0])
     assert [row["step"] for row in epochs] == [STEPS, 2 * STEPS]
-    steps = losses_by_step(folder)
+    terms = [epochs[1][f"val_{name}"] for name in ("real_feature", "synthetic_feature", "synthetic_latent")]
+    spectra = [epochs[1][f"val_{name}_spectral"] for name in ("real", "synthetic")]
+    assert epochs[1]["val_loss"] == pytest.approx(sum(terms) + 0.1 * sum(spectra))
+    steps = read_steps(folder)[1]
     assert epochs[1]["real_feature"] == pytest.approx(np.mean([steps[t]["real_feature"] for t in range(4, 8)]))
     for name in ("ssim", "waveform_mse", "accuracy", "judge_accuracy", "feature"):
         assert f"val_real_{name}" in epochs[0] and f"val_synthetic_{name}" in epochs[0]
@@ -373,18 +380,18 @@ def test_tensorboard_holds_losses_measures_pictures_and_sounds(whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("at_step", [2, STEPS])
 def test_interrupted_and_started_again_it_ends_as_if_uninterrupted(call, whole, tmp_path, monkeypatch, capsys, at_step):
-    count = TrainingRun.count
+    step = EncoderTrainer.step
 
-    def press_after(self, step_losses):
-        count(self, step_losses)
-        if self.done == at_step:
+    def press_in(self, number):
+        if number + 1 == at_step:
             os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "count", press_after)
-        with pytest.raises(KeyboardInterrupt, match="This goes on where it was: python train.py"):
+        patch.setattr(EncoderTrainer, "step", press_in)
+        with pytest.raises(KeyboardInterrupt, match="To resume: python train.py"):
             call(tmp_path)
-    assert len(losses_by_step(tmp_path / "run")) == at_step
+    assert len(read_steps(tmp_path / "run")[1]) == at_step
     capsys.readouterr()
     assert call(tmp_path) == options.EXIT_OK
     assert f"resumed at step {at_step}" in capsys.readouterr().out
@@ -402,7 +409,7 @@ def test_a_loss_that_is_not_finite_names_the_clips_and_keeps_the_checkpoint(plac
     before = (tmp_path / "run" / "last.keras").read_bytes()
     monkeypatch.setitem(losses.TERMS, "spectral", lambda point: tf.sqrt(-1 - tf.abs(point.audio[:, 0, 0])))
     with pytest.raises(UserError, match=rf"step {STEPS}: .*nan.* is as it was saved before") as error:
-        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate knows no last epoch
+        call(tmp_path, "--schedule", "constant", "--epochs", 2)  # a constant rate does not depend on the last epoch
     assert (tmp_path / "run" / "last.keras").read_bytes() == before
     dataset = load_dataset(place / "data", 1024, 1, 8000, cache_dir=place / "cache", quiet=True)
     names = [dataset.names[i] for i in batch_indices(len(dataset), 8, STEPS, 0)]
@@ -443,7 +450,9 @@ def test_mistakes_are_told_in_a_line(call, place, tmp_path, capsys):
         with pytest.raises(SystemExit) as end:
             call(tmp_path, *more)
         assert end.value.code == options.EXIT_USAGE and told in capsys.readouterr().err
-    assert call(tmp_path, "--preset", "paper", "--dry_run") == options.EXIT_OK
+    with pytest.raises(SystemExit) as end:
+        call(tmp_path, "--preset", "paper", "--dry_run")
+    assert end.value.code == options.EXIT_OK
     plan = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[:-1])
     assert (plan["front_end"], plan["clip_to_prior"], plan["spectral_weight"]) == ("stft_real", "False", "0.0")
     assert plan["width"] == "4"  # given by itself, an option wins over the preset
@@ -472,7 +481,23 @@ def test_two_devices_train_as_one(call, place, tmp_path):
     same_training(tmp_path / "two", tmp_path / "one")
 
 
-def start_workers(command: list[str]) -> list[subprocess.Popen]:
+# Runs train.py until its third step; there the worker whose index DIES says is killed, or the only process.
+DIES = """
+import json, os, signal, sys
+import train
+from models.encoder_training import EncoderTrainer
+mine = str(json.loads(os.environ.get("TF_CONFIG", '{"task": {"index": 0}}'))["task"]["index"])
+step = EncoderTrainer.step
+def step_or_die(self, number):
+    if number == 2 and mine == os.environ.get("DIES", "0"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, number)
+EncoderTrainer.step = step_or_die
+sys.exit(train.main())
+"""
+
+
+def start_workers(command: list[str], **environment: str) -> list[subprocess.Popen]:
     """The same command on two workers of this machine, told apart by TF_CONFIG."""
     with socket.socket() as first, socket.socket() as second:
         for one in (first, second):
@@ -481,10 +506,17 @@ def start_workers(command: list[str]) -> list[subprocess.Popen]:
     processes = []
     for index in range(2):
         setting = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
-        environment = os.environ | {"TF_CONFIG": setting}
+        own = os.environ | environment | {"TF_CONFIG": setting}
         pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True))
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=pipe, stderr=pipe, text=True))
     return processes
+
+
+@pytest.mark.slow
+def test_one_worker_trains_as_one_machine(call, whole, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert call(tmp_path, "--distribute", "multi_worker") == options.EXIT_OK
+    same_training(tmp_path, whole)
 
 
 @pytest.mark.slow
@@ -496,20 +528,15 @@ def test_two_workers_train_as_one(call, place, tmp_path, killed):
     command = [sys.executable, "train.py", *two]
     run = tmp_path / "two" / "run"
     if killed is not None:
-        processes = start_workers(command)
+        processes = start_workers([sys.executable, "-c", DIES, *two], DIES=str(killed))
         try:
-            while not (run / "last.keras").exists():
-                assert all(process.poll() is None for process in processes)
-                time.sleep(0.01)
-            processes[killed].kill()
-            processes[killed].wait()
-            time.sleep(1)
-            assert processes[1 - killed].poll() is None or processes[1 - killed].returncode != 0
+            assert processes[killed].wait(500) == -signal.SIGKILL
         finally:
             for process in processes:  # the other one waits for its peer, or has given up
                 process.kill()
                 process.communicate()
-        assert len(losses_by_step(run)) < EPOCHS * STEPS
+        assert processes[1 - killed].returncode != 0 and (run / "last.keras").exists()
+        assert len(read_steps(run)[1]) < EPOCHS * STEPS
     processes = start_workers(command)
     try:
         for process in processes:
@@ -524,14 +551,11 @@ def test_two_workers_train_as_one(call, place, tmp_path, killed):
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_uninterrupted(place, whole, tmp_path):
-    command = [sys.executable, "train.py", *arguments(place, tmp_path, "--save_minutes", 1e-9)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "run" / "last.keras").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert len(losses_by_step(tmp_path / "run")) < EPOCHS * STEPS
+    given = arguments(place, tmp_path, "--save_minutes", 1e-9)
+    killed = subprocess.run([sys.executable, "-c", DIES, *given], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    command = [sys.executable, "train.py", *given]
+    assert len(read_steps(tmp_path / "run")[1]) < EPOCHS * STEPS
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "resumed at step" in done.stdout, done.stderr
     same_training(tmp_path, whole)

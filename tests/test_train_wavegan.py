@@ -12,7 +12,8 @@ from models.gan_training import GeneratorTrainer
 from models.generator import load_generator
 from utils.audio.files import write_wav
 from utils.audio.splits import half_of
-from utils.runs.training_run import losses_by_step
+from utils.runs.files import read_jsonl
+from utils.runs.training_run import read_steps
 
 TINY = ("--recipe", "wgan_gp", "--dim", 1, "--latent_dim", 6, "--batch_size", 4, "--evaluate_every", 3)
 
@@ -61,7 +62,7 @@ def test_trains_exports_and_resumes(run_main, sounds, tmp_path, monkeypatch):
     assert (generator.latent_dim, generator.num_samples, generator.sample_rate) == (6, 16384, 16000)
     record = json.loads((out / "statistics.jsonl").read_text())
     assert record["step"] == 3 and record["participation_ratio"] > 1 and record["hours"] > 0
-    losses = losses_by_step(out)
+    losses = read_steps(out)[1]
     assert record["loss"] == pytest.approx(np.mean([losses[t]["loss"] for t in range(3)]))
     assert (out / "waves" / "0000003.wav").exists()
     other = run_main("train_wavegan.py", sounds, *TINY, "--steps", 6, "--output", out, "--seed", 6)
@@ -70,9 +71,25 @@ def test_trains_exports_and_resumes(run_main, sounds, tmp_path, monkeypatch):
     assert more.returncode == 0 and "resumed at step 3" in more.stdout, more.stderr
     at_once = tmp_path / "at_once"
     run_main("train_wavegan.py", sounds, *TINY, "--steps", 6, "--output", at_once, "--seed", 5)
-    assert losses_by_step(out) == losses_by_step(at_once) and list(losses_by_step(out)) == list(range(6))
+    assert read_steps(out)[1] == read_steps(at_once)[1] and list(read_steps(out)[1]) == list(range(6))
     z = generator.sample_prior(0, 2)
     np.testing.assert_array_equal(*(load_generator(folder / "export")(z) for folder in (out, at_once)))
+
+
+@pytest.mark.parametrize("clips, level", [(1, 0.1), (4, 0.0)], ids=["one clip", "silent clips"])
+def test_statistics_that_such_clips_do_not_have_are_left_out(run_main, tmp_path, monkeypatch, clips, level):
+    monkeypatch.setattr(train_wavegan, "WassersteinTrainer", Cheap)
+    monkeypatch.setattr(train_wavegan, "EVALUATED", 30)
+    for i in range(1, clips + 1):  # 0.wav would be held out
+        noise = np.random.default_rng(i).normal(size=(16384, 1)).astype(np.float32)
+        write_wav(tmp_path / "sounds" / f"{i}.wav", level * noise, 16000)
+    given = (tmp_path / "sounds", *TINY, "--steps", 1, "--output", tmp_path / "run")
+    done = run_main("train_wavegan.py", *given)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "note: step 1: undefined for these clips: log_mel_variance" in done.stdout
+    (record,) = read_jsonl(tmp_path / "run" / "statistics.jsonl")
+    assert record["step"] == 1 and "rms_db" in record and "log_mel_variance" not in record
+    assert list((tmp_path / "run" / "checkpoints").glob("*.index"))
 
 
 @pytest.mark.slow
@@ -83,7 +100,7 @@ def test_published_recipe(run_script, sounds, tmp_path):
         assert done.returncode == 0, done.stderr
     assert "resumed at step 1" in done.stdout
     assert load_generator(out / "export").latent_dim == 6
-    assert all({"wasserstein", "adversarial"} <= set(losses) for losses in losses_by_step(out).values())
+    assert all({"wasserstein", "adversarial"} <= set(losses) for losses in read_steps(out)[1].values())
 
 
 def test_the_published_recipes_options(run_main, sounds):

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from models.classifier import Classifier, load_classifier
 from models.encoder import Encoder, load_encoder
 from models.generator import load_generator
 from tests.wavegan_checkpoints import build
+from utils.audio import datasets
 from utils.audio.files import load_clip
 from utils.errors import UserError
 from utils.inversion.latents import Latents, load_latents, save_latents
@@ -91,14 +93,69 @@ def test_a_graph_that_writes_files_runs_only_when_trusted(tmp_path):
     ran, model = tmp_path / "ran", Writes(tmp_path / "ran")
     tf.saved_model.save(model, str(tmp_path / "m"))
     frozen = model.__call__.get_concrete_function().graph.as_graph_def()
-    names = {"z_tensor": "z:0", "audio_tensor": "Identity:0"}
+    frozen.node.add(name="G_z", op="Identity", input=["Identity"]).attr["T"].type = tf.float32.as_datatype_enum
     tf.io.write_graph(frozen, str(tmp_path), "g.pb", as_text=False)
     for path in (tmp_path / "m", tmp_path / "g.pb"):
-        with pytest.raises(UserError, match="reach outside of TensorFlow, WriteFile; they are run only with --trust"):
-            load_generator(path, **names)
+        with pytest.raises(
+            UserError, match="may reach outside of TensorFlow, WriteFile; they are run only with --trust"
+        ):
+            load_generator(path)
     assert not ran.exists()
     assert load_generator(tmp_path / "m", trust=True).num_samples == 16
     assert ran.exists()
+
+
+OUTSIDE = {
+    "ReadFile": lambda z: z + tf.strings.to_number(tf.io.read_file("/etc/hostname")),
+    "MatchingFiles": lambda z: z + tf.cast(tf.size(tf.io.matching_files("/*")), tf.float32),
+    "EagerPyFunc": lambda z: tf.py_function(lambda z: z, [z], tf.float32),
+    "PyFunc": lambda z: tf.numpy_function(lambda z: z, [z], tf.float32),
+    "PyFuncStateless": lambda z: tf.numpy_function(lambda z: z, [z], tf.float32, stateful=False),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("inside_a_function", [False, True])
+def test_operations_that_reach_outside_are_refused(tmp_path, name, inside_a_function):
+    change = tf.function(OUTSIDE[name], autograph=False) if inside_a_function else OUTSIDE[name]
+    with tf.Graph().as_default() as graph:
+        z = tf.compat.v1.placeholder(tf.float32, [None, 4], name="z")
+        tf.identity(change(z), name="G_z")
+    (tmp_path / "g.pb").write_bytes(graph.as_graph_def().SerializeToString())
+    with pytest.raises(UserError, match=f"g.pb: .* may reach outside of TensorFlow, {name}[;,] .* only with --trust"):
+        load_generator(tmp_path / "g.pb")
+
+
+def test_layers_and_signals_are_trusted(tmp_path):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(64, "gelu"),
+            layers.Reshape((8, 8)),
+            layers.GRU(8, return_sequences=True),
+            layers.BatchNormalization(),
+            layers.Conv1DTranspose(8, 5, 4, padding="same"),
+            layers.LayerNormalization(),
+            layers.LeakyReLU(),
+            layers.UpSampling1D(2),
+            layers.Dropout(0.1),
+            layers.Conv1D(4, 3, padding="same", activation="tanh"),
+        ]
+    )
+
+    class Sound(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32)], autograph=False)
+        def __call__(self, z):
+            spectra = tf.signal.stft(tf.reduce_mean(model(z), -1), 32, 8)
+            _, spectra = tf.while_loop(lambda i, _: i < 3, lambda i, x: (i + 1, x * 0.9), [0, spectra])
+            return tf.clip_by_value(tf.signal.inverse_stft(spectra, 32, 8), -1, 1)
+
+    sound = Sound()
+    sound.model = model
+    tf.saved_model.save(sound, str(tmp_path / "m"))
+    assert load_generator(tmp_path / "m").num_samples == 64
 
 
 def test_a_checkpoint_whose_restoring_writes_files_is_refused(tmp_path):
@@ -124,6 +181,7 @@ def test_a_checkpoint_whose_restoring_writes_files_is_refused(tmp_path):
 # ---- fuzzing
 
 SECONDS = 5
+SOUNDS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64", "rf64")
 
 
 def damaged(content: bytes) -> st.SearchStrategy[bytes]:
@@ -201,8 +259,19 @@ def real(tmp_path_factory) -> Path:
     """One real file of each kind."""
     folder = tmp_path_factory.mktemp("real")
     tone = 0.5 * np.sin(np.arange(2000) / 10)
-    for suffix in ("wav", "flac", "ogg", "mp3", "aiff"):
+    for suffix in SOUNDS:
         soundfile.write(folder / f"a.{suffix}", tone, 16000)
+        (folder / f"joined.{suffix}").write_bytes(2 * (folder / f"a.{suffix}").read_bytes())
+    if shutil.which("ffmpeg"):
+        subprocess.run(["ffmpeg", "-v", "error", "-i", folder / "a.wav", folder / "a.m4a"], check=True)
+    else:
+        (folder / "a.m4a").write_bytes(bytes(1000))
+    for digit in ("zero", "one"):
+        for take in range(4):
+            (folder / "speech" / digit).mkdir(parents=True, exist_ok=True)
+            soundfile.write(folder / "speech" / digit / f"ab_nohash_{take}.wav", tone[:64], 16000)
+    names = [f"{digit}/ab_nohash_{take}.wav" for digit in ("zero", "one") for take in range(2)]
+    (folder / "speech" / "validation_list.txt").write_text("\n".join(names))
     z = np.linspace(-1, 1, 12, dtype=np.float32).reshape(2, 6)
     save_latents(folder / "latents.npz", Latents(z, "abc", "hybrid", 0, options={"a": 1}, status=np.array(["x", "y"])))
     ResultStore(folder).write("record", {"k": 1}, Record({"a": 1}, {"z": z}))
@@ -222,6 +291,12 @@ def load_audio(path: Path) -> None:
         load_clip(path, 1024, 1, 16000, window)
 
 
+def load_listed(path: Path) -> None:
+    """Every clip is in one split, or the list is refused."""
+    splits = [datasets._scan(path.parent, split)[1] for split in ("train", "validation", "test")]
+    assert sum(map(len, splits)) == 8
+
+
 def load_described(path: Path) -> None:
     load_generator(path.with_suffix(".keras"))
 
@@ -233,7 +308,10 @@ def of_folder(name: str):
 
 # kind: file, what loads it, cases of the slow suite. Networks take 50 ms to 300 ms a case, the rest less than one.
 LOADERS = {
-    **{suffix: (f"a.{suffix}", load_audio, 700) for suffix in ("wav", "flac", "ogg", "mp3", "aiff")},
+    **{suffix: (f"a.{suffix}", load_audio, 300) for suffix in SOUNDS},
+    **{f"joined {suffix}": (f"joined.{suffix}", load_audio, 60) for suffix in SOUNDS},
+    "m4a": ("a.m4a", load_audio, 20),
+    "list": ("speech/validation_list.txt", load_listed, 300),
     "latents": ("latents.npz", load_latents, 2000),
     "record": ("record.npz", lambda path: ResultStore(path.parent).read("record", {"k": 1}), 1000),
     "json": ("options.json", read_json, 1000),

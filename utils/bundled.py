@@ -8,6 +8,7 @@ from pathlib import Path
 _HOME = Path(__file__).resolve().parents[1]  # the checkout, or site-packages
 _INSTALLED = _HOME / "audio_gan_inversion"
 HOME = _INSTALLED if _INSTALLED.is_dir() else _HOME
+CALIBRATION = Path("results/attribution.json")  # that attribute.py --calibrate writes, unless told otherwise
 
 
 def bundled(name: str) -> Path:
@@ -18,3 +19,8 @@ def bundled(name: str) -> Path:
     """
     own, projects = Path(name), HOME / name
     return projects if projects.exists() and not own.exists() else own
+
+
+def find_calibration(path: Path | None) -> Path:
+    """The file of thresholds to read: `path`; where it is None `CALIBRATION`; where there is none the bundled one."""
+    return path or (CALIBRATION if CALIBRATION.exists() else bundled("checkpoint/attribution.json"))

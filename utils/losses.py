@@ -1,36 +1,37 @@
 """The losses of training and of recovery: weighted sums of named terms, written `stft_real=1,waveform=1`.
 
-A term is a function of a `Point` that gives one loss a clip, listed in `TERMS`. One that needs a network takes what it
-gives from a field of `Point`, where the caller put it.
+A term is a function of a `Point` that gives one loss a clip, listed in `TERMS`. Where it needs a network's output, the
+caller has put that into a field of the `Point`. Terms that are sums of squares have a function of the residual as well,
+`TERM_residual`, listed in `RESIDUALS`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from utils import spectrograms
-from utils.errors import UserError
+from utils.objectives import format_weights, parse_weights
 from utils.priors import PRIORS
 
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of mr_stft in samples; the hop is a quarter
 
 
 class Point(NamedTuple):
-    """What a term may look at.
+    """Reconstructions, clips, latents and what networks make of them: the input of a term.
 
-    audio, target: float32 `[B, T, C]` in [-1, 1], the reconstruction and the clip; audio is None where no term asks
-        for it, see `Objective.needs_audio`.
+    audio, target: float32 `[B, T, C]` in [-1, 1], the reconstruction and the clip; audio is None where no term needs
+        it, see `Objective.needs_audio`.
     z: float32 `[B, latent_dim]`.
-    prior: `uniform` in [-1, 1] or `normal`.
-    features, target_features: activations of a classifier on audio and on target by block, in the network's order, each
-        float `[B, ...]`; empty where the objective asks for none.
-    true_z: float32 `[B, latent_dim]`, of which target is the sample; None where that is not known.
+    prior: a name in `utils.priors.PRIORS`.
+    features, target_features: a classifier's activations on audio and on target, by block in the network's order, each
+        float `[B, ...]`; empty where no term needs them.
+    true_z: float32 `[B, latent_dim]`, whose sample target is; None where it is not known.
     sample_rate: of audio and target, in Hz.
-    off_prior: float32 `[B, n]`, how far z lies from what the prior can give, in its standard deviations, where z is of
-        another space than the prior's; None where it is the prior's own.
+    off_prior: where z is of another space than the prior's: float32 `[B, n]`, its distance from what the prior gives
+        there, in the prior's standard deviations; else None.
     """
 
     audio: tf.Tensor | None
@@ -55,12 +56,12 @@ def waveform(point: Point) -> tf.Tensor:
 
 
 def mr_stft(point: Point) -> tf.Tensor:
-    """Multi-resolution STFT loss (Yamamoto et al., 2020).
+    """Multi-resolution STFT loss (Yamamoto et al., 2020): mean over frame lengths 256, 512 and 1024 of spectral
+    convergence + mean absolute error of log magnitudes.
 
-    Mean over frame lengths 256, 512 and 1024 of spectral convergence + mean absolute error of log magnitudes;
-    magnitudes have a floor of `spectrograms.LOG_FLOOR`, so that digital silence is an ordinary target.
+    Magnitudes have a floor of `spectrograms.LOG_FLOOR`, so that the loss is finite for a silent target.
     """
-    return tf.add_n([_stft_distance(point.audio, point.target, n) for n in RESOLUTIONS]) / len(RESOLUTIONS)
+    return tf.add_n([_stft_distance(point, n) for n in RESOLUTIONS]) / len(RESOLUTIONS)
 
 
 def spectral(point: Point) -> tf.Tensor:
@@ -75,7 +76,7 @@ def log_mel(point: Point) -> tf.Tensor:
 
 
 def feature(point: Point) -> tf.Tensor:
-    """Mean absolute error of the activations of the classifier's middle block: the paper's, of recovery."""
+    """Mean absolute error of the activations of the classifier's middle block: the paper's feature loss of recovery."""
     blocks = list(point.features)
     return _block_error(point, blocks[(len(blocks) - 1) // 2], tf.abs)
 
@@ -86,51 +87,47 @@ def features(point: Point) -> tf.Tensor:
 
 
 def feature_squared(point: Point) -> tf.Tensor:
-    """Mean squared error of the classifier's activations, mean over blocks: what the paper trains its encoder with."""
+    """Mean squared error of the classifier's activations, mean over blocks: the paper's feature loss of training."""
     return _mean_over_blocks(point, tf.square)
 
 
 def latent(point: Point) -> tf.Tensor:
-    """Mean squared error of z, where the true one is known (the paper)."""
+    """Mean squared error of z against the true z (the paper)."""
     return _mean(tf.square(point.z - point.true_z))
 
 
 def latent_prior(point: Point) -> tf.Tensor:
     """Penalty for an unlikely z, mean over its entries.
 
-    The squared distance to the box of a bounded prior; z^2 / 2 (-log N without its constant) for a normal one. Where z
-    is of another space: the squared distance from what the prior gives there, in its standard deviations.
+    The squared distance to the box of a bounded prior; z^2 / 2, which is -log N without its constant, for a normal one.
+    Where z is of another space: `Point.off_prior` squared.
     """
-    if point.off_prior is not None:
-        return _mean(tf.square(point.off_prior))
-    prior = PRIORS[point.prior]
-    if prior.bounded:
-        return _mean(tf.square(point.z - tf.clip_by_value(point.z, prior.low, prior.high)))
-    return _mean(tf.square(point.z)) / 2
+    return _mean(tf.square(_off_prior(point)))
 
 
-def waveform_residual(point: Point) -> tf.Tensor:
-    """Differences of the samples; the sum of their squares is the mean squared error."""
+def waveform_squared_residual(point: Point) -> tf.Tensor:
+    """Differences of the samples; the term is their mean square."""
     return _residual([point.audio - point.target])
 
 
-def stft_real_residual(point: Point) -> tf.Tensor:
-    """Differences of the real parts of the STFTs, as `stft_real` takes them; their mean square."""
+def stft_real_squared_residual(point: Point) -> tf.Tensor:
+    """Differences of the real parts of the STFTs; the term is their mean square."""
     return _residual([spectrograms.stft_real(point.audio) - spectrograms.stft_real(point.target)])
 
 
-def mr_stft_residual(point: Point) -> tf.Tensor:
-    """Differences of the log magnitudes of STFTs at frame lengths 256, 512 and 1024; their mean square, mean over
-    lengths."""
-    return _residual([_log_magnitudes(point.audio, n) - _log_magnitudes(point.target, n) for n in RESOLUTIONS])
+def mr_stft_squared_residual(point: Point) -> tf.Tensor:
+    """Differences of the log magnitudes of STFTs at frame lengths 256, 512 and 1024, with a floor as in `mr_stft`; the
+    term is their mean square, mean over lengths."""
+    return _residual([tf.math.log(a) - tf.math.log(b) for a, b in (_magnitudes(point, n) for n in RESOLUTIONS)])
 
 
-def stft_whitened_residual(point: Point) -> tf.Tensor:
-    """Differences of the STFTs at frame lengths 256 and 1024, real and imaginary parts, each over the target's
-    magnitude around it (mean of 3 x 3 cells, plus a floor of 0.01 at 256): their mean square, mean over parts.
+def stft_whitened_squared_residual(point: Point) -> tf.Tensor:
+    """Differences of the STFTs at frame lengths 256 and 1024, real and imaginary parts, each divided by the target's
+    magnitude around it (mean of 3 x 3 cells, plus a floor of 0.01 at frame length 256); the term is their mean square,
+    mean over parts.
 
-    Linear in the audio and aware of its phase, but a quiet cell counts as much as a loud one, and it is the quiet ones
-    that tell latents apart that sound nearly alike.
+    It is linear in the audio and depends on its phase, but quiet cells count as much as loud ones, and quiet cells
+    distinguish latents whose samples sound nearly alike.
     """
     parts = []
     for frame_length in (256, 1024):
@@ -141,20 +138,15 @@ def stft_whitened_residual(point: Point) -> tf.Tensor:
     return _residual(parts)
 
 
-def log_mel_residual(point: Point) -> tf.Tensor:
-    """Differences of the log-mel spectrograms; their mean square."""
+def log_mel_squared_residual(point: Point) -> tf.Tensor:
+    """Differences of the log-mel spectrograms; the term is their mean square."""
     audio, target = (spectrograms.log_mel(x, point.sample_rate) for x in (point.audio, point.target))
     return _residual([audio - target])
 
 
 def latent_prior_residual(point: Point) -> tf.Tensor:
-    """`latent_prior` as a sum of squares."""
-    if point.off_prior is not None:
-        return _residual([point.off_prior])
-    prior = PRIORS[point.prior]
-    if prior.bounded:
-        return _residual([point.z - tf.clip_by_value(point.z, prior.low, prior.high)])
-    return _residual([point.z / math.sqrt(2)])
+    """The distances whose mean square is `latent_prior`."""
+    return _residual([_off_prior(point)])
 
 
 def _sum_of_squares(residual: Callable[[Point], tf.Tensor]) -> "Term":
@@ -162,13 +154,13 @@ def _sum_of_squares(residual: Callable[[Point], tf.Tensor]) -> "Term":
 
 
 Term = Callable[[Point], tf.Tensor]  # to float32 [B]
-# Terms that are sums of squares: to their residuals, float32 [B, M], of which the term is the sum of squares.
+# Of each term that is a sum of squares: the function of its residual, float32 [B, M].
 RESIDUALS: dict[str, Callable[[Point], tf.Tensor]] = {
-    "waveform_squared": waveform_residual,
-    "stft_real_squared": stft_real_residual,
-    "mr_stft_squared": mr_stft_residual,
-    "log_mel_squared": log_mel_residual,
-    "stft_whitened_squared": stft_whitened_residual,
+    "waveform_squared": waveform_squared_residual,
+    "stft_real_squared": stft_real_squared_residual,
+    "mr_stft_squared": mr_stft_squared_residual,
+    "log_mel_squared": log_mel_squared_residual,
+    "stft_whitened_squared": stft_whitened_squared_residual,
     "latent_prior": latent_prior_residual,
 }
 OF_FEATURES: dict[str, Term] = {"feature": feature, "features": features, "feature_squared": feature_squared}
@@ -182,7 +174,6 @@ OF_AUDIO: dict[str, Term] = {
 }
 OF_AUDIO |= {name: _sum_of_squares(RESIDUALS[name]) for name in RESIDUALS if name not in OF_LATENTS}
 TERMS = OF_AUDIO | OF_FEATURES | OF_LATENTS
-RECOVERY_TERMS = [name for name in TERMS if name != "latent"]  # recovery does not know the true z
 
 
 @dataclass(frozen=True)
@@ -199,67 +190,40 @@ class Objective:
         return self.sum(self.terms(point))
 
     def terms(self, point: Point) -> dict[str, tf.Tensor]:
-        """Each term's losses by itself, without its weight: name to float32 `[B]`."""
+        """Each term's losses without its weight: name to float32 `[B]`."""
         return {name: TERMS[name](point) for name in self.weights}
 
     def sum(self, terms: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The weighted sum of what `terms` gave, or of means of it."""
+        """The weighted sum of losses by term, of any shape."""
         return tf.add_n([weight * terms[name] for name, weight in self.weights.items()])
 
     def residuals(self, point: Point) -> tf.Tensor:
-        """float32 `[B, M]` whose sum of squares is the objective; for a `sum_of_squares` only."""
+        """float32 `[B, M]` whose sum of squares is the objective, which must be a `sum_of_squares`."""
         parts = [math.sqrt(weight) * RESIDUALS[name](point) for name, weight in self.weights.items()]
         return tf.concat(parts, axis=1)
 
     @property
     def sum_of_squares(self) -> bool:
-        """Whether every term is one."""
+        """Whether every term is a sum of squares."""
         return self.weights.keys() <= RESIDUALS.keys()
 
     @property
     def needs_features(self) -> bool:
-        """Whether a classifier's activations must be in the points that it is called with."""
+        """Whether a term needs a classifier's activations in the point."""
         return not OF_FEATURES.keys().isdisjoint(self.weights)
 
     @property
     def needs_audio(self) -> bool:
-        """Whether the generator's audio must be in the points that it is called with."""
+        """Whether a term needs the generator's audio in the point."""
         return bool(self.weights.keys() - OF_LATENTS.keys())
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+        return format_weights(self.weights)
 
 
 def parse_objective(text: str) -> Objective:
-    """Reads recovery's objective from its text, e.g. `stft_real=1,waveform=0.5`.
-
-    Raises:
-        UserError: for an unknown or repeated term, or a weight that is not a finite number above 0.
-    """
-    weights = {}
-    for part in text.split(","):
-        name, equals, number = (piece.strip() for piece in part.partition("="))
-        if name not in RECOVERY_TERMS:
-            raise UserError(
-                f"--objective: each part must be TERM=WEIGHT with a term out of {', '.join(RECOVERY_TERMS)}. "
-                f"Received: {part.strip()!r} in {text!r}"
-            )
-        if name in weights:
-            raise UserError(f"--objective: the term {name} must stand once only. Received: {text!r}")
-        weights[name] = _weight(number if equals else "", name)
-    return Objective(weights)
-
-
-def _weight(number: str, name: str) -> float:
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not 0 < weight < math.inf:
-        raise UserError(
-            f"--objective: the weight of {name} must be a finite number above 0, as in {name}=1. Received: {number!r}"
-        )
-    return weight
+    """Reads recovery's objective from its text, e.g. `stft_real=1,waveform=0.5`; errors as `parse_weights`."""
+    return Objective(parse_weights(text))
 
 
 def _mean(x: tf.Tensor) -> tf.Tensor:
@@ -268,29 +232,37 @@ def _mean(x: tf.Tensor) -> tf.Tensor:
 
 
 def _residual(differences: list[tf.Tensor]) -> tf.Tensor:
-    """Parts `[B, ...]` as `[B, M]` whose sum of squares is the mean over parts of each one's mean square."""
+    """Parts `[B, ...]` flattened and scaled to `[B, M]`: the sum of squares is the mean over parts of mean squares."""
     flat = [tf.reshape(part, [-1, math.prod(part.shape[1:])]) for part in differences]
     return tf.concat([part / math.sqrt(part.shape[1] * len(flat)) for part in flat], axis=1)
 
 
-def _log_magnitudes(audio: tf.Tensor, frame_length: int) -> tf.Tensor:
-    spectra = spectrograms.stft(audio, frame_length, frame_length // 4)
-    return tf.math.log(spectrograms.magnitude(spectra, epsilon=spectrograms.LOG_FLOOR**2))
+def _off_prior(point: Point) -> tf.Tensor:
+    """How far z lies from what the prior gives: `[B, n]`."""
+    if point.off_prior is not None:
+        return point.off_prior
+    prior = PRIORS[point.prior]
+    if prior.bounded:
+        return point.z - tf.clip_by_value(point.z, prior.low, prior.high)
+    return point.z / math.sqrt(2)
 
 
-def _stft_distance(audio: tf.Tensor, target: tf.Tensor, frame_length: int) -> tf.Tensor:
-    floor = spectrograms.LOG_FLOOR
-    a, b = (
-        spectrograms.magnitude(spectrograms.stft(x, frame_length, frame_length // 4), epsilon=floor**2)
-        for x in (audio, target)
-    )
+def _magnitudes(point: Point, frame_length: int) -> Iterator[tf.Tensor]:
+    """STFT magnitudes of audio and of target, at least `spectrograms.LOG_FLOOR`; the hop is a quarter of the frame."""
+    for audio in (point.audio, point.target):
+        spectra = spectrograms.stft(audio, frame_length, frame_length // 4)
+        yield spectrograms.magnitude(spectra, epsilon=spectrograms.LOG_FLOOR**2)
+
+
+def _stft_distance(point: Point, frame_length: int) -> tf.Tensor:
+    a, b = _magnitudes(point, frame_length)
     # The floor in the magnitudes keeps the denominator above 0, the epsilon keeps the root's gradient finite.
     convergence = tf.sqrt(_mean(tf.square(a - b)) + 1e-20) / tf.sqrt(_mean(tf.square(b)))
     return convergence + _mean(tf.abs(tf.math.log(a) - tf.math.log(b)))
 
 
 def _mean_over_blocks(point: Point, error: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """Mean errors of each block's activations, each block as much as any other whatever its size."""
+    """Mean over blocks of each block's mean error, so that a large block counts no more than a small one."""
     return tf.add_n([_block_error(point, block, error) for block in point.features]) / len(point.features)
 
 

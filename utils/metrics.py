@@ -1,31 +1,29 @@
 """The numbers of the tables: pure NumPy functions in float64, never NaN or infinite; `METRICS` is all of them by name.
 
 A function takes what is known of one clip, or of a whole row of a table; `measure` gives its number for the row, with
-a 95 % bootstrap interval.
+a 95 % interval.
 """
 
-import functools
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import librosa
 import numpy as np
-import tensorflow as tf
-from scipy.ndimage import correlate1d
 from scipy.special import rel_entr
+from skimage.metrics import structural_similarity
 
-from utils.spectrograms import FRAME_LENGTH, FRAME_STEP, LOG_FLOOR, MAGNITUDE_EPSILON, MEL_BANDS, mel_filters
+from utils.evaluation.comparison import CONFIDENCE, FEWEST, share_interval
+from utils.numpy_spectrograms import log_magnitude, stft, stft_real
+from utils.spectrograms import LOG_FLOOR
 
 SNR_CAP_DB = 120.0  # about the resolution of float32 audio
 SSIM_SIGMA, SSIM_TAPS = 1.5, 11
-SSIM_K1, SSIM_K2 = 0.01, 0.03
 RESOLUTIONS = (256, 512, 1024)  # frame lengths of stft_distance in samples; the hop is a quarter
-MEL_FRAME, MEL_STEP = 512, 128
 F0_LOWEST, F0_HIGHEST = 65.0, 400.0  # Hz
 FEWEST_VOICED = 5  # frames that must be voiced for a clip to have a pitch: 80 ms at 16 kHz
 OCTAVE = 12.0  # semitones
-CONFIDENCE = 0.95
+GROSS = 0.2  # relative error of F0 from which a frame is wrong
 
 # ---- of one clip ----------------------------------------------------------------
 
@@ -53,8 +51,7 @@ def snr_db(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
 def ssim(original: np.ndarray, reconstruction: np.ndarray) -> float:
     """Structural similarity of the real-part STFTs of `[T, C]` audio, mean over channels (the paper's SSIM).
 
-    Equal to `tf.image.ssim` with `max_val` = max - min over both STFTs. A clip of fewer than 11 frames is
-    compared with a Gaussian window of as many taps as it has frames.
+    Equal to `tf.image.ssim` with `max_val` = max - min over both STFTs.
 
     Returns:
         At most 1; 1 for two silent clips.
@@ -72,18 +69,14 @@ def ssim_log_magnitude(original: np.ndarray, reconstruction: np.ndarray) -> floa
 def image_ssim(x: np.ndarray, y: np.ndarray) -> float:
     """Structural similarity of images `[H, W, C]` (Wang et al., 2004): Gaussian window of sigma 1.5 and 11 taps.
 
-    `max_val` is max - min over both images.
+    `max_val` is max - min over both images. Images of fewer than 11 rows are mirrored at their end.
     """
     max_val = max(x.max(), y.max()) - min(x.min(), y.min())
     if max_val == 0:
         return 1.0
-    taps = min(SSIM_TAPS, len(x))
-    c1, c2 = (SSIM_K1 * max_val) ** 2, (SSIM_K2 * max_val) ** 2
-    mean_x, mean_y = _blur(x, taps), _blur(y, taps)
-    covariance = _blur(x * y, taps) - mean_x * mean_y
-    variances = _blur(x * x + y * y, taps) - mean_x**2 - mean_y**2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return float(np.mean(luminance * (2 * covariance + c2) / (variances + c2)))
+    x, y = (np.pad(image, [(0, max(0, SSIM_TAPS - len(x))), (0, 0), (0, 0)], mode="symmetric") for image in (x, y))
+    settings = dict(gaussian_weights=True, sigma=SSIM_SIGMA, use_sample_covariance=False)
+    return float(structural_similarity(x, y, data_range=max_val, channel_axis=-1, **settings))
 
 
 def stft_distance(original: np.ndarray, reconstruction: np.ndarray) -> float:
@@ -108,7 +101,7 @@ def log_mel_correlation(original: np.ndarray, reconstruction: np.ndarray, digit_
     """Pearson correlation of two log-mel spectrograms of one shape after the digit's mean is taken out of both.
 
     With the mean over all originals of the digit, one fixed answer a digit has covariance 0 on average, whatever it is:
-    only what tells a clip from the others of its digit counts.
+    only what distinguishes a clip from the others of its digit counts.
 
     Returns:
         -1 to 1; 0 where one of them does not differ from the mean, as does the only original of its digit.
@@ -123,7 +116,7 @@ def f0_error(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
     """Median absolute difference in semitones of two `f0` tracks `[frames]`, over the frames that are voiced in both.
 
     Returns:
-        At most 12, an octave, which also stands for a reconstruction with fewer than `FEWEST_VOICED` such frames;
+        At most 12, an octave, which is also the value for a reconstruction with fewer than `FEWEST_VOICED` such frames;
         None for an original with fewer voiced frames than that.
     """
     if np.count_nonzero(original) < FEWEST_VOICED:
@@ -134,32 +127,36 @@ def f0_error(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
     return float(min(np.median(np.abs(12 * np.log2(reconstruction[both] / original[both]))), OCTAVE))
 
 
-def voicing_agreement(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
-    """Frames of two `f0` tracks `[frames]` that are voiced in both, as a share of those voiced in either; None as in
-    `f0_error`."""
-    if np.count_nonzero(original) < FEWEST_VOICED:
-        return None
-    return float(np.sum((original > 0) & (reconstruction > 0)) / np.sum((original > 0) | (reconstruction > 0)))
+def f0_frame_error(original: np.ndarray, reconstruction: np.ndarray) -> float:
+    """Share of the frames of two `f0` tracks `[frames]` that are voiced in one alone or, in both, differ by more than
+    20 % of the original's F0 (Chu and Alwan, 2009).
+
+    Defined for every clip: where no voice is detected in either, the two agree; silence has the original's share of
+    voiced frames.
+    """
+    voiced, voiced_too = original > 0, reconstruction > 0
+    gross = voiced & voiced_too & (np.abs(reconstruction - original) > GROSS * original)
+    return float(np.mean((voiced != voiced_too) | gross))
 
 
-def f0(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+def f0(audio: np.ndarray, sample_rate: int, *, lowest: float = F0_LOWEST, highest: float = F0_HIGHEST) -> np.ndarray:
     """Fundamental frequency of `[N, T, C]` audio, channels averaged, by librosa's pyin (Mauch and Dixon, 2014).
 
-    From 65 to 400 Hz; frames of the next power of two above four longest periods, at 16 kHz 1024 samples, and a hop of
-    a quarter. Takes 0.1 s a second of sound.
+    From `lowest` to `highest` Hz; frames of the next power of two above four longest periods, at 16 kHz 1024 samples,
+    and a hop of a quarter. Takes 0.06 s a second of sound.
 
     Returns:
         float `[N, frames]` in Hz; 0 where nothing is voiced.
     """
     mono = np.asarray(audio, np.float64).mean(axis=2)
-    frame = 1 << int(np.ceil(np.log2(4 * sample_rate / F0_LOWEST)))
+    frame = 1 << int(np.ceil(np.log2(4 * sample_rate / lowest)))
     tracks = np.zeros((len(mono), 1 + mono.shape[1] // (frame // 4)))
     sounding = mono.any(axis=1)
     if sounding.any():
         found, voiced, _ = librosa.pyin(
             mono[sounding],
-            fmin=F0_LOWEST,
-            fmax=min(F0_HIGHEST, sample_rate / 4),
+            fmin=lowest,
+            fmax=min(highest, sample_rate / 4),
             sr=sample_rate,
             frame_length=frame,
             hop_length=frame // 4,
@@ -182,47 +179,6 @@ def outside_prior(z: np.ndarray, bound: float) -> float:
 def accuracy(probabilities: np.ndarray, label: int) -> float:
     """1 where a classifier's answer `[K]` is the label, else 0."""
     return float(np.argmax(probabilities) == label)
-
-
-def stft(audio: np.ndarray, frame_length: int = FRAME_LENGTH, frame_step: int = FRAME_STEP) -> np.ndarray:
-    """`utils.spectrograms.stft` in float64: `[T, C]` to complex `[ceil(T / step), frame_length // 2 + 1, C]`."""
-    audio = np.asarray(audio, np.float64)
-    frames = -(-len(audio) // frame_step)
-    padded = np.pad(audio, [(0, (frames - 1) * frame_step + frame_length - len(audio)), (0, 0)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, frame_length, axis=0)[::frame_step]
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
-    return np.fft.rfft(windows * hann, axis=-1).transpose(0, 2, 1)
-
-
-def stft_real(audio: np.ndarray) -> np.ndarray:
-    """`utils.spectrograms.stft_real` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    return stft(audio).real
-
-
-def log_magnitude(audio: np.ndarray) -> np.ndarray:
-    """`utils.spectrograms.log_magnitude` in float64: `[T, C]` to `[ceil(T / 128), 129, C]`."""
-    return np.log(np.sqrt(np.square(np.abs(stft(audio))) + MAGNITUDE_EPSILON) + LOG_FLOOR)
-
-
-def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """log(mel + 1e-3) of magnitudes, 64 bands from 60 Hz to 95 % of half the rate, frames of 512 samples, hop 128.
-
-    Args:
-        audio: `[T, C]`.
-        sample_rate: Hz.
-
-    Returns:
-        float64 `[ceil(T / 128), 64, C]`.
-    """
-    magnitudes = np.sqrt(np.square(np.abs(stft(audio, MEL_FRAME, MEL_STEP))) + MAGNITUDE_EPSILON)
-    mel = magnitudes.transpose(0, 2, 1) @ _mel_filters(sample_rate)
-    return np.log(mel.transpose(0, 2, 1) + LOG_FLOOR)
-
-
-@functools.cache
-def _mel_filters(sample_rate: int) -> np.ndarray:
-    """`[257, 64]`."""
-    return mel_filters(MEL_BANDS, MEL_FRAME, sample_rate, tf.float64).numpy()
 
 
 # ---- of a set of clips ----------------------------------------------------------
@@ -263,7 +219,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 
     |mean difference|^2 + tr(Cx) + tr(Cy) - 2 tr((Cx Cy)^(1/2)). The last trace is the sum of the singular values of
     A B^T for centred, scaled features A and B: no square root of a product of matrices, hence sound where N < D.
-    Biased upwards by small N: compare at equal N, beside the distance of two sets of the same source.
+    Biased upwards by small N: compare at equal N, and with the distance of two sets of the same source.
 
     Args:
         x: `[N, D]`.
@@ -306,7 +262,7 @@ class Row(NamedTuple):
     labels: int `[N]`, the digits the reconstructions should be taken for.
     original_log_mel, reconstruction_log_mel: `log_mel`, `[N, frames, bands, C]`.
     digit_log_mel: of the same shape, for each clip the mean of the originals of its digit.
-    original_f0, reconstruction_f0: `f0`, `[M, frames]`, of the first M clips.
+    original_f0, reconstruction_f0: `f0`, `[N, frames]`.
     z: `[N, latent_dim]`, of the reconstructions.
     z_true: the latents that the clips were made from.
     z_reference: the latents `z` is to be distributed like.
@@ -337,15 +293,17 @@ class Metric(NamedTuple):
 
     function: of the fields of `Row` in `needs`; gives a number, or a number and its standard deviation.
     needs: where one of them is None there is no such number.
-    definition: one line.
+    higher_is_better: of the number.
     per_clip: `function` takes one clip at a time, and the row's number is the mean, without the clips for
         which it gives None; otherwise it takes the whole row.
+    share: `function` gives a share of the clip, or 0 or 1.
     """
 
     function: Callable[..., Any]
     needs: tuple[str, ...]
-    definition: str
+    higher_is_better: bool
     per_clip: bool = True
+    share: bool = False
 
     @property
     def by_classifier(self) -> bool:
@@ -354,86 +312,55 @@ class Metric(NamedTuple):
 
 
 PAIR = ("original", "reconstruction")
+LOG_MELS = ("original_log_mel", "reconstruction_log_mel", "digit_log_mel")
+TRACKS = ("original_f0", "reconstruction_f0")
 METRICS = {
-    "inception_score": Metric(
-        inception_score,
-        ("probabilities", "splits"),
-        "exp of the mean KL divergence of a classifier's answers from their mean, over --splits groups; 1 to 10",
-        per_clip=False,
-    ),
-    "frechet_distance": Metric(
-        frechet_distance,
-        ("features", "reference_features"),
-        "Frechet distance of a classifier's pooled features, reconstructions against the clips (FID)",
-        per_clip=False,
-    ),
-    "accuracy": Metric(
-        accuracy,
-        ("probabilities", "labels"),
-        "share of reconstructions classified as the clip's digit (of a clip without one: as the clip itself)",
-    ),
-    "waveform_mse": Metric(waveform_mse, PAIR, "mean squared difference of the samples"),
-    "ssim": Metric(
-        ssim,
-        PAIR,
-        "structural similarity of the real-part STFTs, max_val = max - min over both (the paper's); at most 1",
-    ),
-    "ssim_log_magnitude": Metric(
-        ssim_log_magnitude,
-        PAIR,
-        "structural similarity of the log-magnitude STFTs, max_val = max - min over both; at most 1",
-    ),
-    "stft_distance": Metric(
-        stft_distance,
-        PAIR,
-        "multi-resolution STFT distance: spectral convergence + error of log magnitudes, frames 256, 512, 1024",
-    ),
-    "log_mel_correlation": Metric(
-        log_mel_correlation,
-        ("original_log_mel", "reconstruction_log_mel", "digit_log_mel"),
-        "correlation of the log-mel spectrograms after the mean of the row's originals of that digit is taken out",
-    ),
-    "f0_error": Metric(
-        f0_error,
-        ("original_f0", "reconstruction_f0"),
-        "median error of F0 (pyin) in semitones where both are voiced; at most 12, which stands where they never are",
-    ),
-    "voicing_agreement": Metric(
-        voicing_agreement,
-        ("original_f0", "reconstruction_f0"),
-        "frames voiced in both, as a share of those voiced in either (pyin)",
-    ),
-    "latent_mse": Metric(
-        latent_mse,
-        ("z", "z_true"),
-        "mean squared difference of recovered and true latents; always answering 0 scores the prior's variance",
-    ),
-    "latent_frechet_distance": Metric(
-        frechet_distance,
-        ("z", "z_reference"),
-        "Frechet distance of the recovered latents from the true ones, or for real clips from the prior's",
-        per_clip=False,
-    ),
-    "outside_prior": Metric(outside_prior, ("z", "bound"), "share of the entries of z outside of the prior's box"),
+    "inception_score": Metric(inception_score, ("probabilities", "splits"), True, per_clip=False),
+    "frechet_distance": Metric(frechet_distance, ("features", "reference_features"), False, per_clip=False),
+    "accuracy": Metric(accuracy, ("probabilities", "labels"), True, share=True),
+    "waveform_mse": Metric(waveform_mse, PAIR, False),
+    "ssim": Metric(ssim, PAIR, True),
+    "ssim_log_magnitude": Metric(ssim_log_magnitude, PAIR, True),
+    "stft_distance": Metric(stft_distance, PAIR, False),
+    "log_mel_correlation": Metric(log_mel_correlation, LOG_MELS, True),
+    "f0_error": Metric(f0_error, TRACKS, False),
+    "f0_frame_error": Metric(f0_frame_error, TRACKS, False, share=True),
+    "latent_mse": Metric(latent_mse, ("z", "z_true"), False),
+    "latent_frechet_distance": Metric(frechet_distance, ("z", "z_reference"), False, per_clip=False),
+    "outside_prior": Metric(outside_prior, ("z", "bound"), False, share=True),
 }
 
 
-def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict[str, Any] | None:
-    """A metric of a row with its 95 % bootstrap interval.
+def clip_values(name: str, row: Row) -> np.ndarray | None:
+    """A metric's value of each clip, float64 `[N]`, NaN where a clip has none; None where the row lacks what the metric
+    needs, or where it is one of the whole row."""
+    metric = METRICS[name]
+    known = [getattr(row, field) for field in metric.needs]
+    if not metric.per_clip or any(value is None for value in known):
+        return None
+    values = [metric.function(*_take(known, clip)) for clip in range(len(known[0]))]
+    return np.array([np.nan if value is None else value for value in values], np.float64)
 
-    The interval of a mean over clips is the percentile one. A metric of the whole set is biased by resampling, as
-    repeated clips make the set look smaller than it is: its interval takes only the spread from the bootstrap and
-    stands around the number itself.
+
+def measure(
+    name: str, row: Row, *, values: np.ndarray | None = None, resamples: int = 200, seed: int = 0
+) -> dict[str, Any] | None:
+    """A metric of a row with its 95 % interval.
+
+    The interval of a mean over clips is the bootstrap's percentile one; that of clips counted (a share of outcomes 0
+    and 1) is Clopper and Pearson's. A metric of the whole set is biased by resampling, as repeated clips make the set
+    look smaller than it is: its interval takes only the spread from the bootstrap and stands around the number itself.
 
     Args:
         name: in `METRICS`.
         row: what is known.
+        values: what `clip_values` gives, where that is known already.
         resamples: bootstrap samples, drawn with replacement: originals and reconstructions together.
         seed: of the bootstrap; each metric has its own stream.
 
     Returns:
-        `value`, `low`, `high`, `n`, of how many clips, and `std` where the metric has one; None where the row lacks
-        what the metric needs, or has fewer than two clips for it.
+        `value` and `n`, of how many clips; of at least `FEWEST` clips also `low` and `high`; and `std` where the metric
+        has one. None where the row lacks what the metric needs, or has fewer than two clips for it.
     """
     metric = METRICS[name]
     known = [getattr(row, field) for field in metric.needs]
@@ -441,8 +368,8 @@ def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict
         return None
     count = len(known[0])
     if metric.per_clip:
-        values = [metric.function(*_take(known, clip)) for clip in range(count)]
-        values = np.array([value for value in values if value is not None])
+        values = clip_values(name, row) if values is None else values
+        values = values[np.isfinite(values)]
         count = len(values)
     if count < 2:
         return None
@@ -450,24 +377,21 @@ def measure(name: str, row: Row, *, resamples: int = 200, seed: int = 0) -> dict
     draws = rng.integers(count, size=(resamples, count))
     tails = 100 * np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     if metric.per_clip:
-        low, high = np.percentile(values[draws].mean(axis=1), tails)
-        return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": count}
+        estimate: dict[str, Any] = {"value": float(values.mean()), "n": count}
+        if count < FEWEST:
+            return estimate
+        if metric.share and np.isin(values, (0, 1)).all():
+            low, high = share_interval(values.sum(), count)
+        else:
+            low, high = np.percentile(values[draws].mean(axis=1), tails)
+        return estimate | {"low": float(low), "high": float(high)}
     value, *std = np.ravel(metric.function(*known)).tolist()
+    estimate = {"value": value, "n": count, **({"std": std[0]} if std else {})}
+    if count < FEWEST:
+        return estimate
     resampled = np.array([np.ravel(metric.function(*_take(known, draw)))[0] for draw in draws])
     low, high = value + np.percentile(resampled, tails) - resampled.mean()
-    return {
-        "value": value,
-        "low": float(max(low, 0.0)),
-        "high": float(high),
-        "n": count,
-        **({"std": std[0]} if std else {}),
-    }
-
-
-def describe() -> str:
-    """One line per metric, for `--help`."""
-    width = max(map(len, METRICS)) + 2
-    return "\n".join(f"  {name:{width}}{metric.definition}" for name, metric in METRICS.items())
+    return estimate | {"low": float(max(low, 0.0)), "high": float(high)}
 
 
 def _take(known: list[Any], index: Any) -> list[Any]:
@@ -480,15 +404,3 @@ def _difference(original: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
     if original.shape != reconstruction.shape:
         raise ValueError(f"both must have one shape. Received: {original.shape} and {reconstruction.shape}")
     return original - reconstruction
-
-
-def _blur(image: np.ndarray, taps: int) -> np.ndarray:
-    """Gaussian window over the first two dimensions, at the places where it fits wholly."""
-    position = np.arange(taps) - (taps - 1) / 2
-    weights = np.exp(-np.square(position) / (2 * SSIM_SIGMA**2))
-    weights /= weights.sum()
-    for axis in (0, 1):
-        first = taps // 2
-        image = correlate1d(image, weights, axis, mode="constant")
-        image = image.take(range(first, first + image.shape[axis] - taps + 1), axis)
-    return image

@@ -2,12 +2,20 @@
 
 A script reads:
 
-    def main(arguments=None):
+    def parse_options():
         parser = options.make_parser(__doc__)
-        options.add_shared(parser.add_argument_group("model"), "generator", "preset")
-        args = options.apply_preset(parser.parse_args(arguments), parser, PRESETS)
-        if args.dry_run:
-            return options.show_plan(args, "Would ...")
+        options.add_shared(parser.add_argument_group("model"), "generator", "preset", "dry_run")
+        args = options.apply_preset(parser.parse_args(), parser, PRESETS)
+        options.end_dry_run(args, "Would ...")
+        return args
+
+    if __name__ == "__main__":
+        options.parse_early(parse_options)
+
+    import tensorflow as tf
+
+    def main():
+        args = parse_options()
         ...
 
     if __name__ == "__main__":
@@ -15,30 +23,33 @@ A script reads:
 """
 
 import argparse
-import errno
 import math
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.bundled import bundled
-from utils.errors import UserError, one_line
-
-EXIT_OK, EXIT_USAGE, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 2, 3, 130
+from utils.errors import UserError
+from utils.inversion.names import METHODS
+from utils.objectives import format_weights, parse_weights
+from utils.runs.endings import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from utils.runs.endings import EXIT_OK, EXIT_USAGE, print_error
+from utils.runs.endings import EXIT_SOME_FAILED as EXIT_SOME_FAILED
+from utils.runs.endings import parse_early as parse_early
+from utils.runs.endings import run as run
 
 PRESETS = ("aligned", "paper")
+DATA = ("datasets/sc09", "datasets/speech_commands_v0.01")  # where download.py puts them
 PRECISIONS = ("float32", "mixed_bfloat16")
-METHODS = ("encoder", "gradient", "hybrid", "all")
-SOLVERS = ("batched", "scipy", "gauss_newton")
+SOLVERS = ("batched", "scipy")
 WINDOWS = ("start", "loudest", "all")
 LARGEST_SEED = 2**31 - 1
 SPACES = ("z", "projected")
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOENT)
-# What is minimised where no --objective is given. The generator's own samples can be met sample by sample; mr_stft
-# finds them more often. Of other clips only what is heard can be met: on speech the first is smallest near silence.
+# What is minimised where no --objective is given. The generator's own samples can be matched sample by sample; mr_stft
+# finds them more often. Other clips are compared by log-mel and classifier features: on speech the first objective is
+# smallest near silence.
 OWN_OBJECTIVE = "stft_real=1,waveform=1,mr_stft=0.1"
 REAL_OBJECTIVE = "log_mel=1,features=3"
 # Preset `paper` of every script that recovers latents. The feature's weight is that of the published script that made
@@ -100,7 +111,7 @@ class _Parser(argparse.ArgumentParser):
         return result, rest
 
     def error(self, message: str) -> NoReturn:
-        _print_error(f"{message} (--help shows all options)")
+        print_error(f"{message} (--help shows all options)")
         sys.exit(EXIT_USAGE)
 
 
@@ -112,16 +123,16 @@ def _with_underscores(word: str) -> str:
     return f"--{name.replace('-', '_')}{equals}{value}"
 
 
-def make_parser(doc: str) -> argparse.ArgumentParser:
+def make_parser(doc: str | None) -> argparse.ArgumentParser:
     """Parser of a script whose `--help` opens with the script's docstring, line breaks kept.
 
     Options cannot be abbreviated, are spelled with underscores or dashes, and a usage error is one line on stderr and
     exit code 2.
 
     Args:
-        doc: the script's `__doc__`: what it does and runnable examples.
+        doc: the script's `__doc__`: what it does and runnable examples; None under `python -OO`.
     """
-    return _Parser(description=doc.strip(), formatter_class=_HelpFormatter, allow_abbrev=False)
+    return _Parser(description=(doc or "").strip(), formatter_class=_HelpFormatter, allow_abbrev=False)
 
 
 def positive_int(text: str) -> int:
@@ -186,15 +197,28 @@ def seed_list(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _path(text: str) -> Path:
+def _objective(text: str) -> str:
+    return format_weights(parse_weights(text))
+
+
+def _name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must name a path. Received an empty text")
-    return Path(text)
+    return text
 
 
-def _paths(text: str) -> tuple[str, ...] | None:
+def _path(text: str) -> Path:
+    return Path(_name(text))
+
+
+def _network(text: str) -> str | None:
+    """A path; `none` -> None, for a network that a script can do without."""
+    return None if text == "none" else _name(text)
+
+
+def network_list(text: str) -> tuple[str, ...] | None:
     """`a,b` -> ("a", "b"); `none` -> None."""
-    return None if text == "none" else tuple(str(_path(part)) for part in text.split(","))
+    return None if text == "none" else tuple(map(_name, text.split(",")))
 
 
 # The judges that come with the project, for scripts that score.
@@ -212,18 +236,20 @@ _SHARED: dict[str, dict[str, Any]] = {
     "encoder": dict(
         default="inverse_mapping_checkpoint/",
         metavar="PATH",
-        help="the trained encoder (audio to latent) that the methods encoder and hybrid start from: a .keras file, "
-        "or a folder with one",
+        type=_network,
+        help="the trained encoder (audio to latent) that recovery starts from: a .keras file, a folder with one, or "
+        "`none` for what does without: the method gradient, and a search from a bank of samples",
     ),
     "classifier": dict(
         default="classifier_checkpoint/",
         metavar="PATH",
+        type=_network,
         help="the digit classifier whose activations serve as a loss, read where a loss needs them: a .keras file, "
-        "or a folder with classifier.keras",
+        "a folder with classifier.keras, or `none`",
     ),
     "judge": dict(
         default=None,
-        type=_paths,
+        type=network_list,
         metavar="PATH[,PATH...]",
         help="the digit classifiers that score results, or `none`; give such as took no part in any loss, or the "
         "scores are circular (default: none)",
@@ -238,8 +264,8 @@ _SHARED: dict[str, dict[str, Any]] = {
         default="aligned",
         choices=PRESETS,
         help="a named set of the other options: aligned brings clips to what the generator was trained on, "
-        "paper reproduces the published protocol with networks that were trained by it; an option given by itself "
-        "wins over the preset",
+        "paper has the published protocol and the bundled networks of the paper's kind; an option given by "
+        "itself wins over the preset",
     ),
     "precision": dict(
         default="float32",
@@ -288,29 +314,35 @@ _SHARED: dict[str, dict[str, Any]] = {
         metavar="X",
         help="most minutes of training between two checkpoints",
     ),
+    "keep_epochs": dict(
+        default=False,
+        action=Switch,
+        help="keep the weights of every epoch, in epochs/, not only those of the best and of the last one",
+    ),
     "minutes": dict(
         default=None,
         type=positive_float,
         metavar="X",
-        help="stop after X minutes of training, ready to go on (default: at the last step)",
+        help="stop after X minutes of training, ready to resume (default: at the last step)",
     ),
     "method": dict(
-        default="hybrid",
-        choices=METHODS,
+        default=None,
+        choices=(*METHODS, "all"),
         help="how z is found: encoder (one forward pass), gradient (L-BFGS from the prior, without an encoder), hybrid "
-        "(L-BFGS from the encoder's answer), or all three",
+        "(L-BFGS from the encoder's answer; these are the paper's), search (from the encoder's answer the latent "
+        "itself; where a clip has none, L-BFGS), or all four (default: search; hybrid with --preset paper and with "
+        "--space projected, where nothing but L-BFGS is to be had)",
     ),
     "solver": dict(
         default="batched",
         choices=SOLVERS,
-        help="L-BFGS of many clips at once; SciPy's L-BFGS-B one clip at a time, as in the paper; or gauss_newton, "
-        "Levenberg-Marquardt with exact Jacobians, for an --objective of squared terms, such as waveform_squared=1",
+        help="L-BFGS of many clips at once, or SciPy's L-BFGS-B one clip at a time, as in the paper",
     ),
     "space": dict(
         default="z",
         choices=SPACES,
-        help="what is searched: the latent, or the output of a WaveGAN's dense layer, which comes nearer to clips out "
-        "of the generator's reach but is not a latent of the prior",
+        help="what is searched: the latent, or the output of a WaveGAN's dense layer, by which clips out of range are "
+        "approximated better, but which is not a latent of the prior",
     ),
     "max_iter": dict(
         default=400,
@@ -326,9 +358,12 @@ _SHARED: dict[str, dict[str, Any]] = {
     ),
     "objective": dict(
         default=None,
+        type=_objective,
         metavar="TERM=WEIGHT,...",
         help="what is minimised over z: a weighted sum of named terms (default: for the generator's own samples "
-        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips)",
+        f"{OWN_OBJECTIVE}, for other clips {REAL_OBJECTIVE}, without features where no classifier is of its clips; "
+        f"preset paper: {PAPER_RECOVERY['objective']}, as in the published metric script; the inversion script's is "
+        "feature=1)",
     ),
     "clip_to_prior": dict(
         default=True,
@@ -378,17 +413,18 @@ def _bundled(default: str | Sequence[str] | None) -> str | tuple[str, ...] | Non
     return default if path == Path(default) else str(path)
 
 
-def add_input(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
+def add_input(parser: argparse.ArgumentParser, help: str, *places: str) -> None:
     """Declares the positional INPUT that every script reads its audio from; `args.input` is a Path.
 
     Args:
         parser: the script's.
         help: what the audio is for.
-        default: the folder where it is looked for when none is named. None: it must be named.
+        places: folders where it is looked for when none is named. Without any it must be named.
     """
-    parser.add_argument(
-        "input", type=_path, metavar="INPUT", nargs="?" if default else None, default=default, help=help
-    )
+    found = next((place for place in places if Path(place).exists()), places[0] if places else None)
+    help += f" (default: %(default)s, of {' and '.join(places)} the first that is there)" if len(places) > 1 else ""
+    default = found and Path(found)
+    parser.add_argument("input", type=_path, metavar="INPUT", nargs="?" if places else None, default=default, help=help)
 
 
 def apply_preset(
@@ -436,50 +472,12 @@ def changed_options(
     return {n: getattr(args, n) for n in names if getattr(args, n) != preset.get(n, parser.get_default(n))}
 
 
-def show_plan(args: argparse.Namespace, *lines: str) -> int:
-    """What `--dry_run` prints: the resolved options and, in `lines`, what would be done. Returns the exit code."""
+def end_dry_run(args: argparse.Namespace, *lines: str) -> None:
+    """Ends the process where `--dry_run` is given: prints the resolved options and, in `lines`, what would be done."""
+    if not args.dry_run:
+        return
     width = max(map(len, vars(args))) + 1
     for name, value in vars(args).items():
         print(f"{name:{width}} {value}")
     print(*lines, sep="\n")
-    return EXIT_OK
-
-
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a script's `main` and ends the process with its exit code, 0 when it returns None.
-
-    A `UserError` becomes one line on stderr and exit code 2, and so do TensorFlow's running out of memory and a disk
-    that is full, read-only, gone or broken; an interrupt from the keyboard exits with 130, its message
-    (`interrupts.resume_command`) on stderr.
-    """
-    try:
-        code = main()
-    except UserError as error:
-        _print_error(str(error))
-        code = EXIT_USAGE
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "error: interrupted", file=sys.stderr)
-        code = EXIT_INTERRUPTED
-    except Exception as error:
-        if fault := disk_fault(error):
-            _print_error(f"{fault}; mend that, and the same command with its --output goes on where it was")
-        elif type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which this module does not import
-            _print_error("--batch_size: out of memory; try a smaller one")
-        else:
-            raise
-        code = EXIT_USAGE
-    sys.exit(code or EXIT_OK)
-
-
-def disk_fault(error: Exception) -> str | None:
-    """What is wrong with a disk, where that is what an error says: with the file, if it names one."""
-    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, OSError) or type(error).__module__.startswith("tensorflow"):  # HDF5 has no number either
-        texts = [os.strerror(number) for number in DISK_FAULTS]
-        return one_line(error) if any(text in str(error) for text in texts) else None
-    return None
-
-
-def _print_error(message: str) -> None:
-    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(EXIT_OK)

@@ -8,17 +8,23 @@ Layouts, recognised in this order:
 Every clip is decoded once, by `utils.audio.files.load_clip`, into a cache that later runs map into memory.
 """
 
+import atexit
+import codecs
+import errno
 import functools
 import hashlib
 import itertools
 import json
 import os
+import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -28,10 +34,11 @@ from tqdm import tqdm
 
 from utils.audio.files import ALIGNMENTS, Clip, Identity, find_audio, load_clip
 from utils.audio.splits import HALVES, half_of, speaker_of
-from utils.errors import UserError
+from utils.choices import SPLITS
+from utils.errors import UserError, one_line
+from utils.runs.cache import cache_folder
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SPLITS = ("train", "validation", *HALVES, "test", "all")
 UNLABELLED = -1
 INT16_SCALE = 32768.0
 
@@ -39,7 +46,7 @@ _DONAHUE_FOLDERS = {"train": "train", "valid": "validation", "test": "test"}
 _LISTS = {"validation_list.txt": "validation", "testing_list.txt": "test"}
 _VALIDATION_PERCENT = 10
 _DECODE_CHUNK = 256
-_CACHE_FORMAT = 3  # counts up whenever the same files begin to be decoded to other samples
+_CACHE_FORMAT = 4  # counts up whenever the same files begin to be decoded to other samples
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ class Dataset:
         layout: "speech commands", "sc09" or "unlabelled".
         split: which of `SPLITS` this is.
         problems: (name, reason) of each file that was left out.
-        absent: how many files the split's list names that are not on disk.
+        absent: how many lines of the folder's lists name no clip in it.
+        notes: how many files have each of `utils.audio.files.Clip.notes`.
     """
 
     audio: np.ndarray
@@ -69,6 +77,7 @@ class Dataset:
     split: str
     problems: list[tuple[str, str]] = field(default_factory=list)
     absent: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.audio)
@@ -84,9 +93,10 @@ class Dataset:
             counts = np.bincount(self.labels, minlength=len(self.class_names))
             parts.append(f"{counts.min():,} to {counts.max():,} a class")
         if self.absent:
-            parts.append(f"{self.absent:,} listed but not on disk")
+            parts.append(f"{self.absent:,} lines of the lists name no clip")
         if self.problems:
-            parts.append(f"{len(self.problems):,} unreadable")
+            parts.append(f"{len(self.problems):,} not read")
+        parts += [f"{count:,} {note}" for note, count in self.notes.items()]
         return ", ".join(parts)
 
 
@@ -102,7 +112,7 @@ def load_dataset(
     sample_rate: int = 16000,
     split: str = "train",
     alignment: str = "aligned",
-    cache_dir: str | Path = Path("cache"),
+    cache_dir: str | Path | None = None,
     *,
     window: str = "start",
     quiet: bool = False,
@@ -121,7 +131,9 @@ def load_dataset(
         split: a name in `SPLITS`.
         alignment: a name in `utils.audio.files.ALIGNMENTS`.
         cache_dir: where decoded clips are kept. The key covers the files' names, sizes and times, every
-            option here, the format of the cache and the libraries that decode; one entry per split.
+            option here, the format of the cache and the libraries that decode; one entry per split. A damaged entry
+            is decoded again. Where it cannot be written, a folder takes its place that goes with the process.
+            Defaults to `utils.runs.cache.cache_folder()`.
         window: "start" or "loudest" (one clip a file), or "all" (a long file gives several).
         quiet: no progress bar.
 
@@ -129,10 +141,11 @@ def load_dataset(
         A `Dataset`. Files that cannot be decoded are named on stderr and left out.
 
     Raises:
-        UserError: no such folder, nothing in this split, or not one readable file in it.
+        UserError: no such folder, nothing in this split, not one readable file in it, or lists most of whose lines
+            name no clip.
         ValueError: for another split or alignment.
     """
-    root, cache_dir = Path(root), Path(cache_dir)
+    root, cache_dir = Path(root), cache_folder() if cache_dir is None else Path(cache_dir)
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}. Received: {split!r}")
     if alignment not in ALIGNMENTS:
@@ -153,27 +166,28 @@ def load_dataset(
 
     options = [num_samples, num_channels, sample_rate, window, repr(ALIGNMENTS[alignment])]
     key = _cache_key(root, [entry.path for entry in entries], options)
-    folder = cache_dir / f"{root.resolve().name}-{split}-{alignment}-{key}"
-    if not (folder / "index.json").is_file():
+    name = f"{root.resolve().name}-{split}-{alignment}-{key}"
+    folder = cache_dir / name
+    cached = _read_cache(folder, num_samples * num_channels)
+    if cached is None:
+        folder = _writable(cache_dir) / name
         _write_cache(folder, root, entries, decode, quiet)
+        cached = _read_cache(folder, num_samples * num_channels)
+        if cached is None:
+            raise UserError(f"{folder}: cannot be read just after it was written; is the disk full or damaged?")
 
-    index = json.loads((folder / "index.json").read_text())
-    unreadable = [(name, reason) for name, reason in index["problems"]]
-    if not index["names"]:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in unreadable[:3])
+    if not cached["names"]:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in cached["problems"][:3])
         raise UserError(f"{root}: none of {len(entries):,} files ({split} split) is readable ({reasons})")
-    shape = (len(index["names"]), num_samples, num_channels)
+    shape = (len(cached["names"]), num_samples, num_channels)
     return Dataset(
         audio=np.memmap(folder / "audio.int16", np.int16, "r", shape=shape),
-        labels=np.array(index["labels"], np.int32),
-        names=index["names"],
-        identities=[Identity(sha256, start) for sha256, start in index["identities"]],
         class_names=() if layout == "unlabelled" else DIGITS,
         sample_rate=sample_rate,
         layout=layout,
         split=split,
-        problems=problems + unreadable,
         absent=absent,
+        **cached | {"problems": problems + cached["problems"]},
     )
 
 
@@ -287,13 +301,7 @@ def _scan(root: Path, split: str) -> tuple[str, list[_Entry], list[tuple[str, st
 
 
 def _scan_speech_commands(root: Path, split: str) -> tuple[list[_Entry], list[tuple[str, str]], int]:
-    """The lists say `zero/xxx.wav` even where the file is FLAC, so names are compared without suffix."""
-    listed: dict[str, str] = {}
-    for list_name, list_split in _LISTS.items():
-        if (root / list_name).is_file():
-            for line in (root / list_name).read_text().split():
-                if line.split("/")[0] in DIGITS:
-                    listed[str(Path(line).with_suffix(""))] = list_split
+    listed, lines = _read_lists(root)
     entries, problems, seen = [], [], set()
     for label, digit in enumerate(DIGITS):
         if not (root / digit).is_dir():
@@ -301,13 +309,48 @@ def _scan_speech_commands(root: Path, split: str) -> tuple[list[_Entry], list[tu
         files, digit_problems = find_audio(root / digit)
         problems += _relative(digit_problems, root)
         for path in files:
-            name = str(path.relative_to(root).with_suffix(""))
+            name = _list_name(path.relative_to(root).as_posix())
             seen.add(name)
             file_split = listed.get(name, "train") if listed else _split_by_hash(path)
             if _belongs(path, file_split, split):
                 entries.append(_Entry(path, label))
-    absent = sum(name not in seen for name, list_split in listed.items() if _belongs(name, list_split, split))
+    absent = 0
+    for list_path, names in lines.items():
+        missing = [name for name in names if name not in seen]
+        if 2 * len(missing) > len(names):
+            raise UserError(
+                f"{list_path}: {len(missing):,} of its {len(names):,} lines name no clip of {root}, such as "
+                f"{missing[0]!r}; each must be as in zero/0ab3b47d_nohash_0.wav"
+            )
+        absent += len(missing)
     return sorted(entries, key=lambda entry: entry.path), problems, absent
+
+
+def _read_lists(root: Path) -> tuple[dict[str, str], dict[Path, list[str]]]:
+    """The split of each listed clip, and the names in each list; those of words that are no digits left out."""
+    listed, lines = {}, {}
+    for path in sorted(root.iterdir()):
+        list_split = _LISTS.get(path.name.lower())
+        if list_split is None or not path.is_file():
+            continue
+        content = path.read_bytes()
+        if b"\0" in content:
+            raise UserError(f"{path}: is not UTF-8 text, but UTF-16 or binary; save it as UTF-8")
+        names = [_list_name(line) for line in os.fsdecode(content.removeprefix(codecs.BOM_UTF8)).splitlines()]
+        # Published lists name the clips of all words.
+        names = [name for name in names if name and (name.partition("/")[0] in DIGITS or "/" not in name)]
+        lines[path] = names
+        listed |= dict.fromkeys(names, list_split)
+    return listed, lines
+
+
+def _list_name(line: str) -> str:
+    """`zero/xxx` of a clip's path or a line of a list, whatever its case, its separators and the folders before.
+
+    Without suffix, too: the lists say `zero/xxx.wav` also where the file is FLAC.
+    """
+    path = PurePosixPath(line.strip().replace("\\", "/").lower())
+    return "/".join(path.with_suffix("").parts[-2:]) if path.name else ""
 
 
 def _scan_donahue(home: Path, split: str) -> tuple[list[_Entry], list[tuple[str, str]], int]:
@@ -358,6 +401,49 @@ def _cache_key(root: Path, files: list[Path], options: list) -> str:
     return digest.hexdigest()[:16]
 
 
+def _writable(cache_dir: Path) -> Path:
+    """The folder itself, or one in its place that is removed when the process ends."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache_dir):
+            return cache_dir
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        print(f"cache {cache_dir}: {error.strerror}; this run's decoded clips are not kept", file=sys.stderr)
+        folder = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+
+def _read_cache(folder: Path, values: int) -> dict[str, Any] | None:
+    """Fields of a `Dataset` as `_write_cache` left them; None where there are none, or, with a line, damaged ones.
+
+    Args:
+        values: samples of a clip in all channels.
+    """
+    if not folder.exists():
+        return None
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        fields = {
+            "names": [str(name) for name in index["names"]],
+            "labels": np.array(index["labels"], np.int32),
+            "identities": [Identity(sha256, start) for sha256, start in index["identities"]],
+            "problems": [(name, reason) for name, reason in index["problems"]],
+            "notes": dict(index["notes"]),
+        }
+        sizes = {len(fields[name]) for name in ("names", "labels", "identities")}
+        size = (folder / "audio.int16").stat().st_size
+        if sizes != {size // (2 * values)} or size % (2 * values):
+            raise ValueError(f"{size} bytes of audio for {sizes} clips")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"{folder}: damaged, decoded again ({one_line(error)})", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return fields
+
+
 def _write_cache(
     folder: Path,
     root: Path,
@@ -367,7 +453,7 @@ def _write_cache(
 ) -> None:
     """Decode beside `folder`, then rename; a second process doing the same is harmless."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    names, labels, identities, problems = [], [], [], []
+    names, labels, identities, problems, notes = [], [], [], [], Counter()
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as temporary:
         partial = Path(temporary) / "entry"
         partial.mkdir()
@@ -388,9 +474,10 @@ def _write_cache(
                         names += [name] * len(decoded.windows)
                         labels += [entry.label] * len(decoded.windows)
                         identities += [(identity.sha256, identity.window_start) for identity in decoded.identities]
+                        notes.update(decoded.notes)
                 progress.update(len(chunk))
-        index = {"names": names, "labels": labels, "identities": identities, "problems": problems}
-        (partial / "index.json").write_text(json.dumps(index))
+        index = {"names": names, "labels": labels, "identities": identities, "problems": problems, "notes": notes}
+        (partial / "index.json").write_text(json.dumps(index), encoding="utf-8")
         try:
             os.rename(partial, folder)
         except OSError:

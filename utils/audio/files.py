@@ -5,9 +5,9 @@ recorded in `Clip.provenance`, so that a latent can always be traced back to the
 """
 
 import hashlib
+import itertools
 import math
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
-from scipy.io import wavfile
 
+from utils.audio.decoding import LOWEST_RATE, NEEDS_FFMPEG, Decoder, is_audio, lacks_ffmpeg
 from utils.errors import UserError
 from utils.options import WINDOWS
 from utils.runs.files import atomic_path, file_sha256
 
-SUFFIXES = frozenset(".wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64".split())
-BLOCK_VALUES = 2**17  # sample values held at once while a file is read
-LARGEST_SAMPLE = 1e9  # beyond this a float sample is garbage, and could overflow the resampler
-LOWEST_RATE = 100  # Hz; below this the header is damaged, and resampling would explode the clip
+NOT_UTF8 = "the name is not valid UTF-8: rename it"
+FULL_SCALE = 0.999  # from here on a sample counts as clipped
+CLIPPED_SHARE = 0.01  # of the samples, that is worth a note
+WRONG_SCALE = 10.0  # a peak that no level in dB explains: integers stored as floats
+CANCELLED_SHARE = 0.1  # of the energy that independent channels keep in their mean
+SILENCE = 2.0**-16  # half a step of 16 bits
+OFFSET, OFFSET_SHARE = 0.02, 0.5  # of full scale, and of the RMS
+SHORT_SHARE, EXCERPT_SHARE = 0.05, 1.1  # of the generator's length
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,25 @@ class Clip:
         windows: float32 `[W, T, C]` in [-1, 1]; the last window is zero-padded at its end.
         provenance: JSON-able record of where the clip came from and what was done to it:
             `source` (the path as given), `sha256` (of the file); `original_rate` (Hz), `original_channels`,
-            `original_frames` (as libsndfile reads the header), `original_format`, `original_subtype`;
-            `truncated` (None, or how the data fall short of the header); `channel_mapping`, `resampled_to`
-            (Hz), `gain`, `clipped` (sample values beyond full scale, set to -1 or 1); `window`,
+            `original_frames` (see `Decoder.frames`), `original_format`, `original_subtype`; `channel_mapping`,
+            `resampled_to` (Hz), `gain`, `clipped` (sample values beyond full scale, set to -1 or 1); `window`,
             `window_starts` (in samples at `resampled_to`), `overlap` (samples that consecutive windows have in
-            common) and `valid_length` (samples of the joined windows before the zero-padding).
+            common), `valid_length` (samples of the joined windows before the zero-padding) and `notes` (a sentence
+            by each of `Clip.notes`).
     """
 
     windows: np.ndarray
     provenance: dict[str, Any]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why the windows may not be the recording that was meant, in a word or two each.
+
+        `silent`, `clipped`, `wrong scale` (integers stored as floats), `channels cancel`, `offset`, `very short`,
+        `excerpt` (of a longer file), `truncated` (the file ends before its header says), `header too short`,
+        `streamed` (the header says no length), `joined` (of several recordings), `damaged`, `bytes ignored`.
+        """
+        return tuple(self.provenance.get("notes", ()))
 
     @property
     def identities(self) -> list[Identity]:
@@ -104,25 +117,28 @@ class Clip:
 
 
 def find_audio(root: str | Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """Audio files below a folder, recursively, by suffix (`SUFFIXES`, in either case), hidden ones left out.
+    """Audio files below a folder, recursively, by suffix (`utils.audio.decoding`), hidden ones left out.
 
     Links are followed. A file reached by several links is listed under each name; a folder is walked once
     only, under its real name where that lies below `root`, so that link loops end.
 
     Args:
-        root: a folder; or one file, which is returned whatever its suffix.
+        root: a folder; or one file, which is returned whatever its suffix, if its header can be read.
 
     Returns:
         The files, sorted, and (path, reason) of what looks like audio or a folder and cannot be read.
 
     Raises:
-        UserError: if `root` does not exist.
+        UserError: if `root` does not exist, or is a file that cannot be read.
     """
     root = Path(root)
     if not root.exists():
         raise UserError(f"{root}: no such file or folder")
     if not root.is_dir():
-        return [root], []
+        if not _is_utf8(root):
+            raise UserError(f"{_shown(root)}: {NOT_UTF8}")
+        with Decoder(root):
+            return [root], []
 
     files, problems = [], []
     walked = {_identity(parent) for parent in root.resolve().parents}
@@ -140,7 +156,7 @@ def find_audio(root: str | Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         for path in entries:
             if path.name.startswith("."):
                 continue
-            has_audio_suffix = path.suffix.lower() in SUFFIXES
+            has_audio_suffix = is_audio(path)
             try:
                 mode = path.stat().st_mode
             except OSError as error:
@@ -155,8 +171,9 @@ def find_audio(root: str | Path) -> tuple[list[Path], list[tuple[Path, str]]]:
             elif not stat.S_ISREG(mode):
                 problems.append((path, "not a regular file"))
             elif not _is_utf8(path):
-                shown = Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
-                problems.append((shown, "the name is not valid UTF-8: rename the file"))
+                problems.append((_shown(path), NOT_UTF8))
+            elif lacks_ffmpeg(path):
+                problems.append((path, NEEDS_FFMPEG))
             else:
                 files.append(path)
     return sorted(files), sorted(problems)
@@ -179,7 +196,7 @@ def load_clip(
     `loudest` holds one window at a time, `all` holds the resampled clip.
 
     Args:
-        path: any file that libsndfile reads.
+        path: any file that libsndfile reads, or by its suffix ffmpeg.
         num_samples: T, length of a window in samples.
         num_channels: C.
         sample_rate: the generator's, in Hz.
@@ -189,52 +206,53 @@ def load_clip(
         overlap: samples that consecutive windows of `all` have in common, at most T / 2.
 
     Returns:
-        The clip, with W = 1, or for `all` as many windows as cover it. Silence is a valid clip. Data that end
-        before the header's length are used as far as they go, and `provenance["truncated"]` says so; where
-        the decoder stumbles over the cut (FLAC) it is an error.
+        The clip, with W = 1, or for `all` as many windows as cover it. Silence is a valid clip. Data that end before or
+        after the header says are used as far as they go, with a note; where the decoder fails at the cut (FLAC) it is
+        an error.
 
     Raises:
-        UserError: one line that names the file: unreadable, empty, not audio, damaged, without samples, or
-            with NaN, infinite or absurd sample values.
+        UserError: one line that names the file: no regular file, unreadable, empty, not audio, damaged, without
+            samples, or with NaN, infinite or absurd sample values.
         ValueError: for another `window`.
     """
     if window not in WINDOWS:
         raise ValueError(f"window must be one of {', '.join(WINDOWS)}. Received: {window!r}")
-    sha256 = file_sha256(path)
     rate = alignment.treat_as_rate or sample_rate
-    with _open(path) as file:
-        blocks = _source_blocks(file, path, rate)
-        blocks = (_map_channels(block, num_channels) for block in blocks)
-        blocks = _resample(blocks, file.samplerate, rate, num_channels)
+    levels = Levels()
+    with Decoder(path) as decoder:
+        sha256 = file_sha256(path)
+        blocks = decoder.blocks(rate)
+        blocks = ((source_rate, levels.map_channels(block, num_channels)) for source_rate, block in blocks)
+        blocks = _resample(blocks, rate, num_channels)
         if window == "start":
-            start, audio = 0, _first(blocks, num_samples)
+            start, audio = 0, _first(blocks, math.ceil(EXCERPT_SHARE * num_samples))
+            length, audio = len(audio), audio[:num_samples]
         elif window == "loudest":
-            start, audio = _loudest(blocks, num_samples)
+            start, audio, length = _loudest(blocks, num_samples)
         else:
             start, audio = 0, np.concatenate(list(blocks))
-        read_to_the_end = window != "start" or len(audio) < num_samples
-        truncated = _truncation(file, read_to_the_end)
-    if len(audio) == 0:
-        raise UserError(f"{path}: too short: {file.frames} samples at {file.samplerate} Hz make none at {rate} Hz")
+            length = len(audio)
+    if length == 0:
+        raise UserError(f"{path}: too short: {decoder.decoded} samples at {decoder.rate} Hz make none at {rate} Hz")
 
     hop = num_samples - overlap
     num_windows = max(1, math.ceil((len(audio) - overlap) / hop))
     padded = np.zeros(((num_windows - 1) * hop + num_samples, num_channels), np.float32)
     padded[: len(audio)] = audio
     padded *= np.float32(alignment.gain)
+    notes = decoder.notes | levels.notes() | _notes_of_windows(padded[: len(audio)], num_samples, length)
     clipped = int(np.count_nonzero(np.abs(padded) > 1))
     np.clip(padded, -1, 1, out=padded)
     windows = np.stack([padded[i * hop : i * hop + num_samples] for i in range(num_windows)])
     provenance = {
         "source": str(path),
         "sha256": sha256,
-        "original_rate": file.samplerate,
-        "original_channels": file.channels,
-        "original_frames": file.frames,
-        "original_format": file.format,
-        "original_subtype": file.subtype,
-        "truncated": truncated,
-        "channel_mapping": _describe_mapping(file.channels, num_channels),
+        "original_rate": decoder.rate,
+        "original_channels": decoder.channels,
+        "original_frames": decoder.frames,
+        "original_format": decoder.format,
+        "original_subtype": decoder.subtype,
+        "channel_mapping": _describe_mapping(decoder.channels, num_channels),
         "resampled_to": rate,
         "gain": alignment.gain,
         "clipped": clipped,
@@ -242,6 +260,7 @@ def load_clip(
         "window_starts": [start + i * hop for i in range(num_windows)],
         "overlap": overlap,
         "valid_length": len(audio),
+        "notes": notes,
     }
     return Clip(windows, provenance)
 
@@ -294,6 +313,8 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
         raise ValueError(f"audio must be [T, C]. Received: shape {audio.shape}")
     if not np.isfinite(audio).all():
         raise ValueError(f"audio for {path} must be finite")
+    from scipy.io import wavfile  # here, because it takes a second and lists of files need none
+
     with atomic_path(path) as temporary:
         wavfile.write(temporary, sample_rate, audio)
 
@@ -301,6 +322,11 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int) -> None:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def _shown(path: Path) -> Path:
+    """A path that can be printed: bytes that are no UTF-8 as escapes."""
+    return Path(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _is_utf8(path: Path) -> bool:
@@ -311,57 +337,51 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _open(path: str | Path) -> soundfile.SoundFile:
-    if os.path.getsize(path) == 0:
-        raise UserError(f"{path}: empty file (0 bytes)")
-    try:
-        file = soundfile.SoundFile(os.fsencode(path))
-    except soundfile.LibsndfileError as error:
-        raise UserError(
-            f"{path}: no audio file, or a damaged header (libsndfile: {error.error_string.strip()})"
-        ) from None
-    if file.samplerate < LOWEST_RATE:
-        file.close()
-        raise UserError(f"{path}: damaged header: its sample rate is {file.samplerate} Hz")
-    return file
+@dataclass
+class Levels:
+    """Energies of the channels of a file and of what is made of them, so far."""
+
+    channels: int = 0
+    before: float = 0.0  # mean over channels
+    after: float = 0.0
+
+    def map_channels(self, block: np.ndarray, num_channels: int) -> np.ndarray:
+        """`[n, channels]` -> `[n, num_channels]`: unchanged, or the mean copied."""
+        if block.shape[1] == num_channels:
+            return block
+        mean = block.mean(axis=1, keepdims=True)
+        self.channels = max(self.channels, block.shape[1])
+        self.before += float(np.sum(np.square(block, dtype=np.float64))) / block.shape[1]
+        self.after += float(np.sum(np.square(mean, dtype=np.float64)))
+        return np.repeat(mean, num_channels, axis=1)
+
+    def notes(self) -> dict[str, str]:
+        if self.channels < 2 or self.after * self.channels >= CANCELLED_SHARE * self.before:
+            return {}
+        return {
+            "channels cancel": f"the mean of {self.channels} channels keeps {self.after / self.before:.1%} of energy"
+        }
 
 
-def _source_blocks(file: soundfile.SoundFile, path: str | Path, target_rate: int) -> Iterator[np.ndarray]:
-    """The file as float32 `[n, channels]`, n such that a block is small before and after resampling."""
-    block_frames = BLOCK_VALUES // file.channels
-    block_frames = max(1, min(block_frames, block_frames * file.samplerate // target_rate))
-
-    def read() -> Iterator[np.ndarray]:
-        try:
-            while len(block := file.read(block_frames, dtype="float32", always_2d=True)):
-                yield block
-        except soundfile.LibsndfileError as error:
-            raise UserError(
-                f"{path}: damaged or truncated: of {file.frames} samples not all can be decoded"
-                f" (libsndfile: {error.error_string.strip()})"
-            ) from None
-
-    def count_unusable(block: np.ndarray) -> int:
-        return int(np.count_nonzero(~(np.abs(block) < LARGEST_SAMPLE)))
-
-    blocks = read()
-    for block in blocks:
-        if unusable := count_unusable(block):
-            unusable += sum(map(count_unusable, blocks))
-            raise UserError(
-                f"{path}: {unusable} of {file.frames * file.channels} sample values are NaN, infinite or"
-                f" beyond {LARGEST_SAMPLE:g}"
-            )
-        yield block
-    if file.tell() == 0:
-        raise UserError(f"{path}: holds 0 samples")
-
-
-def _map_channels(block: np.ndarray, num_channels: int) -> np.ndarray:
-    """`[n, channels]` -> `[n, num_channels]`: unchanged, or the mean copied."""
-    if block.shape[1] == num_channels:
-        return block
-    return np.repeat(block.mean(axis=1, keepdims=True), num_channels, axis=1)
+def _notes_of_windows(audio: np.ndarray, num_samples: int, length: int) -> dict[str, str]:
+    """Of the samples `[n, C]` of all windows, not yet clipped; the file has `length` samples at their rate."""
+    notes = {}
+    magnitudes = np.abs(audio)
+    peak, clipped = magnitudes.max(), np.mean(magnitudes >= FULL_SCALE)
+    if peak < SILENCE:
+        notes["silent"] = "no sample reaches half a step of 16 bits"
+    if peak > WRONG_SCALE:
+        notes["wrong scale"] = f"the largest sample is {peak:.0f} times full scale"
+    elif clipped >= CLIPPED_SHARE:
+        notes["clipped"] = f"{clipped:.0%} of the samples are at full scale or beyond it"
+    offset, rms = abs(audio.mean(dtype=np.float64)), np.sqrt(np.mean(np.square(audio, dtype=np.float64)))
+    if offset > max(OFFSET, OFFSET_SHARE * rms):
+        notes["offset"] = f"the mean of the samples is {offset:.2f} of full scale"
+    if len(audio) < SHORT_SHARE * num_samples:
+        notes["very short"] = f"{len(audio)} samples; the generator makes {num_samples}"
+    if length > len(audio) and length >= EXCERPT_SHARE * num_samples:
+        notes["excerpt"] = f"{num_samples} samples of a longer file"
+    return notes
 
 
 def _describe_mapping(source: int, target: int) -> str:
@@ -371,15 +391,16 @@ def _describe_mapping(source: int, target: int) -> str:
     return mixed if target == 1 else f"{mixed} copied to {target}"
 
 
-def _resample(blocks: Iterator[np.ndarray], source_rate: int, rate: int, channels: int) -> Iterator[np.ndarray]:
-    """float32 `[n, channels]` blocks at another rate; together equal to `soxr.resample` of the whole."""
-    if source_rate == rate:
-        yield from blocks
-        return
-    stream = soxr.ResampleStream(source_rate, rate, channels, dtype="float32")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+def _resample(blocks: Iterator[tuple[int, np.ndarray]], rate: int, channels: int) -> Iterator[np.ndarray]:
+    """float32 `[n, channels]` blocks at another rate; those of one rate are together `soxr.resample` of the whole."""
+    for source_rate, group in itertools.groupby(blocks, key=lambda pair: pair[0]):
+        if source_rate == rate:
+            yield from (block for _, block in group)
+            continue
+        stream = soxr.ResampleStream(source_rate, rate, channels, dtype="float32")
+        for _, block in group:
+            yield stream.resample_chunk(block)
+        yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
 
 
 def _first(blocks: Iterator[np.ndarray], num_samples: int) -> np.ndarray:
@@ -393,8 +414,9 @@ def _first(blocks: Iterator[np.ndarray], num_samples: int) -> np.ndarray:
     return np.concatenate(taken)[:num_samples]
 
 
-def _loudest(blocks: Iterator[np.ndarray], num_samples: int) -> tuple[int, np.ndarray]:
-    """Start and samples `[n, C]` of the `num_samples` consecutive ones of most energy, or all there are."""
+def _loudest(blocks: Iterator[np.ndarray], num_samples: int) -> tuple[int, np.ndarray, int]:
+    """Start and samples `[n, C]` of the `num_samples` consecutive ones of most energy, or all there are; and how many
+    there are."""
     best_energy, best_start, best = -1.0, 0, None
     tail, tail_start = None, 0
     for block in blocks:
@@ -409,14 +431,5 @@ def _loudest(blocks: Iterator[np.ndarray], num_samples: int) -> tuple[int, np.nd
                 best = span[loudest : loudest + num_samples].copy()
         dropped = max(0, len(span) - (num_samples - 1))  # the rest can still begin a window
         tail, tail_start = span[dropped:], tail_start + dropped
-    return (0, tail) if best is None else (best_start, best)
-
-
-def _truncation(file: soundfile.SoundFile, read_to_the_end: bool) -> str | None:
-    """How a file's data fall short of its header, which libsndfile passes over in silence."""
-    sizes = re.search(r"(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", file.extra_info)
-    if sizes and int(sizes[1]) > int(sizes[2]):
-        return f"the header says {sizes[1]} bytes of data, the file holds {sizes[2]}"
-    if read_to_the_end and file.tell() < file.frames:
-        return f"the header says {file.frames} samples, {file.tell()} could be decoded"
-    return None
+    length = tail_start + len(tail)
+    return (0, tail, length) if best is None else (best_start, best, length)

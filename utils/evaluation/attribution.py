@@ -1,29 +1,37 @@
-"""Was this clip made by this generator? The score, the verdict and its thresholds, and how good they are.
+"""Was this clip made by this generator? The score, the verdict and its thresholds.
 
 The score of a clip is the decimal logarithm of what is left of its energy when the best reconstruction that the search
 for its latent found is taken away: 0 where silence does as well or better, -3 where a thousandth is left, about -7
 where a 16-bit clip is matched to the rounding of its samples. A generator reaches its own samples and little else
-(Albright & McCloskey 2019, arXiv 1905.02259).
+(Albright & McCloskey 2019, arXiv 1905.02259). A low score alone does not say that it was this one: an earlier
+checkpoint of the same training comes as low. Only a clip matched to the rounding of its samples does.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.signal
-from sklearn.metrics import roc_auc_score, roc_curve
+from tqdm import tqdm
 
-from utils.bundled import bundled
-from utils.errors import UserError
+from utils.audio.files import Clip
+from utils.domains import SYNTHETIC
+from utils.errors import UserError, one_line
+from utils.inversion.search import LatentSearch
+from utils.inversion.store import Record, ResultStore, array_sha256
 
-MADE, NOT, ABSTAINS = "made by this generator", "not", "abstains"
+MADE, RELATED, NOT, ABSTAINS = "made by this generator", "related", "not", "abstains"
+VERDICTS = (MADE, RELATED, ABSTAINS, NOT)
+# What a verdict leaves open, as users read it.
+NOT_EXACT = "not exact: altered since, or made by a related generator"
+LOSSY = "lossy file: a related generator cannot be excluded"
 LOWEST_SCORE = -16.0  # below float32 arithmetic: what an energy of zero is left at
 FALSE_MADE, FALSE_NOT = 0.01, 0.05  # rates that the thresholds hold to, where there are clips enough
 MARGIN = 1.0  # a tenth of the energy that clips of other origin leave
-CALIBRATION = Path("results/attribution.json")  # that attribute.py --calibrate writes, unless told otherwise
-RESAMPLES = 200  # of the bootstrap
+PROTOCOL = "attribution 5"  # counts up whenever the same clip begins to get another score
 
 
 def residual_score(original: np.ndarray, reconstruction: np.ndarray) -> float | None:
@@ -35,6 +43,100 @@ def residual_score(original: np.ndarray, reconstruction: np.ndarray) -> float | 
     if energy == 0 or not np.isfinite(residual):
         return None
     return float(np.log10(np.clip(residual / energy, 10**LOWEST_SCORE, 1.0)))
+
+
+class Attributor:
+    """Scores clips by what is left of them when their best reconstruction is taken away.
+
+    By the search for the latent itself (`utils.inversion.search`), from the encoder's answer, or without an encoder
+    from the nearest of a bank of samples.
+
+    Args:
+        generator: in float32, as in `utils.inversion.methods`, with `name`.
+        fast: the same generator in the run's precision.
+        encode: audio `[B, T, C]` and its domain to z; None: without.
+        settings: see `score_settings`.
+        cache: folder in which the bank is kept between processes.
+
+    Raises:
+        UserError: for a generator without forward-mode derivatives.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        fast: Any,
+        encode: Callable | None,
+        *,
+        settings: dict[str, Any],
+        cache: Path | None = None,
+    ):
+        self._generator, self.settings = generator, settings
+        self._search = LatentSearch(fast, encode=encode and partial(encode, domain=SYNTHETIC), cache=cache)
+        try:
+            self._search.check()
+        except Exception as error:  # whatever a foreign network may raise
+            raise UserError(
+                f"--generator: {generator.name} has no forward-mode derivatives, which exact inversion needs: "
+                f"{type(error).__name__}: {one_line(error)}"
+            ) from error
+
+    def __call__(
+        self, audio: np.ndarray, store: ResultStore, *, batch_size: int, bar: tqdm | None = None
+    ) -> list[dict[str, Any]]:
+        """Scores float32 `[N, T, C]`, `batch_size` together; what is in the store is not computed again.
+
+        Returns:
+            Per clip `score` (None for silence, or where the generator was not finite), `exact` (whether no more is left
+            than the rounding of the clip's samples), `evaluations` of the generator, `seconds`, and `z` `[latent_dim]`.
+        """
+        keys = [{"audio_sha256": array_sha256(clip), **self.settings} for clip in audio]
+        names = [f"scores/{key['audio_sha256']}" for key in keys]
+        records = [store.read(name, key) for name, key in zip(names, keys, strict=True)]
+        pending = [i for i, record in enumerate(records) if record is None]
+        if bar is not None:
+            bar.update(len(audio) - len(pending))
+        for first in range(0, len(pending), batch_size):
+            batch = pending[first : first + batch_size]
+            for i, record in zip(batch, self._records(audio[batch]), strict=True):
+                store.write(names[i], keys[i], record)
+                records[i] = record
+            if bar is not None:
+                bar.update(len(batch))
+        return [record.facts | {"z": record.arrays["z"]} for record in records]
+
+    def _records(self, audio: np.ndarray) -> list[Record]:
+        started_at = time.monotonic()
+        found = self._search(audio)
+        reconstructions = np.asarray(self._generator(found.z))
+        seconds = (time.monotonic() - started_at) / len(audio)
+        records = []
+        for i, clip in enumerate(audio):
+            facts = {
+                "score": residual_score(clip, reconstructions[i]),
+                "exact": bool(found.exact[i] and clip.any()),
+                "evaluations": int(found.evaluations[i]),
+                "seconds": seconds,
+            }
+            records.append(Record(facts, {"z": found.z[i]}))
+        return records
+
+
+def is_lossless(clip: Clip) -> bool:
+    """Whether a clip's samples are those of its file, whose format keeps what was written: neither a lossy codec, nor
+    another rate, nor a mix of channels stands between the generator's samples and these."""
+    facts = clip.provenance
+    kept = str(facts["original_subtype"]).startswith(("PCM", "FLOAT", "DOUBLE", "ALAC"))
+    same_rate = facts["original_rate"] == facts["resampled_to"]
+    return kept and same_rate and facts["original_channels"] == clip.windows.shape[-1]
+
+
+def score_settings(**networks: Any) -> dict[str, Any]:
+    """All that a score depends on besides the clip: protocol, and what the caller says of the networks; JSON-able."""
+    return {"protocol": PROTOCOL, **networks}
+
+
+# ---- verdicts -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -56,13 +158,23 @@ class Thresholds:
     own: int
     others: int
 
-    def verdict(self, score: float | None) -> str:
-        """MADE, NOT, or ABSTAINS: between the thresholds, and where there is no score."""
+    def verdict(self, score: float | None, *, exact: bool, lossless: bool = True) -> tuple[str, str]:
+        """The verdict on a clip, and what it leaves open.
+
+        Args:
+            score: None where there is none.
+            exact: whether the reconstruction is the clip up to the rounding of its samples.
+            lossless: whether the clip could be that, see `is_lossless`.
+
+        Returns:
+            MADE, RELATED (as near as own samples, but neither exact nor, for a reason that is known, unable to be),
+            NOT, or ABSTAINS (between the thresholds, and where there is no score); and `NOT_EXACT`, `LOSSY` or "".
+        """
         if score is None:
-            return ABSTAINS
+            return ABSTAINS, ""
         if score < self.made_below:
-            return MADE
-        return NOT if score > self.not_above else ABSTAINS
+            return (MADE, "") if exact else (RELATED, NOT_EXACT) if lossless else (MADE, LOSSY)
+        return (NOT if score > self.not_above else ABSTAINS), ""
 
 
 def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
@@ -72,7 +184,7 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
     conformal prediction; Vovk et al. 2005): k is the largest that keeps the wanted rate, but at least 1. So are found
     the lowest score of others and the highest of own samples that count. Where searches stall the two overlap, and are
     the thresholds. Where they leave a gap, NOT begins at its upper end, and MADE halfway down, but at most `MARGIN`
-    below that end: generators that are kin come nearer than the clips of the calibration, and altered own samples
+    below that end: related generators score lower than the clips of the calibration, and altered own samples
     should still be found.
     """
     ranks = [max(1, int(rate * (len(x) + 1))) for rate, x in ((FALSE_MADE, others), (FALSE_NOT, own))]
@@ -86,11 +198,6 @@ def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
         own=len(own),
         others=len(others),
     )
-
-
-def find_calibration(path: Path | None) -> Path:
-    """The file of thresholds to read: `path`; where it is None `CALIBRATION`; where there is none the bundled one."""
-    return path or (CALIBRATION if CALIBRATION.exists() else bundled("checkpoint/attribution.json"))
 
 
 def calibration_record(own: Sequence[float], others: Sequence[float], **facts: Any) -> dict[str, Any]:
@@ -112,99 +219,11 @@ def read_thresholds(record: Any, path: Any, settings: dict[str, Any]) -> Thresho
     try:
         thresholds, calibrated = Thresholds(**record["thresholds"]), record["settings"]
     except (TypeError, KeyError):
-        raise UserError(f"{path}: not a calibration that attribute.py --calibrate wrote; make it anew") from None
+        raise UserError(f"{path}: not a calibration that attribute.py --calibrate wrote; make it again") from None
     for name, value in settings.items():
         if calibrated.get(name) != value:
             raise UserError(
                 f"{path}: was calibrated with {name} {calibrated.get(name)}, this run has {value}; give the same, or "
-                "calibrate anew: attribute.py --calibrate DATA"
+                "calibrate again: attribute.py --calibrate DATA"
             )
     return thresholds
-
-
-# ---- the cheap baseline ---------------------------------------------------------------
-
-
-class Fingerprint:
-    """Attribution without inversion, after Pizarro et al. 2024 (arXiv 2411.14013): the mean residual of own samples.
-
-    A clip's residual is what a low-pass filter takes away (fourth-order Butterworth at an eighth of the rate, forwards
-    and backwards); its mark is the residual's log power spectrum, mean over frames, over the clip's own level. The
-    score is the correlation of a clip's mark with the mean mark.
-
-    Args:
-        own: float32 `[N, T, C]`, N of at least 2.
-        sample_rate: in Hz.
-    """
-
-    FRAME = 512
-
-    def __init__(self, own: np.ndarray, sample_rate: int):
-        self._filter = scipy.signal.butter(4, sample_rate / 8, fs=sample_rate, output="sos")
-        marks = self._marks(own)
-        self._mean = marks.mean(axis=0)
-
-    def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """Correlations in [-1, 1] of clips `[N, T, C]`, higher for the generator's own; 0 for silence."""
-        marks = self._marks(audio)
-        marks, mean = marks - marks.mean(axis=1, keepdims=True), self._mean - self._mean.mean()
-        norms = np.linalg.norm(marks, axis=1) * np.linalg.norm(mean)
-        return np.divide(marks @ mean, norms, out=np.zeros(len(marks)), where=norms > 1e-9)
-
-    def _marks(self, audio: np.ndarray) -> np.ndarray:
-        audio = np.asarray(audio, np.float64)
-        residual = audio - scipy.signal.sosfiltfilt(self._filter, audio, axis=1)
-        power = np.square(np.abs(scipy.signal.stft(residual, nperseg=self.FRAME, axis=1)[2])).mean(axis=(2, 3))
-        level = np.mean(np.square(residual), axis=(1, 2))[:, None]
-        return np.log(power + 1e-6 * level + 1e-20)
-
-
-# ---- how good a score is --------------------------------------------------------------
-
-
-def auroc(own: np.ndarray, others: np.ndarray) -> float:
-    """Probability that an own sample scores lower than another clip; ties count half."""
-    return float(roc_auc_score(*_labelled(own, others)))
-
-
-def tpr_at_fpr(own: np.ndarray, others: np.ndarray, rate: float = 0.01) -> float:
-    """Largest share of own samples found by a threshold that finds at most `rate` of the others."""
-    false, true, _ = roc_curve(*_labelled(own, others), drop_intermediate=False)
-    return float(true[false <= rate].max())
-
-
-def equal_error_rate(own: np.ndarray, others: np.ndarray) -> float:
-    """Where the ROC curve, its points joined by lines, has as many misses as false alarms (shares)."""
-    false, true, _ = roc_curve(*_labelled(own, others), drop_intermediate=False)
-    surplus = false + true - 1  # grows along the curve, from -1 to 1
-    after = int(np.argmax(surplus >= 0))
-    share = -surplus[after - 1] / (surplus[after] - surplus[after - 1])
-    return float(false[after - 1] + share * (false[after] - false[after - 1]))
-
-
-MEASURES = {"auroc": auroc, "tpr_at_1_fpr": tpr_at_fpr, "eer": equal_error_rate}
-
-
-def separation(own: np.ndarray, others: np.ndarray, *, seed: int) -> dict[str, Any]:
-    """`MEASURES` of scores that are lower for own samples, each with its 95 % bootstrap interval.
-
-    Args:
-        own: float `[N]`.
-        others: float `[M]`.
-        seed: of the bootstrap, which draws from either class by itself.
-
-    Returns:
-        By measure `[value, low, high]`.
-    """
-    own, others, random = np.asarray(own), np.asarray(others), np.random.default_rng(seed)
-    drawn = [[random.choice(x, len(x)) for x in (own, others)] for _ in range(RESAMPLES)]
-    facts = {}
-    for name, measure in MEASURES.items():
-        low, high = np.percentile([measure(*pair) for pair in drawn], [2.5, 97.5])
-        facts[name] = [measure(own, others), float(low), float(high)]
-    return facts
-
-
-def _labelled(own: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As scikit-learn takes them: 1 for own samples, and scores that are higher for them."""
-    return np.repeat([1, 0], [len(own), len(others)]), -np.concatenate([own, others])

@@ -26,7 +26,7 @@ class Clips:
         audio: float32 `[N, T, C]` in [-1, 1].
         labels: int32 `[N]`, the digit, -1 where unknown.
         names: N relative paths without `.wav`; a labelled clip's folder is its digit.
-        identities: N, what tells each clip from every other.
+        identities: N, all different.
         kind: `SYNTHETIC` or `REAL`.
         z: float32 `[N, latent_dim]` that synthetic clips were made from.
     """
@@ -56,9 +56,6 @@ def synthetic_clips(generator: Any, n: int, seed: int, *, start: int = 0, batch_
     )
 
 
-DRAWS = ("random", "first")
-
-
 def real_clips(
     dataset: Dataset, n: int, seed: int, besides: Dataset | None = None, draw: str = "random"
 ) -> tuple[Clips, Clips | None]:
@@ -67,7 +64,7 @@ def real_clips(
 
     `draw` "random" takes them by the seed, in random order; "first" takes the first n in the order of the file names
     without their digit, so by speaker. The published scripts take the first 501 in the order in which their file system
-    lists sc09/valid, which nobody wrote down; this one mixes the digits, too, and is the same everywhere.
+    lists sc09/valid, which is not published; this one mixes the digits, too, and is the same everywhere.
 
     Raises:
         UserError: for fewer than n clips.
@@ -135,7 +132,7 @@ def pair_to_show(
 
     Args:
         clips: at least two.
-        predictions: of classifiers for the clips; the last one tells what unlabelled clips say.
+        predictions: of classifiers for the clips; the last one assigns unlabelled clips their digits.
         class_names: of the same classifiers.
     """
     digits, titles = clips.labels, DIGITS

@@ -1,7 +1,7 @@
 """Telling real audio from synthetic audio: cross-validated classifiers, and the cells of Table 3.
 
-The labels are `REAL` and `SYNTHETIC`; a score is a classifier's decision value, above 0 for synthetic. Nothing
-but the training clips of a fold reaches the classifier of that fold, scaling included.
+The labels are `REAL_LABEL` and `SYNTHETIC_LABEL`; a score is a classifier's decision value, above 0 for synthetic.
+Nothing but the training clips of a fold reaches the classifier of that fold, scaling included.
 """
 
 import time
@@ -18,13 +18,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from utils.evaluation.comparison import compare_repeats, share_interval
 from utils.evaluation.detection_features import Extractor
-from utils.evaluation.names import CONDITIONS, LOGISTIC_REGRESSION, SVM
+from utils.evaluation.names import CONDITIONS, FOLDS, LATENTS, LOGISTIC_REGRESSION, SPECTROGRAMS, SVM
 from utils.inversion.store import Record, ResultStore, key_sha256
 from utils.runs.progress import progress_bar
 
-REAL, SYNTHETIC = 0, 1
-FOLDS = 10
+REAL_LABEL, SYNTHETIC_LABEL = 0, 1
+REFERENCES = (SPECTROGRAMS, LATENTS)  # that every feature is compared with
 
 
 # ---- classifiers ----------------------------------------------------------------
@@ -69,7 +70,7 @@ def cross_validate(
 
     Args:
         x: `[N, D]`.
-        labels: `[N]`, `REAL` or `SYNTHETIC`, at least `folds` of each.
+        labels: `[N]`, `REAL_LABEL` or `SYNTHETIC_LABEL`, at least `folds` of each.
         classifier: a name in `CLASSIFIERS`.
         seed: of the folds.
         folds: their number.
@@ -90,8 +91,8 @@ def cross_validate(
     own = HeldOut(scores, labels, fold_of)
     if foreign is None:
         return own, None
-    real = HeldOut(*(column[labels == REAL] for column in own))
-    theirs = HeldOut(foreign_scores, np.full(len(dealt), SYNTHETIC), dealt)
+    real = HeldOut(*(column[labels == REAL_LABEL] for column in own))
+    theirs = HeldOut(foreign_scores, np.full(len(dealt), SYNTHETIC_LABEL), dealt)
     return own, HeldOut(*map(np.concatenate, zip(real, theirs, strict=True)))
 
 
@@ -175,7 +176,7 @@ def _file_name(text: str) -> str:
 
 def _measure_groups(groups: list[np.ndarray], classifier: str, seed: int) -> dict[str, dict[str, float]]:
     """Cross-validation of one feature, `[B, D]` for real, synthetic and perhaps foreign clips."""
-    labels = np.repeat([REAL, SYNTHETIC], [len(group) for group in groups[:2]])
+    labels = np.repeat([REAL_LABEL, SYNTHETIC_LABEL], [len(group) for group in groups[:2]])
     foreign = groups[2] if len(groups) > 2 else None
     own, theirs = cross_validate(np.concatenate(groups[:2]), labels, classifier, seed=seed, foreign=foreign)
     tests = {"own": own} | ({} if theirs is None else {"foreign": theirs})
@@ -186,7 +187,7 @@ def confidence_interval(accuracies: Iterable[float], decisions: int) -> tuple[fl
     """95 % interval of the mean accuracy over repeats with fresh clips.
 
     Student's t over the repeats. One repeat, or repeats that agree wholly, tell nothing of their spread: then
-    Wilson's interval over all decisions.
+    the interval of a share of all decisions.
 
     Args:
         accuracies: one per repeat, in [0, 1].
@@ -197,8 +198,7 @@ def confidence_interval(accuracies: Iterable[float], decisions: int) -> tuple[fl
         half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
         return max(0.0, float(values.mean() - half)), min(1.0, float(values.mean() + half))
     total = decisions * len(values)
-    low, high = stats.binomtest(round(values.mean() * total), total).proportion_ci(0.95, method="wilson")
-    return float(low), float(high)
+    return share_interval(round(values.mean() * total), total)
 
 
 def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -209,7 +209,8 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Returns:
         For each cell `condition`, `tested_on` ("own" or "foreign"), `feature`, `classifier`; the means over repeats of
-        `accuracy`, `auc` and `eer`; `low` and `high` (95 % interval of the accuracy); `repeats`.
+        `accuracy`, `auc` and `eer`; `low` and `high` (95 % interval of the accuracy); `repeats`; `against`, by feature
+        of `REFERENCES`, what `compare_repeats` says of the accuracies.
     """
     cells: dict[tuple, list[dict[str, Any]]] = {}
     for tested_on in ("own", "foreign"):
@@ -219,10 +220,16 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 cells.setdefault(key, []).append(result[tested_on])
     summary = []
     for (condition, tested_on, feature, classifier), repeats in cells.items():
-        low, high = confidence_interval([r["accuracy"] for r in repeats], repeats[0]["decisions"])
+        accuracies = [r["accuracy"] for r in repeats]
+        low, high = confidence_interval(accuracies, repeats[0]["decisions"])
+        against = {}
+        for other in REFERENCES:
+            theirs = cells.get((condition, tested_on, other, classifier))
+            if theirs and other != feature:
+                against[other] = compare_repeats(accuracies, [r["accuracy"] for r in theirs])
         summary.append(
             {"condition": condition, "tested_on": tested_on, "feature": feature, "classifier": classifier}
             | {name: float(np.mean([r[name] for r in repeats])) for name in ("accuracy", "auc", "eer")}
-            | {"low": low, "high": high, "repeats": len(repeats)}
+            | {"low": low, "high": high, "repeats": len(repeats), "against": against}
         )
     return summary

@@ -21,7 +21,7 @@ from utils.evaluation.names import (
     TAIL_LEVEL,
     UNTRAINED_LATENTS,
 )
-from utils.inversion import invert
+from utils.inversion import methods
 from utils.priors import PRIORS
 from utils.runs.batches import in_batches
 from utils.spectrograms import spectrogram
@@ -192,7 +192,7 @@ class Extractor:
     def _encode(self, audio: np.ndarray) -> Encoded:
         size = self.batch_size
         z = in_batches(
-            lambda x: invert.from_encoder(self.generator, self._encoder, x, clip_to_prior=False)[:, 0], audio, size
+            lambda x: methods.from_encoder(self.generator, self._encoder, x, clip_to_prior=False)[:, 0], audio, size
         )
         reconstruction = in_batches(self._generate, z, size)
         for option, values in (("encoder", z), ("generator", reconstruction)):

@@ -1,14 +1,18 @@
-"""How good a generator is, in numbers: levels, what a judge makes of its samples, how evenly it uses its latents."""
+"""How good a generator is, in numbers: levels, a judge's answers on its samples, how evenly it uses its latents."""
+
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from utils.metrics import inception_score
+from utils.metrics import FEWEST_VOICED, inception_score
 
 
 def level_statistics(audio: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Root mean square over all samples of two sets of clips `[N, T, C]`, and their ratio in dB (0: equally loud)."""
     rms, reference_rms = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) for x in (audio, reference))
-    return {"rms": rms, "rms_reference": reference_rms, "rms_db": float(20 * np.log10((rms + 1e-9) / reference_rms))}
+    ratio = (rms + 1e-9) / (reference_rms + 1e-9)
+    return {"rms": rms, "rms_reference": reference_rms, "rms_db": float(20 * np.log10(ratio))}
 
 
 def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:
@@ -29,6 +33,33 @@ def judged_statistics(probabilities: np.ndarray) -> dict[str, float]:
     }
 
 
+def voice_statistics(tracks: np.ndarray) -> dict[str, float]:
+    """What F0 tracks `[N, frames]` in Hz, 0 where unvoiced (`utils.metrics.f0`), say of a set of clips.
+
+    Returns:
+        voiced: share of frames that are.
+        f0_median, f0_spread: of the medians of the clips with a pitch, in Hz: their median and standard deviation;
+            left out where fewer than two clips have one.
+    """
+    voiced = [track[track > 0] for track in tracks]
+    pitches = [np.median(track) for track in voiced if len(track) >= FEWEST_VOICED]
+    facts = {"voiced": float(np.mean(tracks > 0))}
+    if len(pitches) > 1:
+        facts |= {"f0_median": float(np.median(pitches)), "f0_spread": float(np.std(pitches, ddof=1))}
+    return facts
+
+
+def singular_values(generator: Any, z: np.ndarray) -> np.ndarray:
+    """Singular values of dG/dz at one z `[latent_dim]`, largest first; float64 `[latent_dim]`."""
+    if generator.network is not None:
+        return generator.network.singular_values(z)
+    repeated = tf.tile(tf.constant(z[None]), [len(z), 1])
+    with tf.autodiff.ForwardAccumulator(repeated, tf.eye(len(z))) as accumulator:
+        audio = generator(repeated)
+    jacobian = np.asarray(accumulator.jvp(audio), np.float64).reshape(len(z), -1)
+    return np.linalg.svd(jacobian, compute_uv=False)
+
+
 def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:
     """How evenly dG/dz uses its latent directions, from its singular values `[L]` in descending order.
 
@@ -44,9 +75,9 @@ def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:
 
 
 def hum(audio: np.ndarray, sample_rate: int, rates: tuple[float, ...] = (62.5, 250.0, 1000.0)) -> float:
-    """How far the energy at a generator's frame rates stands above the bands beside them, in pauses: dB, the largest.
+    """How far the energy at a generator's frame rates is above that of neighbouring bands, in pauses: dB, the largest.
 
-    A pause is the quietest quarter of a clip; bands beside a rate are 7 to 20 % away from it.
+    A pause is the quietest quarter of a clip; neighbouring bands of a rate are 7 to 20 % away from it.
 
     Args:
         audio: float `[N, T, C]`.

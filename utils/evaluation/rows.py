@@ -1,6 +1,6 @@
 """From clips to a row of Tables 1 and 2: clips -> latents -> reconstructions -> classifiers' answers -> numbers.
 
-A row is what one method makes of n clips. Methods are the paper's three and, to compare with, the clips themselves
+A row is one method applied to n clips. Methods are the paper's three and, to compare with, the clips themselves
 and baselines that search nothing: silence, random samples of the generator, other clips of the same kind.
 """
 
@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from utils import metrics
+from utils import metrics, numpy_spectrograms
 from utils.audio.datasets import UNLABELLED
-from utils.domains import REAL, SYNTHETIC
+from utils.domains import REAL
 from utils.errors import UserError
 from utils.evaluation.clips import Clips
-from utils.evaluation.names import CLASS_SAMPLE, CLIPS, SILENCE
-from utils.inversion.invert import Recovery
+from utils.evaluation.comparison import compare
+from utils.evaluation.names import BASELINES, CLASS_SAMPLE, CLIPS, FROM_ENCODER, SEARCHES, SILENCE
+from utils.inversion.methods import Recovery
 from utils.inversion.store import Record, ResultStore, array_sha256, key_sha256
+from utils.losses import Objective
 from utils.metrics import Predictions, Row
 from utils.priors import PRIORS, Prior
 from utils.runs.batches import render
 from utils.runs.progress import progress_bar
 
-F0_CLIPS = 200  # of a row
+UNSEARCHED = {"solver": None, "precision": "float32"}  # of a row without a search
 
 
 @dataclass(frozen=True)
@@ -110,27 +112,34 @@ def baseline(method: str, clips: Clips, others: Mapping[str, Clips]) -> Reconstr
     return Reconstruction(others[method].audio, others[method].z)
 
 
-def protocol(settings: Mapping[str, Any], clips: Clips, networks: Any) -> dict[str, Any]:
+def protocol(
+    settings: Mapping[str, Any], method: str, clips: Clips, networks: Any, objective: Objective
+) -> dict[str, Any]:
     """What a row's numbers depend on; JSON-able.
 
     Args:
         settings: the options of calculate_metrics.py.
+        method: the row's.
         clips: of the row.
         networks: the run's, `models.networks.Networks`.
+        objective: that searches minimise.
     """
     given = ["seed", "batch_size", "splits", "resamples", "generator"]
     facts: dict[str, Any] = {"n": len(clips)}
     if settings["reconstructions"]:
         given += ["originals", "reconstructions"]
     else:
-        facts["objective"] = str(networks.objective(settings["objective"], own=clips.kind == SYNTHETIC))
-        given += ["solver", "clip_to_prior", "max_iter", "hybrid_max_iter", "restarts", "precision"]
+        facts["objective"] = str(objective)
+        given += ["clip_to_prior", "max_iter", "hybrid_max_iter", "restarts"]
         given += ["input", "split", "draw", "alignment"] if clips.kind == REAL else []
         given += ["changed"]
     facts |= {name: settings[name] for name in given}
     facts["prior_variance"] = PRIORS[networks.generator.prior].variance
-    named = ("generator", "encoder", "classifier", *networks.judges)
-    return facts | {f"{name}_sha256": sha256 for name in named if (sha256 := networks.sha256(name))}
+    # An encoder's answer and what is compared with it are computed in float32, whatever the searches are.
+    searched = method in SEARCHES
+    facts |= {name: settings[name] if searched else default for name, default in UNSEARCHED.items()}
+    facts |= {f"{name}_sha256": networks.sha256(name) for name in ("generator", "classifier", *networks.judges)}
+    return facts | {"encoder_sha256": networks.sha256("encoder") if method in FROM_ENCODER else None}
 
 
 class Scorer:
@@ -163,7 +172,8 @@ class Scorer:
         self._splits, self._resamples, self._seed = min(splits, len(clips)), resamples, seed
         self.of_clips = classify(clips.audio)
         self._sample_rate, self._f0_of = sample_rate, {}
-        # The digit of an unlabelled clip is what the first classifier takes it for, as in `look_up`.
+        self._scored: dict[str, dict[str, np.ndarray]] = {}  # by row, then by metric: each clip's value
+        # The digit of an unlabelled clip is what the first classifier takes it for, as in `class_baseline`.
         answers = next(iter(self.of_clips.values())).probabilities.argmax(axis=1) if self.of_clips else UNLABELLED
         digits = np.where(clips.labels == UNLABELLED, answers, clips.labels)
         log_mel = self._log_mel(clips.audio)
@@ -183,7 +193,8 @@ class Scorer:
 
         Returns:
             `row`, `kind`, `metrics`: by name what `utils.metrics.measure` gives, those of a classifier as
-            `metric/classifier`; `seconds_a_clip` and `evaluations_a_clip` of recovery; `seconds_to_score`.
+            `metric/classifier`; `against`: what `compare` says, by row that was scored before and by metric (of
+            baselines nothing); `seconds_a_clip` and `evaluations_a_clip` of recovery; `seconds_to_score`.
         """
         started, clips, is_clips = time.monotonic(), self.clips, method == CLIPS
         predictions = self.classify(reconstruction.audio)
@@ -200,7 +211,7 @@ class Scorer:
             found = {"log_mel": self._log_mel(reconstruction.audio), "f0": self._f0(reconstruction.audio)}
             found = {f"reconstruction_{name}": value for name, value in found.items()}
             plain = plain._replace(**self._originals, **found)
-        numbers = {}
+        numbers, values = {}, {}
         for name, metric in metrics.METRICS.items():
             rows = {name: plain}
             if metric.by_classifier:
@@ -209,27 +220,43 @@ class Scorer:
                     for who, answers in predictions.items()
                 }
             for key, row in rows.items():
-                numbers[key] = metrics.measure(name, row, resamples=self._resamples, seed=self._seed)
+                of_clips = metrics.clip_values(name, row)
+                if of_clips is not None:
+                    values[key] = of_clips
+                settings = {"resamples": self._resamples, "seed": self._seed}
+                numbers[key] = metrics.measure(name, row, values=of_clips, **settings)
+        against = {} if method in BASELINES else {other: self._compare(values, other) for other in self._scored}
+        self._scored[method] = values
         return {
             "row": method,
             "kind": clips.kind,
             "metrics": numbers,
+            "against": against,
             "seconds_a_clip": reconstruction.seconds,
             "evaluations_a_clip": reconstruction.evaluations,
             "seconds_to_score": time.monotonic() - started,
         }
 
+    def _compare(self, values: Mapping[str, np.ndarray], other: str) -> dict[str, Any]:
+        """By metric, the values of a row's clips compared with those of another row."""
+        said = {}
+        for key, theirs in self._scored[other].items():
+            if key in values:
+                better = metrics.METRICS[key.partition("/")[0]].higher_is_better
+                said[key] = compare(values[key], theirs, higher_is_better=better, seed=self._seed)
+        return {key: facts for key, facts in said.items() if facts}
+
     def _log_mel(self, audio: np.ndarray) -> np.ndarray:
-        return np.stack([metrics.log_mel(clip, self._sample_rate) for clip in audio])
+        return np.stack([numpy_spectrograms.log_mel(clip, self._sample_rate) for clip in audio])
 
     def _f0(self, audio: np.ndarray) -> np.ndarray:
-        """Of the first `F0_CLIPS` clips, and never twice for one sound: pyin would take most of the time of scoring."""
-        sounds = {array_sha256(clip): clip for clip in audio[:F0_CLIPS]}
+        """Never twice for one sound: pyin takes most of the time of scoring."""
+        sounds = {array_sha256(clip): clip for clip in audio}
         new = [key for key in sounds if key not in self._f0_of]
         if new:
             tracks = metrics.f0(np.stack([sounds[key] for key in new]), self._sample_rate)
             self._f0_of |= dict(zip(new, tracks, strict=True))
-        return np.stack([self._f0_of[array_sha256(clip)] for clip in audio[:F0_CLIPS]])
+        return np.stack([self._f0_of[array_sha256(clip)] for clip in audio])
 
     def _classified(self, row: Row, is_clips: bool, of_clips: Predictions, of_reconstructions: Predictions) -> Row:
         """A row with one classifier's answers; an unlabelled clip's digit is what it takes the clip itself for."""
@@ -243,24 +270,24 @@ class Scorer:
         )
 
 
-def look_up(method: str, generator: Any, samples: Clips, scorer: Scorer, seed: int) -> Reconstruction:
-    """Answers by the class alone that a classifier hears in a clip: what a method must beat to have inverted anything.
+def class_baseline(method: str, generator: Any, samples: Clips, scorer: Scorer, seed: int) -> Reconstruction:
+    """Answers by the class that a classifier assigns to a clip: what a method must beat to have inverted anything.
 
     `TEMPLATE`: the generator's output at the mean latent of the samples of that class, one fixed waveform each.
     `CLASS_SAMPLE`: a random sample of that class. For a class that no sample is of: any sample, or the mean of all.
 
     Args:
-        method: one of `LOOK_UPS`.
+        method: one of `CLASS_BASELINES`.
         generator: in float32.
         samples: of the generator, other than the clips.
-        scorer: of the clips; its first classifier hears the classes.
+        scorer: of the clips; its first classifier assigns the classes.
         seed: of the choice among samples.
 
     Raises:
         UserError: where the scorer has no classifier.
     """
     if not scorer.of_clips:
-        raise UserError(f"--method {method}: looks up the class that a classifier hears; name a --classifier")
+        raise UserError(f"--method {method}: answers by the class that a classifier assigns; name a --classifier")
     who, of_clips = next(iter(scorer.of_clips.items()))
     wanted, held = (p.probabilities.argmax(axis=1) for p in (of_clips, scorer.classify(samples.audio)[who]))
     members = {k: np.flatnonzero((held == k) | (k not in held)) for k in np.unique(wanted)}

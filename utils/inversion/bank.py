@@ -24,7 +24,7 @@ class LatentBank:
     Costs `size` forward passes, and about 2 kB of memory a latent for a clip of 16,384 samples.
 
     Args:
-        generator: as in `utils.inversion.invert`.
+        generator: as in `utils.inversion.methods`.
         size: of the bank.
         folder: where the features are kept between processes, in a file named by the generator's `fingerprint`; None
             for not at all.
@@ -67,7 +67,7 @@ class LatentBank:
         try:
             return np.load(self._file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            print(f"warning: {self._file}: computed anew: {one_line(error)}", file=sys.stderr)
+            print(f"warning: {self._file}: computed again: {one_line(error)}", file=sys.stderr)
             return None
 
     def _keep(self) -> None:

@@ -1,78 +1,38 @@
-"""Inverting many clips into a folder: WAVs and latents of each, written as they are found, so that a run goes on.
+"""What is kept of a recovery: WAVs and latents of each clip, written as they are found, so that a run resumes.
 
 A result is a record of `utils.inversion.store` (`clips/NAME/METHOD.npz`, which `utils.inversion.latents` reads too): of
 one clip by one method. A run that is started again computes what it lacks, with the bytes of an uninterrupted run.
 """
 
 import copy
-import csv
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from utils import metrics
-from utils.audio import files as audio
-from utils.domains import REAL, SYNTHETIC
+from utils.audio.files import write_wav
 from utils.errors import UserError
-from utils.inversion.align import move_back, place
-from utils.inversion.exactness import match
-from utils.inversion.invert import Recovered, Recovery
+from utils.inversion.clips import ClipRecovery, Inverted, Loaded
 from utils.inversion.latents import Latents, latent_arrays, stack_curves
+from utils.inversion.methods import Progress
+from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
-from utils.runs.files import (
-    append_jsonl,
-    atomic_path,
-    file_sha256,
-    is_local,
-    read_jsonl,
-    remove_torn,
-    to_json,
-)
+from utils.report.manifest import latent_columns
+from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json, write_csv
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
+from utils.runs.progress import MovingBar
 
 RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
-FILE, OWN_SAMPLE = "file", "own sample"
+# What a file system says of a name that it cannot hold, or of a file that is too large for it.
+REFUSED = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.ENOTDIR, errno.ELOOP)
 READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
-OVERLAP = 16  # consecutive windows share this part of their length
-Placement = tuple[np.ndarray, np.ndarray]  # offset and gain_db [W], as `place` takes them
-
-
-@dataclass(frozen=True)
-class Source:
-    """A clip to invert: a file, or the generator's own sample number `index`.
-
-    Attributes:
-        name: in results.
-        folder: of its results, relative to the run's.
-    """
-
-    name: str
-    folder: str
-    path: Path | None = None
-    index: int | None = None
-
-    @property
-    def kind(self) -> str:
-        return OWN_SAMPLE if self.path is None else FILE
-
-
-def own_samples(n: int) -> list[Source]:
-    """The first n samples of the generator's prior, by the run's seed."""
-    return [Source(f"own sample {i}", f"own_samples/{i:03}", index=i) for i in range(n)]
-
-
-def files_below(base: Path, files: Iterable[Path]) -> list[Source]:
-    """Files, named as from the folder `base`."""
-    names = [file.relative_to(base).as_posix() for file in files]
-    return [Source(name, f"clips/{name}", path=base / name) for name in names]
 
 
 class RecoveryFolder:
@@ -80,16 +40,11 @@ class RecoveryFolder:
 
     Args:
         folder: of the run.
-        recoveries: how latents are found, of sources of each kind.
-        methods: names in `utils.inversion.invert.METHODS`, in the order in which they are applied and reported.
+        computation: how clips become results.
+        methods: names in `utils.inversion.names.METHODS`, in the order in which they are applied and reported.
         sources: all clips of the run.
-        generator: in float32; its own samples are made by it.
         options: JSON-able, kept with the latents.
-        window: as in `utils.audio.files.load_clip`; consecutive windows overlap by a sixteenth.
-        alignment: a name in `utils.audio.files.ALIGNMENTS`.
-        batch_size: windows computed together.
         store: of the clips' WAVs and latents, if not `folder`; also of an object store.
-        align: float32 `[W, T, C]` windows to offset and gain (`utils.inversion.align.align`); None: files as they are.
 
     Attributes:
         failures: reason by source's name.
@@ -98,21 +53,15 @@ class RecoveryFolder:
     def __init__(
         self,
         folder: Path,
-        recoveries: Mapping[str, Recovery],
+        computation: ClipRecovery,
         methods: Sequence[str],
         sources: Sequence[Source],
         *,
-        generator: Any,
         options: dict[str, Any],
-        window: str,
-        alignment: str,
-        batch_size: int,
         store: Path | None = None,
-        align: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        self.folder, self.recoveries, self.methods, self.sources = folder, recoveries, methods, sources
-        self.generator, self.options, self.window, self.alignment = generator, options, window, alignment
-        self.batch_size, self.align = batch_size, align
+        self.folder, self.computation, self.methods, self.sources = folder, computation, methods, sources
+        self.options = options
         self.failures: dict[str, str] = {}
         self._store = ResultStore(store or folder)
         self._results: dict[tuple[Source, str], dict[str, Any]] = {}
@@ -120,8 +69,18 @@ class RecoveryFolder:
         self._apart = False
 
     def results(self) -> list[dict[str, Any]]:
-        """The lines of results.jsonl, one a clip and method: what `write_page` of `utils.report.page` takes, and
-        `latents` (the npz), `sample_rate` (Hz); `seconds` is None where a run was killed before it was noted."""
+        """The lines of results.jsonl, one a clip and method.
+
+        Each has `source`, `method`, `kind`, the paths `original`, `reconstruction` and `latents` relative to the store,
+        the numbers of `ClipRecovery.measure`, and `seconds`, None where a run was killed before it was noted:
+        `windows`, `sample_rate` (Hz), `space`, `objective` (mean over windows), `log_mel_distance` and
+        `log_mel_distance_silence` (of silence in the reconstruction's place; nepers), `f0_error` (semitones; of files,
+        None where no pitch is detected), `waveform_mse`, `ssim`, `snr_db` (None for silence), `match` ("exact" or
+        "approximate", empty in another space than z), `z_mse` and `found` (None where the latent is not known),
+        `prior_distance`, `offset_ms`, `gain_db` (None where they do not apply), `evaluations`, `status`, `notes`
+        (about the clip, joined by "; "). Where judges take part also `judge_NAME_clip` and `judge_NAME_reconstruction`
+        (the class and its probability), of clips of one window.
+        """
         keys = [(source, method) for source in self.sources for method in self.methods]
         return [self._results[key] for key in keys if key in self._results]
 
@@ -130,11 +89,7 @@ class RecoveryFolder:
         rows = self.results()
         with atomic_path(self.folder / RESULTS) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.writelines(to_json(row) + "\n" for row in rows)
-        with atomic_path(self.folder / SUMMARY) as temporary:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]) if rows else ["source"])
-                writer.writeheader()
-                writer.writerows(rows)
+        write_csv(self.folder / SUMMARY, rows, columns=["source"])
 
     def begin(self, *, read: bool = True) -> None:
         """Forgets what failed before, which is tried again, and reads what was done before an interruption.
@@ -186,9 +141,8 @@ class RecoveryFolder:
                 missing = {"status": "failed" if error else "not done", "error": error}
                 return {"source": source.name, "method": method, "kind": source.kind} | missing
             arrays = read_npz(self._store.folder / result["latents"])
-            lists = {"z": arrays["z"], "z_true": arrays.get("z_true"), "window_objective": arrays["objective"]}
-            lists = {name: value if value is None else value.tolist() for name, value in lists.items()}
-            return result | lists | {"source_sha256": str(arrays["source_sha256"])}
+            named = (arrays["z"], arrays.get("z_true"), arrays["objective"], str(arrays["source_sha256"]))
+            return result | latent_columns(*named)
 
         keys = [(source, method) for source in self.sources for method in self.methods]
         with ThreadPoolExecutor(READERS) as pool:
@@ -201,6 +155,33 @@ class RecoveryFolder:
         if not self._apart:
             append_jsonl(self.folder / FAILURES, {"source": name, "reason": reason})
             tqdm.write(f"failed: {name}: {reason}", file=sys.stderr)
+
+    def recover_all(
+        self, own: Sequence[Source], files: Sequence[Source], interrupt: Interrupt, *, quiet: bool = False
+    ) -> None:
+        """Inverts own samples and files, each with a bar of progress.
+
+        All files are read first, so that what cannot be read is said before a search begins; where that is all there
+        is, none begins.
+
+        Raises:
+            KeyboardInterrupt: as `interrupt` says.
+        """
+        with MovingBar("reading", len(files), quiet=quiet) as bar:
+            readable = self.check(files, bar, interrupt)
+        for title, sources in (("own samples", own), ("files", files)) if readable else ():
+            with MovingBar(title, len(sources), quiet=quiet or not sources) as bar:
+                self.recover(sources, bar, interrupt)
+
+    def check(self, sources: Sequence[Source], bar: tqdm, interrupt: Interrupt) -> int:
+        """How many of `sources` can be inverted; the others fail here, before a search begins."""
+        for source in sources:
+            if interrupt.asked:
+                raise KeyboardInterrupt
+            if any((source, method) not in self._results for method in self.methods):
+                self._loaded(source)
+            bar.update()
+        return sum(source.name not in self.failures for source in sources)
 
     def recover(self, sources: Sequence[Source], bar: tqdm, interrupt: Interrupt) -> None:
         """Inverts the clips among `sources`, all of one kind, that have no result yet; what fails is noted.
@@ -215,8 +196,9 @@ class RecoveryFolder:
             self._recover_group(group, bar)
 
     def groups(self, sources: Sequence[Source]) -> list[Sequence[Source]]:
-        """The clips that are computed together, always: rounding depends on the clips beside."""
-        return [sources[first : first + self.batch_size] for first in range(0, len(sources), self.batch_size)]
+        """The clips that are computed together, always: on a GPU rounding depends on the clips beside."""
+        size = self.computation.batch_size
+        return [sources[first : first + size] for first in range(0, len(sources), size)]
 
     def _require_folder(self) -> None:
         if is_local(self._store.folder):
@@ -224,204 +206,140 @@ class RecoveryFolder:
 
     def _read(self, sources: Iterable[Source]) -> None:
         for source in sources:
-            methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
             try:
-                sha256 = self._sha256(source) if methods else ""
-            except UserError:
-                continue  # it will fail when it is loaded
+                methods = [method for method in self.methods if self._store.path(_record_name(source, method)).exists()]
+                sha256 = self.computation.sha256(source) if methods else ""
+            except (UserError, OSError):
+                continue  # it will fail when it is loaded, or when a folder is made for it
             for method in methods:
-                record = self._store.read(_record_name(source, method), self._key(source, method, sha256))
+                key = self.computation.key(source, method, sha256)
+                record = self._store.read(_record_name(source, method), key)
                 if record:
                     self._results[source, method] = record.facts | {"seconds": self._seconds.get((source.name, method))}
-
-    def _sha256(self, source: Source) -> str:
-        if source.path is not None:
-            return file_sha256(source.path)
-        return audio.own_sample_sha256(self.generator.fingerprint, self._recovery(source).seed, source.index)
-
-    def _recovery(self, source: Source) -> Recovery:
-        return self.recoveries[source.kind]
-
-    def _key(self, source: Source, method: str, sha256: str) -> dict[str, Any]:
-        """All that a result depends on."""
-        clip = {"clip_sha256": sha256, "window": self.window, "alignment": self.alignment}
-        clip["align"] = self.align is not None and source.kind == FILE
-        return clip | self._recovery(source).settings(method)
 
     def _recover_group(self, group: Sequence[Source], bar: tqdm) -> None:
         """Computes and writes what a group lacks."""
         lacking = {source: [m for m in self.methods if (source, m) not in self._results] for source in group}
-        clips = self._load(group, lacking) if any(lacking.values()) else {}
-        placements = self._align(clips)
+        clips: list[Loaded] = []
+        if any(lacking.values()):
+            clips = [
+                loaded for source in group if source.name not in self.failures and (loaded := self._loaded(source))
+            ]
+            clips = self.computation.prepare(clips)
+        for loaded in clips:
+            if lacking[loaded.source]:
+                self._write_original(loaded)
         for method in self.methods:
-            if any(method in lacking[source] for source in clips):
-                found = self._search(clips, placements, method, _postfix(bar, method))
-                for source, parts in found.items():
-                    if method in lacking[source]:
-                        recovered, seconds = zip(*parts, strict=True)
-                        recovered = Recovered.concatenate(recovered)
-                        self._write(source, clips[source], method, recovered, placements.get(source), sum(seconds))
+            if any(method in lacking[loaded.source] for loaded in clips):
+                inverted = self.computation.invert(clips, method, _postfix(bar, method))
+                numbers = self.computation.measure(clips, inverted)
+                for loaded, found, measured in zip(clips, inverted, numbers, strict=True):
+                    if method in lacking[loaded.source]:
+                        self._keep(loaded, method, found, measured)
         if not bar.disable:
             bar.initial += sum(not methods for methods in lacking.values())  # done before: no part of the speed
         bar.update(len(group))
 
-    def _align(self, clips: dict[Source, audio.Clip]) -> dict[Source, Placement]:
-        """Offset and gain of the windows of each file, where they are wanted."""
-        files = {source: clip for source, clip in clips.items() if source.kind == FILE}
-        if not (self.align and files):
-            return {}
-        offset, gain_db = self.align(np.concatenate([clip.windows for clip in files.values()]))
-        ends = np.cumsum([len(clip.windows) for clip in files.values()])[:-1]
-        return dict(zip(files, zip(np.split(offset, ends), np.split(gain_db, ends), strict=True), strict=True))
-
-    def _search(
-        self, clips: dict[Source, audio.Clip], placements: dict[Source, Placement], method: str, progress: Any
-    ) -> dict[Source, list[tuple[Recovered, float]]]:
-        """Each clip's windows and their seconds; the first windows of all clips together, then the next ones, which may
-        start from the latents of those before them."""
-        windows = {
-            source: place(clip.windows, *placements[source]) if source in placements else clip.windows
-            for source, clip in clips.items()
-        }
-        found: dict[Source, list[tuple[Recovered, float]]] = {source: [] for source in clips}
-        for k in range(max(map(len, windows.values()))):
-            some = [source for source in clips if k < len(windows[source])]
-            recovered, seconds = self._recovery(some[0]).in_batches(
-                method,
-                np.stack([windows[source][k] for source in some]),
-                [clips[source].identities[k] for source in some],
-                REAL if some[0].kind == FILE else SYNTHETIC,
-                batch_size=self.batch_size,
-                progress=progress,
-                neighbours=np.concatenate([found[source][-1][0].z for source in some]) if k else None,
-            )
-            for i, source in enumerate(some):
-                found[source].append((recovered[i : i + 1], float(seconds[i])))
-        return found
-
-    def _load(self, group: Sequence[Source], lacking: dict[Source, list[str]]) -> dict[Source, audio.Clip]:
-        """The clips of a group that can be read, by source; originals of those that lack a result are written."""
-        clips = {}
-        for source in group:
-            try:
-                clip = clips[source] = self._render(source) if source.path is None else self._decode(source)
-            except (UserError, OSError) as error:
-                self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
-                continue
-            if lacking[source]:
-                folder = self._store.folder / source.folder
-                remove_torn(folder)
-                original = audio.join_windows(clip.windows, clip.provenance)
-                audio.write_wav(folder / "original.wav", original, clip.provenance["resampled_to"])
-        return clips
-
-    def _decode(self, source: Source) -> audio.Clip:
-        shape = self.generator.num_samples, self.generator.num_channels, self.generator.sample_rate
-        overlap = self.generator.num_samples // OVERLAP if self.window == "all" else 0
-        return audio.load_clip(source.path, *shape, self.window, audio.ALIGNMENTS[self.alignment], overlap)
-
-    def _render(self, source: Source) -> audio.Clip:
-        provenance = {
-            "source": source.name,
-            "sha256": self._sha256(source),
-            "resampled_to": self.generator.sample_rate,
-            "window_starts": [0],
-            "valid_length": self.generator.num_samples,
-        }
-        return audio.Clip(self.generator(self._true_latent(source)).numpy(), provenance)
-
-    def _true_latent(self, source: Source) -> np.ndarray | None:
-        """The z `[1, latent_dim]` that an own sample was made from."""
-        if source.index is None:
+    def _loaded(self, source: Source) -> Loaded | None:
+        """A clip that has a folder for its results; None where it fails for want of either."""
+        try:
+            loaded = self.computation.load(source)
+        except (UserError, OSError) as error:
+            self.fail(source.name, str(error).removeprefix(f"{source.path}: "))
             return None
-        return self.generator.sample_prior(self._recovery(source).seed, 1, start=source.index)
+        return loaded if self._written(source, _make_folder) else None
 
-    def _write(
-        self,
-        source: Source,
-        clip: audio.Clip,
-        method: str,
-        recovered: Recovered,
-        placement: Placement | None,
-        seconds: float,
-    ) -> None:
+    def _written(self, source: Source, write: Callable[[Path], None]) -> bool:
+        """Whether `write` could write into a clip's folder; a clip whose own fault it is, by its name or size, fails
+        alone."""
+        try:
+            write(self._store.folder / source.folder)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            if source.name not in self.failures:
+                self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
+            return False
+        return True
+
+    def _write_original(self, loaded: Loaded) -> None:
+        def write(folder: Path) -> None:
+            remove_torn(folder)
+            write_wav(folder / "original.wav", loaded.original, loaded.clip.provenance["resampled_to"])
+
+        self._written(loaded.source, write)
+
+    def _keep(self, loaded: Loaded, method: str, found: Inverted, measured: dict[str, Any]) -> None:
         """Writes a reconstruction, and then the record that makes it done."""
-        if not recovered.finite.all():
+        source, provenance, recovered = loaded.source, loaded.clip.provenance, found.recovered
+        if not measured:
             self.fail(source.name, f"{method}: the generator or the objective is not finite for it")
             return
-        rate, z_true = clip.provenance["resampled_to"], self._true_latent(source)
-        original = audio.join_windows(clip.windows, clip.provenance)
-        offset, gain_db = placement or (None, None)
-        windows = move_back(recovered.audio, *placement) if placement else recovered.audio
-        reconstruction = audio.join_windows(windows, clip.provenance)
-        folder = self._store.folder / source.folder
-        audio.write_wav(folder / f"{method}.wav", reconstruction, rate)
-        for i, window in enumerate(windows if len(windows) > 1 else ()):
-            audio.write_wav(folder / f"{method}_windows" / f"{i:03}.wav", window, rate)
-        recovery = self._recovery(source)
-        prior_distance = recovery.inverter.prior_distance(recovered.z)
-        space = "z" if prior_distance is None else "projected"
-        z_true = z_true if space == "z" else None
+        recovery, in_prior = self.computation.recovery(source), measured["space"] == "z"
         latents = Latents(
             z=recovered.z,
-            z_true=z_true,
-            generator=self.generator.fingerprint,
+            z_true=loaded.z_true if in_prior else None,
+            generator=self.computation.generator.fingerprint,
             method=method,
             seed=recovery.seed,
-            source=clip.provenance["source"],
-            source_sha256="" if source.path is None else clip.provenance["sha256"],
+            source=provenance["source"],
+            source_sha256="" if source.path is None else provenance["sha256"],
             options=self.options,
-            provenance=clip.provenance,
+            provenance=provenance,
             objective=recovered.objective,
             evaluations=recovered.evaluations,
             status=np.array(recovered.status),
             curve=stack_curves(recovered.curve),
-            match=match(original, reconstruction) if space == "z" else "",
-            space=space,
-            prior_distance=prior_distance,
-            offset=offset,
-            gain_db=gain_db,
+            match=measured["match"],
+            space=measured["space"],
+            prior_distance=recovery.inverter.prior_distance(recovered.z),
+            offset=loaded.placements and loaded.placements.offset,
+            gain_db=loaded.placements and loaded.placements.gain_db,
         )
         name = _record_name(source, method)
         facts = {
             "source": source.name,
             "method": method,
             "kind": source.kind,
-            "space": space,
             "original": f"{source.folder}/original.wav",
             "reconstruction": f"{source.folder}/{method}.wav",
             "latents": f"{name}.npz",
-            "windows": len(recovered.z),
-            "sample_rate": rate,
-            "objective": float(recovered.objective.mean()),
-            "waveform_mse": metrics.waveform_mse(original, reconstruction),
-            "ssim": metrics.ssim(original, reconstruction),
-            "snr_db": metrics.snr_db(original, reconstruction),
-            "z_mse": None if z_true is None else metrics.latent_mse(recovered.z, z_true),
-            "match": latents.match,
-            "prior_distance": None if prior_distance is None else float(prior_distance.mean()),
-            "offset_ms": None if offset is None else float(offset.mean() * 1000 / rate),
-            "gain_db": None if gain_db is None else float(gain_db.mean()),
-            "evaluations": int(recovered.evaluations.sum()),
-            "status": recovered.status[0] if len(set(recovered.status)) == 1 else "mixed",
+            **measured,
         }
-        key = self._key(source, method, clip.provenance["sha256"])
-        self._store.write(name, key, Record(facts, latent_arrays(latents)))
-        self._results[source, method] = facts | {"seconds": round(seconds, 3)}
+
+        def write(folder: Path) -> None:
+            write_wav(folder / f"{method}.wav", found.reconstruction, measured["sample_rate"])
+            for i, window in enumerate(found.windows if len(found.windows) > 1 else ()):
+                write_wav(folder / f"{method}_windows" / f"{i:03}.wav", window, measured["sample_rate"])
+            key = self.computation.key(source, method, provenance["sha256"])
+            self._store.write(name, key, Record(facts, latent_arrays(latents)))
+
+        if self._written(source, write):
+            self._results[source, method] = facts | {"seconds": round(found.seconds, 3)}
 
 
 def _record_name(source: Source, method: str) -> str:
     return f"{source.folder}/{method}"
 
 
-def _postfix(bar: tqdm, method: str):
-    """Shows on a bar how a search goes, as often as the bar is drawn; None where it is not drawn."""
-    shown_at = time.monotonic()
+def _make_folder(folder: Path) -> None:
+    if is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
-    def show(running: int, objective: float) -> None:
-        nonlocal shown_at
-        if time.monotonic() - shown_at > bar.mininterval:
-            shown_at = time.monotonic()
-            bar.set_postfix_str(f"{method}: {running} starts run, objective {objective:.4f}")
+
+def _postfix(bar: tqdm, method: str) -> Progress | None:
+    """Shows on a bar how a search goes, as often as the bar is drawn; None where it is not drawn."""
+    shown_at = began_at = time.monotonic()
+
+    def show(stage: str, running: int, step: int, most: int, objective: float) -> None:
+        nonlocal shown_at, began_at
+        now = time.monotonic()
+        if step == 1:
+            began_at = now
+        elif now - shown_at > bar.mininterval:
+            shown_at = now
+            left = (now - began_at) / (step - 1) * max(most - step, 0)
+            text = f"{method}, {stage}: {running} starts running, step {step} of at most {most}"
+            bar.set_postfix_str(f"{text} ({left:.0f} s), value {objective:.4g}")
 
     return None if bar.disable else show

@@ -108,6 +108,7 @@ class _Rows:
     y: np.ndarray  # [b, history, n] changes of the gradient along them
     pairs: np.ndarray  # how many were stored; the next one goes to pairs % history
     gamma: np.ndarray  # scale of the initial inverse Hessian
+    curvature: np.ndarray  # that the caller knows; NaN where none
     length: np.ndarray  # of the last step that had one
     decrease: np.ndarray  # relative, by the last step
     evaluations: np.ndarray
@@ -134,6 +135,8 @@ def minimize(
     max_evals: int | None = None,
     tol_grad: float = 1e-8,
     tol_change: float = 1e-8,
+    tol_value: ArrayLike = -np.inf,
+    curvature: ArrayLike = np.nan,
     history: int = 10,
     callback: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> Result:
@@ -155,6 +158,9 @@ def minimize(
         tol_grad: a row ends when max |P(x - g) - x| <= tol_grad, P the projection into the box.
         tol_change: a row ends when a step lowers its value by no more than tol_change * max(|f|, |f_new|, 1),
             or none could. Both tolerances mean what SciPy's L-BFGS-B means by gtol and ftol.
+        tol_value: [B] or one number: a row ends when its value is no more.
+        curvature: [B] or one number: about the second derivative along every direction, of variables that were scaled
+            to have the same one. The first step is then Newton's in place of one of length 1.
         history: pairs of steps and gradient changes that are kept.
         callback: called after each batched evaluation as callback(evaluations so far over all rows, index [b]
             of the rows evaluated, their best values [b]).
@@ -194,7 +200,8 @@ def minimize(
     max_evals = np.inf if max_evals is None else max_evals
 
     x = np.clip(x0.astype(np.float64), lower, upper)
-    rows = _start(x, *evaluate(x, np.arange(len(x))), lower, upper, history)
+    tol_value, curvature = (np.broadcast_to(np.asarray(a, np.float64), len(x)) for a in (tol_value, curvature))
+    rows = _start(x, *evaluate(x, np.arange(len(x))), lower, upper, curvature, history)
     moved = np.ones(len(x), bool)
     while True:
         for i, best in zip(rows.index, rows.best_f, strict=True):
@@ -205,6 +212,7 @@ def minimize(
         rows.status = np.select(
             [
                 np.isinf(rows.f),
+                rows.best_f <= tol_value[rows.index],
                 _projected_gradient_norm(rows) <= tol_grad,
                 rows.decrease <= tol_change,
                 rows.iterations >= max_iter,
@@ -212,6 +220,7 @@ def minimize(
             ],
             [
                 Status.nonfinite_start,
+                Status.converged_value,
                 Status.converged_gradient,
                 Status.converged_change,
                 Status.max_iter,
@@ -244,7 +253,15 @@ def _bound(bound: ArrayLike | None, default: float, x0: np.ndarray) -> np.ndarra
     return np.broadcast_to(bound, x0.shape).astype(np.float64)
 
 
-def _start(x: np.ndarray, f: np.ndarray, g: np.ndarray, lower: np.ndarray, upper: np.ndarray, history: int) -> _Rows:
+def _start(
+    x: np.ndarray,
+    f: np.ndarray,
+    g: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    curvature: np.ndarray,
+    history: int,
+) -> _Rows:
     b, n = x.shape
     rows = _Rows(
         index=np.arange(b),
@@ -260,6 +277,7 @@ def _start(x: np.ndarray, f: np.ndarray, g: np.ndarray, lower: np.ndarray, upper
         y=np.zeros((b, history, n)),
         pairs=np.zeros(b, int),
         gamma=np.zeros(b),
+        curvature=curvature,
         length=np.ones(b),
         decrease=np.full(b, np.inf),
         evaluations=np.ones(b, int),
@@ -281,11 +299,13 @@ def _projected_gradient_norm(rows: _Rows) -> np.ndarray:
 
 
 def _forget(rows: _Rows, which: np.ndarray) -> None:
-    """Back to steepest descent, its step as long as the last one (1 at the start, as in L-BFGS-B)."""
+    """Back to steepest descent, its step Newton's where the curvature is known, or else as long as the last one (1 at
+    the start, as in L-BFGS-B)."""
     rows.s[which] = rows.y[which] = 0.0
     rows.pairs[which] = 0
     norm = np.sqrt(np.vecdot(rows.g[which], rows.g[which]))
-    rows.gamma[which] = rows.length[which] / np.maximum(norm, TINY)
+    known = rows.curvature[which]
+    rows.gamma[which] = np.where(np.isnan(known), rows.length[which] / np.maximum(norm, TINY), 1 / known)
 
 
 def _start_search(rows: _Rows, which: np.ndarray) -> None:

@@ -7,9 +7,7 @@ clips is tried alone, those whose actor dies each time fail, and the others are 
 could not be read.
 """
 
-import argparse
 import contextlib
-import importlib.util
 import json
 import logging
 import os
@@ -28,42 +26,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.inversion.folder import RecoveryFolder, Source
-from utils.options import positive_int
-from utils.report.manifest import require_pyarrow
-from utils.runs.files import open_path, to_json
+from utils.inversion.folder import RecoveryFolder
+from utils.inversion.sources import Source
+from utils.runs.files import to_json
 from utils.runs.interrupts import Interrupt
 
 ATTEMPTS = 3
 MOST_BLOCKS = 10_000  # Ray Data needs a millisecond for each before it begins
 OBJECT_STORE_BYTES = 200_000_000  # names go out and numbers come back; audio never passes through Ray
 Groups = Sequence[Sequence[Source]]
-
-
-def add_options(group: argparse._ArgumentGroup) -> None:
-    """Declares where clips are computed and kept when there are many."""
-    engine = "where clips are computed: in this process, or on actors of Ray (make setup-ray), with the same results"
-    group.add_argument("--engine", choices=("local", "ray"), default="local", help=engine)
-    address = "of a running Ray cluster, HOST:PORT or auto (default: one is started on this machine)"
-    group.add_argument("--address", metavar="ADDRESS", help=address)
-    actors = "actors of Ray at a time (default: one a GPU, or one a machine where there is none)"
-    group.add_argument("--actors", type=positive_int, metavar="N", help=actors)
-    store = "keep WAVs and latents in this folder or URL (s3://, gs://), without a page (default: in --output)"
-    group.add_argument("--store", metavar="URL", help=store)
-    manifest = "also write manifest.parquet: status, losses and latents of each clip and method (needs pyarrow)"
-    group.add_argument("--manifest", action="store_true", help=manifest)
-
-
-def check_options(args: argparse.Namespace) -> None:
-    """Raises a UserError for options that do not go together, and for those whose packages are missing."""
-    if args.engine == "local" and (args.address or args.actors):
-        raise UserError("--address, --actors: go with --engine ray")
-    if args.engine == "ray" and not importlib.util.find_spec("ray"):
-        raise UserError("--engine ray: needs Ray, which is not installed: make setup-ray")
-    if args.manifest:
-        require_pyarrow()
-    if args.store:
-        open_path(args.store)
 
 
 def recover(
@@ -159,7 +130,7 @@ class _Worker:
 def _cluster(address: str | None, actors: int | None) -> Iterator[Callable]:
     """Within the block Ray runs; gives a function of rows and of `_Worker`'s arguments to the answers, as they come."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a dead actor is told of by `recover`
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # `recover` reports a dead actor
     os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray gives way to everything else on the machine
     import ray
     import ray.data

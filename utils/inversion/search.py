@@ -1,38 +1,41 @@
-"""The search for the latent itself, of clips that the generator can make: coarse to fine, from several starts.
+"""The search for the latent itself, of clips that the generator can make: coarse to fine.
 
-1. L-BFGS on log-mel spectrograms from every start: such spectrograms know no phase, so their basins are wide, and a
-   gradient is cheap beside a Jacobian.
-2. From the lowest, Levenberg-Marquardt on whitened STFTs (`utils.losses.stft_whitened_residual`): in the waveform
-   alone the loud parts hide the directions of z that the sound hardly depends on.
-3. Levenberg-Marquardt on the waveform, until the residual is the rounding of the clip's samples
-   (`utils.inversion.exactness`): the latent is found.
-
-The starts are the caller's (an encoder's answer) at first, without patience; for a clip that is not there then, where
-they ended and the nearest of a bank of samples (`utils.inversion.bank`). Those that the first stage has not brought
-near go no further; a clip without any that it has is out of the generator's range.
+1. The encoder's answer, and `ROUNDS` more passes of it: it also encodes the reconstruction from its answer, and the
+   answer moves by the difference (Anderson-accelerated, `utils.inversion.anderson`). Without an encoder: L-BFGS
+   on log-mel spectrograms from the nearest of a bank of samples (`utils.inversion.bank`); such spectrograms discard
+   phase, so their basins are wide.
+2. Is the clip in the generator's range? If by now more than `IN_RANGE` of its energy is left, it is not, and the search
+   ends.
+3. Levenberg-Marquardt on the waveform (`utils.inversion.gauss_newton`), until the residual is the rounding of the
+   clip's samples (`utils.inversion.exactness`): the latent is found. One on whitened STFTs before it, which weighs
+   quiet cells as loud ones, saved no Jacobian once L-BFGS went on from each: 221 evaluations, where this takes 119.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from utils.inversion import lbfgs
+from utils.inversion import anderson
 from utils.inversion.bank import LatentBank
-from utils.inversion.exactness import noise_floor
-from utils.inversion.least_squares import LeastSquares
+from utils.inversion.exactness import noise_floor, rounding_step
+from utils.inversion.problem import LeastSquares, Progress, rows_together, watched
 from utils.losses import parse_objective
+from utils.runs.batches import in_batches
 
-COARSE = "log_mel_squared=1"
-STAGES = ("stft_whitened_squared=1", "waveform_squared=1")
-JACOBIANS = (100, 40)  # of the stages, at most
-# Relative decreases by a Jacobian that end a stage. From an encoder's answer own samples go fast or not at all; from
-# farther away some go slowly for dozens before they arrive.
-QUICK, PATIENT = 0.05, 1e-6
+SEARCH_VERSION = 2  # to be raised with every change of what the search gives: it is in the keys of kept results
+ROUNDS = 6
+COARSE, WAVEFORM = "log_mel_squared=1", "waveform_squared=1"
 COARSE_ITERATIONS = 150
 NEIGHBOURS, BANK_SIZE = 3, 4096
-NEAR = 0.2  # mean square of log-mel differences, in squared nepers: own samples end below 0.01, speech from 0.25
+# Share of a clip's energy that the reconstruction leaves. Silence leaves 1, and a waveform that has nothing to do with
+# the clip more than that. Measured by `python -m studies.formats` on the selection half: see its docstring.
+IN_RANGE = 0.5
+JACOBIANS = 12  # at most
+SLOW = 0.2  # relative decrease by a Jacobian that ends the search
 
 
 @dataclass
@@ -43,29 +46,25 @@ class Found:
     exact: `[B]` bool, whether the generator's audio is the clip up to the rounding of its samples.
     in_range: `[B]` bool; where not, z is where the first stage ended.
     evaluations: `[B]` int, of the generator; a Jacobian counts as latent_dim.
-    starts: `[B]` int, how many the finer stages went on from.
-    residual: `[B]` the lowest of the last stage; infinite where not in range.
+    share: `[B]` of the clip's energy, what was left of it when the range was decided.
     """
 
     z: np.ndarray
     exact: np.ndarray
     in_range: np.ndarray
     evaluations: np.ndarray
-    starts: np.ndarray
-    residual: np.ndarray
+    share: np.ndarray
 
 
 class LatentSearch:
     """The stages over one generator; traced once for all batches.
 
     Args:
-        generator: searched with, as in `utils.inversion.invert`.
-        exact: the same generator in float32, where `generator` computes in less.
+        generator: searched with, as in `utils.inversion.problem`.
+        encode: audio `[B, T, C]` to z, as an encoder answers the generator's own samples; None: without.
         clip_to_prior: keep z in the box of a bounded prior.
-        neighbours: starts from the bank.
+        neighbours: starts from the bank, without an encoder.
         bank_size: of the bank.
-        near: value of the first stage from which a start goes further.
-        jacobians: that each of the other two may take.
         cache: folder in which the bank is kept between processes.
     """
 
@@ -73,82 +72,103 @@ class LatentSearch:
         self,
         generator: Any,
         *,
-        exact: Any = None,
+        encode: Callable[[tf.Tensor], Any] | None = None,
         clip_to_prior: bool = True,
         neighbours: int = NEIGHBOURS,
         bank_size: int = BANK_SIZE,
-        near: float = NEAR,
-        jacobians: tuple[int, int] = JACOBIANS,
         cache: Path | None = None,
     ):
-        self._clip_to_prior, self._neighbours, self._near = clip_to_prior, neighbours, near
-        self._bank = LatentBank(generator, bank_size, cache)
-        self._coarse = LeastSquares(generator, parse_objective(COARSE))
-        self._stages = [
-            (LeastSquares(generator, parse_objective(text), exact=exact), max_iter)
-            for text, max_iter in zip(STAGES, jacobians, strict=True)
-        ]
+        self.generator, self._encode, self._clip_to_prior = generator, encode, clip_to_prior
+        self._neighbours, self._bank = neighbours, LatentBank(generator, bank_size, cache)
+        self._coarse, self._waveform = (LeastSquares(generator, parse_objective(text)) for text in (COARSE, WAVEFORM))
+        self._answer = tf.function(
+            lambda z, step: encode(_rounded(generator(z), step)),
+            input_signature=[tf.TensorSpec([None, generator.latent_dim]), tf.TensorSpec([None])],
+            autograph=False,
+        )
 
     def check(self) -> None:
         """Raises what the generator's forward-mode derivatives raise."""
-        self._stages[-1][0].trace()
+        self._waveform.trace()
 
-    def __call__(self, targets: np.ndarray, starts: np.ndarray) -> Found:
-        """Searches from K starts of each clip, and from the bank's where those do not end at the latent.
+    def __call__(
+        self, targets: np.ndarray, starts: np.ndarray | None = None, progress: Progress | None = None
+    ) -> Found:
+        """Searches for each clip's latent.
 
         Args:
             targets: float32 `[B, T, C]` in [-1, 1].
-            starts: float32 `[B, K, latent_dim]`.
+            starts: float32 `[B, K, latent_dim]`, where K searches of each clip begin; None: at the encoder's answer.
+                Without an encoder near samples of the bank are added.
+            progress: called after each step of a stage.
         """
-        if not starts.shape[1]:
-            return self._from(targets, self._bank.nearest(targets, self._neighbours), PATIENT)
-        found = self._from(targets, starts, QUICK)
-        rest = np.flatnonzero(~found.exact)
-        if rest.size and self._neighbours:
-            near = self._bank.nearest(targets[rest], self._neighbours)
-            again = self._from(targets[rest], np.concatenate([found.z[rest, None], near], axis=1), PATIENT)
-            better = again.residual <= found.residual[rest]  # out of range both, the first stage went on from z
-            found.evaluations[rest] += again.evaluations
-            found.starts[rest] += again.starts
-            for name in ("z", "exact", "in_range", "residual"):
-                vars(found)[name][rest[better]] = vars(again)[name][better]
-        return found
-
-    def _from(self, targets: np.ndarray, starts: np.ndarray, stalled: float) -> Found:
-        """The three stages from K starts of each clip."""
-        clips, restarts, _ = starts.shape
-        floor = noise_floor(targets)
-        coarse = self._coarse.descend(targets, starts, clip_to_prior=self._clip_to_prior, max_iter=COARSE_ITERATIONS)
-        values, ends = coarse.fun.reshape(clips, restarts), coarse.x.reshape(clips, restarts, -1)
-        order = values.argsort(axis=1)
-        values, ends = np.take_along_axis(values, order, 1), np.take_along_axis(ends, order[..., None], 1)
+        ends, evaluations = self._approach(targets, starts, progress)
+        clips, restarts, n = ends.shape
+        index, held = np.repeat(np.arange(clips), restarts), self._waveform.targets(targets)
+        energy = np.mean(np.square(targets, dtype=np.float64), axis=(1, 2))
+        left = self._waveform.value(ends.reshape(-1, n), index, held).reshape(clips, restarts)
+        shares = np.divide(left, energy[:, None], out=np.full_like(left, np.inf), where=energy[:, None] > 0)
+        order = shares.argsort(axis=1)
+        shares, ends = np.take_along_axis(shares, order, 1), np.take_along_axis(ends, order[..., None], 1)
         found = Found(
             z=ends[:, 0].copy(),
             exact=np.zeros(clips, bool),
-            in_range=values[:, 0] <= self._near,
-            evaluations=coarse.evaluations.reshape(clips, restarts).sum(axis=1),
-            starts=np.zeros(clips, int),
-            residual=np.full(clips, np.inf),
+            in_range=shares[:, 0] <= IN_RANGE,
+            evaluations=evaluations + restarts,
+            share=shares[:, 0],
         )
+        floor, lowest = noise_floor(targets), np.full(clips, np.inf)
         for attempt in range(restarts):
-            pending = np.flatnonzero((values[:, attempt] <= self._near) & ~found.exact)
+            pending = np.flatnonzero((shares[:, attempt] <= IN_RANGE) & ~found.exact)
             if not pending.size:
                 break
-            z = ends[pending, attempt]
-            found.starts[pending] += 1
-            for problem, max_iter in self._stages:
-                last = problem is self._stages[-1][0]
-                result: lbfgs.Result = problem.minimize(
-                    targets[pending],
-                    z[:, None],
-                    clip_to_prior=self._clip_to_prior,
-                    max_iter=max_iter,
-                    tol_change=stalled,
-                    tol_value=floor[pending] if last else 0.0,
-                )
-                z = result.x
-                found.evaluations[pending] += result.evaluations
-            lower = result.fun < found.residual[pending]
-            found.z[pending[lower]], found.residual[pending[lower]] = z[lower], result.fun[lower]
-            found.exact = found.residual <= floor
+            result = self._waveform.minimize(
+                targets[pending],
+                ends[pending, attempt, None],
+                clip_to_prior=self._clip_to_prior,
+                max_iter=JACOBIANS,
+                tol_change=SLOW,
+                tol_value=floor[pending],
+                callback=watched(progress, "waveform", JACOBIANS),
+            )
+            found.evaluations[pending] += result.evaluations
+            lower = result.fun < lowest[pending]
+            found.z[pending[lower]], lowest[pending[lower]] = result.x[lower], result.fun[lower]
+            found.exact = lowest <= floor
         return found
+
+    def _approach(
+        self, targets: np.ndarray, starts: np.ndarray | None, progress: Progress | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the first stage ends, float32 `[B, K, latent_dim]`, and its evaluations of each clip `[B]`."""
+        lower, upper = self._waveform.bounds(self._clip_to_prior)
+        if self._encode is None:
+            near = self._bank.nearest(targets, self._neighbours)
+            starts = near if starts is None else np.concatenate([starts, near], axis=1)
+            shape = starts.shape
+            coarse = self._coarse.descend(
+                targets,
+                starts,
+                clip_to_prior=self._clip_to_prior,
+                max_iter=COARSE_ITERATIONS,
+                callback=watched(progress, "log-mel", COARSE_ITERATIONS),
+            )
+            return coarse.x.reshape(shape), coarse.evaluations.reshape(shape[:2]).sum(axis=1)
+        rows = rows_together(self.generator)
+        wanted = in_batches(self._encode, targets, rows)
+        starts = wanted[:, None] if starts is None else starts
+        clips, restarts, n = starts.shape
+        wanted, step = (np.repeat(x, restarts, axis=0) for x in (wanted, rounding_step(targets).astype(np.float32)))
+
+        def missing(z: np.ndarray) -> np.ndarray:
+            answer = lambda i: self._answer(tf.constant(z[i], tf.float32), tf.constant(step[i]))  # noqa: E731
+            return wanted - in_batches(answer, np.arange(len(z)), rows)
+
+        ends = anderson.iterate(missing, starts.reshape(-1, n), rounds=ROUNDS, lower=lower, upper=upper)
+        return ends.astype(np.float32).reshape(starts.shape), np.full(clips, ROUNDS * restarts)
+
+
+def _rounded(audio: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+    """Audio `[B, T, C]` as a file of each clip's format gives it back; step `[B]` as of `rounding_step`."""
+    step = step[:, None, None]
+    return tf.where(step > 0, step * tf.round(tf.math.divide_no_nan(audio, step)), audio)

@@ -1,4 +1,4 @@
-"""The keyed result store: one record a finished unit of work, so that a run goes on where it was.
+"""The keyed result store: one record a finished unit of work, so that an interrupted run resumes.
 
 A unit of work (a clip by one method, a cell of a table) has a name, which is its file's, and a key: all that its
 result depends on. A record is written once and whole; one that was written under another key counts as absent.

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 from sklearn.manifold import TSNE
 
@@ -14,6 +16,7 @@ from utils.report.thumbnails import RANGE_DB, spectrogram_db
 from utils.runs.files import atomic_path
 
 TRAINED, HELD_OUT, ALONE = "#0072B2", "#D55E00", "#666666"  # Okabe and Ito's palette
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666")
 COLOURS = ("black", "#0072B2", "#D55E00", "#009E73")  # Okabe and Ito's palette, safe for the colour-blind
 # Okabe and Ito's palette, safe for the colour-blind; dark against light, filled against open for print in grey.
 STYLES = (
@@ -21,6 +24,7 @@ STYLES = (
     {"marker": "^", "facecolors": "none", "edgecolors": "#E69F00", "s": 34, "linewidths": 1.3},
     {"marker": "x", "color": "black", "s": 28, "linewidths": 1.1},
 )
+MARKERS = "osD^v"
 LARGEST_PERPLEXITY = 30.0  # scikit-learn's default
 
 
@@ -36,6 +40,58 @@ def save_figure(figure: Figure, path: Path, suffixes: Sequence[str] = (".png", "
                 figure.savefig(temporary, dpi=150, metadata=metadata)
                 if suffix == ".png":
                     Image.open(temporary).convert("RGB").quantize(256).save(temporary, optimize=True)
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval, None where there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def interval_figure(
+    panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]], note: str = "", *, logarithmic: Sequence[str] = ()
+) -> Figure:
+    """Estimates with their intervals, a row each; panels stand side by side and share their rows.
+
+    Args:
+        panels: by what is measured, by series (a colour and a marker), by row.
+        note: a line below the panels.
+        logarithmic: panels with a logarithmic axis.
+    """
+    rows = list(dict.fromkeys(row for panel in panels.values() for series in panel.values() for row in series))
+    names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    figure = Figure(figsize=(2.2 + 2.6 * len(panels), 1.3 + 0.32 * len(rows)), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, panel) in zip(grid, panels.items(), strict=True):
+        for name, series in panel.items():
+            place = names.index(name)
+            style = {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)], "markersize": 4}
+            shift = 0.5 * (list(panel).index(name) / (len(panel) - 1) - 0.5) if len(panel) > 1 else 0.0
+            for row, (value, low, high) in series.items():
+                error = None if low is None or high is None else [[max(value - low, 0)], [max(high - value, 0)]]
+                y = rows.index(row) + shift
+                axes.errorbar(value, y, xerr=error, label=name, linestyle="", capsize=2, elinewidth=1, **style)
+        if title in logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.tick_params(labelsize=8, left=False)
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    grid[0].set_yticks(range(len(rows)), rows)
+    grid[0].set_ylim(len(rows) - 0.5, -0.5)
+    if len(names) > 1:
+        legends = [axes.get_legend_handles_labels() for axes in grid]
+        handles = {label: handle for legend in legends for handle, label in zip(*legend, strict=True)}
+        place = {"loc": "outside upper center", "ncols": len(names), "frameon": False, "fontsize": 8}
+        figure.legend(handles.values(), handles, **place)
+    if note:
+        figure.supxlabel(note, fontsize=8)
+    return figure
 
 
 def training_figure(

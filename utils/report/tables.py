@@ -1,4 +1,4 @@
-"""Tables 1 to 3 as JSON lines, Markdown and CSV beside the paper's numbers.
+"""Tables 1 to 3 as JSON lines, Markdown and CSV, with the paper's numbers.
 
 `tableN.jsonl` is the source of all the others: of Tables 1 and 2 a line for each row, of Table 3 a line for each preset
 with its cells and how they were made. Two runs of a script, one for each preset, make one table.
@@ -16,6 +16,7 @@ from utils.evaluation.names import (
     CLIPS,
     CONDITIONS,
     ENCODER,
+    FEWEST,
     GRADIENT,
     HYBRID,
     LOGISTIC_REGRESSION,
@@ -23,6 +24,7 @@ from utils.evaluation.names import (
     PROJECTED,
     ROWS,
     SAMPLE,
+    SEARCH,
     SILENCE,
     SVM,
     TEMPLATE,
@@ -38,12 +40,13 @@ ROW_TITLES = {
     GRADIENT: "gradient",
     ENCODER: "encoder",
     HYBRID: "hybrid",
+    SEARCH: "search (ours)",
     PROJECTED: "hybrid, projected (no latent of the prior)",
-    OTHER: "floor: other real clips",
-    TEMPLATE: "floor: one waveform a digit",
-    CLASS_SAMPLE: "floor: a random sample of the digit",
-    SAMPLE: "floor: random samples",
-    SILENCE: "floor: silence",
+    OTHER: "baseline: other real clips",
+    TEMPLATE: "class-conditional baseline: one waveform a digit",
+    CLASS_SAMPLE: "class-conditional baseline: a random sample of the digit",
+    SAMPLE: "baseline: random samples",
+    SILENCE: "baseline: silence",
 }
 NONE = "–"
 
@@ -59,14 +62,14 @@ BY_EACH_JUDGE = (("IS", "inception_score", "2"), ("FID", "frechet_distance", "3"
 OF_SOUND = (
     ("STFT distance", "stft_distance", "3"),
     ("log-mel correlation", "log_mel_correlation", "3"),
+    ("F0 frame error", "f0_frame_error", "%"),
     ("F0 error, semitones", "f0_error", "2"),
-    ("voicing agreement", "voicing_agreement", "%"),
     ("SSIM, log magnitude", "ssim_log_magnitude", "3"),
 )
 OF_SOUND_TITLE = (
-    "By the sound, in which a look-up fails: nearness to the clip, log-mel correlation with it after the mean of its "
-    "digit's\noriginals is taken out of both, F0. A clip whose reconstruction is never voiced with it counts as 12 "
-    "semitones; clips\nwithout a pitch of their own are left out."
+    "By the sound: distance of STFTs, correlation of log-mel spectrograms after the mean of the digit's originals is "
+    "taken out\nof both, F0. F0 frame error: share of frames voiced in one alone, or in both with F0 more than 20 % "
+    "off. F0 error: of clips\nwith a pitch; a reconstruction that is never voiced with its clip counts as 12 semitones."
 )
 OF_LATENTS = (
     ("z-MSE", "latent_mse", "3"),
@@ -74,8 +77,15 @@ OF_LATENTS = (
     ("z outside the box", "outside_prior", "%"),
 )
 # Options that a row of a search depends on: where one is not the preset's own, the row's label names it.
-SEARCH = ("alignment", "encoder", "objective", "solver", "clip_to_prior", "restarts")
-OPTIONS_OF = {GRADIENT: tuple(name for name in SEARCH if name != "encoder"), HYBRID: SEARCH, ENCODER: SEARCH[:2]}
+SEARCH_OPTIONS = ("alignment", "encoder", "objective", "clip_to_prior", "restarts")
+OPTIONS_OF = {
+    GRADIENT: tuple(name for name in SEARCH_OPTIONS if name != "encoder"),
+    HYBRID: SEARCH_OPTIONS[:-1],
+    SEARCH: SEARCH_OPTIONS[:-1],
+    PROJECTED: SEARCH_OPTIONS[:-2],
+    ENCODER: SEARCH_OPTIONS[:2],
+}
+LIMITED = published.LIMITS | dict.fromkeys((SEARCH, PROJECTED), published.LIMITS[HYBRID])
 # What rows of one part share, as shown under a table.
 PROTOCOL = (
     "n",
@@ -84,12 +94,10 @@ PROTOCOL = (
     "draw",
     "alignment",
     "objective",
-    "solver",
     "clip_to_prior",
     "max_iter",
     "hybrid_max_iter",
     "restarts",
-    "precision",
     "batch_size",
     "splits",
     "resamples",
@@ -158,7 +166,7 @@ def read_table(folder: Path, number: int) -> dict[str, Any] | None:
 
 
 def table_markdown(table: Mapping[str, Any]) -> str:
-    """A table as Markdown: numbers beside the paper's, and how they were made."""
+    """A table as Markdown: ours and the paper's numbers, and how ours were made."""
     return detection_markdown(table) if table["table"] == 3 else rows_markdown(table)
 
 
@@ -173,20 +181,17 @@ def judges_of(metrics: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name in scored if name != "classifier"]
 
 
-def source_title(presets: list[str]) -> str:
-    """Whose numbers these are."""
-    return "both presets" if len(presets) > 1 else f"preset {presets[0]}"
-
-
 def row_label(row: Mapping[str, Any]) -> str:
-    """Whose row of Table 1 or 2 it is: its preset and, where they are others, the options it was made with.
+    """Whose row of Table 1 or 2 it is: its preset; of a search solver and precision; and the options it was made with
+    where these are not the preset's.
 
     Iterations are limited as in the paper unless the label says otherwise.
     """
     protocol, name = row["protocol"], row["row"]
     changed = protocol.get("changed", {})
-    facts = [f"{option} {changed[option]}" for option in OPTIONS_OF.get(name, ("alignment",)) if option in changed]
-    limit, papers = published.LIMITS.get(name, (None, None))
+    facts = [protocol[fact] for fact in ("solver", "precision") if name in LIMITED and protocol.get(fact)]
+    facts += [f"{option} {changed[option]}" for option in OPTIONS_OF.get(name, ("alignment",)) if option in changed]
+    limit, papers = LIMITED.get(name, (None, None))
     if limit and protocol.get(limit, papers) != papers:
         facts.append(f"{limit} {protocol[limit]:,} of {papers:,}")
     return f"preset {row['preset']}" + (f": {', '.join(facts)}" if facts else "")
@@ -196,7 +201,7 @@ def row_label(row: Mapping[str, Any]) -> str:
 
 
 def rows_markdown(table: Mapping[str, Any]) -> str:
-    """Table 1 or 2: beside the paper, by the judge, the latents, and how the numbers were made."""
+    """Table 1 or 2: as the paper's, by the judge, the latents, and how the numbers were made."""
     number, presets = table["table"], parts_of(table)
     lines = ["Numbers of the paper's kind, by the classifier that also serves as a loss.", ""]
     lines += _grid(presets, BESIDE_PAPER, published.ROWS[number])
@@ -229,7 +234,7 @@ def table_csv(table: Mapping[str, Any]) -> str:
         for row in rows:
             for metric, estimate in row["metrics"].items():
                 if estimate is not None:
-                    numbers = (estimate["value"], estimate["low"], estimate["high"], estimate.get("std"))
+                    numbers = (estimate.get(key) for key in ("value", "low", "high", "std"))
                     facts = (estimate["n"], row["protocol"]["seed"])
                     writer.writerow((number, row["row"], f"preset {preset}", metric, *numbers, *facts))
     return text.getvalue()
@@ -242,9 +247,10 @@ def row_text(row: Mapping[str, Any]) -> str:
     lines = [f"{title}, {row['kind']} clips, preset {row['preset']}, n = {protocol['n']}, seed {protocol['seed']}"]
     for name, estimate in row["metrics"].items():
         if estimate is not None:
-            value, low, high = (format(estimate[key], ".4g") for key in ("value", "low", "high"))
+            interval = f" [{estimate['low']:.4g}, {estimate['high']:.4g}]" if "low" in estimate else ""
             std = f"  ± {estimate['std']:.3g} over {protocol['splits']} splits" if "std" in estimate else ""
-            lines.append(f"  {name:32}{value:<10} [{low}, {high}]{std}")
+            own = f"  n = {estimate['n']}" if estimate["n"] != protocol["n"] else ""
+            lines.append(f"  {name:32}{estimate['value']:<10.4g}{interval}{std}{own}")
     if row["seconds_a_clip"] is not None:
         lines.append(f"  {row['seconds_a_clip']:.2f} s and {row['evaluations_a_clip']:.0f} evaluations a clip")
     return "\n".join(lines)
@@ -252,9 +258,10 @@ def row_text(row: Mapping[str, Any]) -> str:
 
 def describe_protocol(rows: list[dict[str, Any]]) -> str:
     """One line on how rows of one part were made: protocol, commit, hardware, wall time."""
-    first = rows[0]
-    facts = [f"{name} {first['protocol'][name]}" for name in PROTOCOL if first["protocol"].get(name) is not None]
-    return "; ".join([*facts, describe_origin(first["environment"]), f"{wall_minutes(rows):.0f} minutes"])
+    known = {name: row["protocol"][name] for row in reversed(rows) for name in PROTOCOL if name in row["protocol"]}
+    facts = [f"{name} {known[name]}" for name in PROTOCOL if known.get(name) is not None]
+    origins = dict.fromkeys(describe_origin(row["environment"]) for row in rows)
+    return "; ".join([*facts, *origins, f"{wall_minutes(rows):.0f} minutes"])
 
 
 def describe_origin(environment: Mapping[str, Any]) -> str:
@@ -269,13 +276,23 @@ def wall_minutes(rows: list[dict[str, Any]]) -> float:
     return sum((row["seconds_a_clip"] or 0) * row["protocol"]["n"] + row["seconds_to_score"] for row in rows) / 60
 
 
-def _number_text(estimate: Mapping[str, Any] | None, form: str) -> str:
-    """A number with its interval: `7.37 [7.10, 7.61]`, `75.4 % [72.0, 79.0]`; a dash where there is none."""
+def _number_text(estimate: Mapping[str, Any] | None, form: str, n: int | None = None) -> str:
+    """A number with its interval: `7.37 [7.10, 7.61]`, `75.4 % [72.0, 79.0]`; a dash where there is none.
+
+    With its own n where that is not the row's; of fewer than `FEWEST` clips small and without an interval.
+    """
     if estimate is None:
         return NONE
     scale, decimals, unit = (100, 1, " %") if form == "%" else (1, form, "")
-    value, low, high = (format(scale * estimate[key], f".{decimals}f") for key in ("value", "low", "high"))
-    return f"{value}{unit} [{low}, {high}]"
+
+    def text(key: str) -> str:
+        return format(scale * estimate[key], f".{decimals}f")
+
+    own_n = estimate.get("n", n)
+    if own_n is not None and own_n < FEWEST:
+        return f"<sub>{text('value')}{unit} (n = {own_n})</sub>"
+    interval = f"{text('value')}{unit} [{text('low')}, {text('high')}]"
+    return interval if own_n == n else f"{interval} (n = {own_n})"
 
 
 def _grid(
@@ -302,7 +319,8 @@ def _sources(name, presets, columns, paper, costs) -> Iterator[tuple[str, tuple[
     for rows in presets.values():
         for row in rows:
             if row["row"] == name:
-                cells = [_number_text(row["metrics"].get(metric), form) for _, metric, form in columns]
+                n = row["protocol"]["n"]
+                cells = [_number_text(row["metrics"].get(metric), form, n) for _, metric, form in columns]
                 if costs:
                     evaluations, seconds = row["evaluations_a_clip"], row["seconds_a_clip"]
                     cells += [NONE, NONE] if seconds is None else [f"{evaluations:.0f}", f"{seconds:.2f}"]
@@ -340,7 +358,9 @@ def detection_csv(table: Mapping[str, Any]) -> str:
     """One cell a line, shares in [0, 1], low and high of a 95 % interval; nothing where the paper has no number."""
     text = io.StringIO(newline="")
     cells = [
-        {"source": f"preset {preset}", **cell, "paper": _published_accuracy(cell)}
+        {"source": f"preset {preset}"}
+        | {name: value for name, value in cell.items() if name != "against"}
+        | {"paper": _published_accuracy(cell)}
         for preset, part in parts_of(table).items()
         for cell in part["cells"]
     ]
@@ -386,7 +406,7 @@ def _detection_notes(part: Mapping[str, Any]) -> list[str]:
     bounded = ", ends in tanh: clipping changes nothing" if facts["encoder_bounded"] else ""
     return [
         f"- {facts['n']} real clips ({Path(facts['input']).name}, {facts['split']} split of {facts['clips']}, "
-        f"{facts['alignment']}) and {facts['n']} synthetic ones, drawn anew for each of {facts['repeats']} seeds "
+        f"{facts['alignment']}) and {facts['n']} synthetic ones, drawn again for each of {facts['repeats']} seeds "
         f"({facts['seed']} to {facts['seed'] + facts['repeats'] - 1}); {facts['folds']}-fold stratified "
         "cross-validation, scaling inside the fold; 95 % intervals over seeds; AUC and EER are means over folds and "
         "seeds. Chance is 50 %.",

@@ -1,19 +1,19 @@
 """Pictures of a clip, cheap enough for hundreds on one page: a waveform as SVG, a spectrogram as a small PNG.
 
-Pure NumPy. The spectrogram here is for the eye (power in dB; frame 256, hop 128, end-padded, as the front end
-of `utils.spectrograms`); nothing is measured on it.
+The spectrogram here is for the eye (power in dB); nothing is measured on it.
 """
 
 import base64
 import functools
-import struct
-import zlib
+import io
 
 import matplotlib
 import numpy as np
+from PIL import Image
 
-FRAME_LENGTH = 256
-FRAME_STEP = 128
+from utils.numpy_spectrograms import stft
+from utils.spectrograms import FRAME_LENGTH, FRAME_STEP
+
 RANGE_DB = 75.0
 LEVELS = 64
 SILENCE_DB = -60.0
@@ -67,20 +67,17 @@ def spectrogram_db(audio: np.ndarray, *, max_columns: int = 256) -> np.ndarray:
     """
     signal = _finite(audio)
     frames = -(-len(signal) // FRAME_STEP)
-    signal = np.pad(signal, ((0, frames * FRAME_STEP + FRAME_LENGTH - FRAME_STEP - len(signal)), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(signal, FRAME_LENGTH, axis=0)  # [T, C, 256]
-    windows = windows[::FRAME_STEP]
-    hann = np.sin(np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH).astype(np.float32) ** 2
 
-    def power(some: np.ndarray) -> np.ndarray:
-        return np.mean(np.abs(np.fft.rfft(some * hann)) ** 2, axis=1)  # [F, 129]
+    def power(first: int, last: int) -> np.ndarray:
+        some = signal[first * FRAME_STEP : (last - 1) * FRAME_STEP + FRAME_LENGTH]
+        return np.mean(np.abs(stft(some)[: last - first]) ** 2, axis=2)  # [last - first, 129]
 
     if frames <= max_columns:
-        columns = power(windows)
+        columns = power(0, frames)
     else:  # column by column, so that an hour of audio never has all its frames in memory
         edges = np.linspace(0, frames, max_columns + 1).astype(int)
-        columns = np.stack([power(windows[a:b]).mean(axis=0) for a, b in zip(edges, edges[1:], strict=False)])
-    full_scale = (hann.sum() / 2) ** 2
+        columns = np.stack([power(a, b).mean(axis=0) for a, b in zip(edges, edges[1:], strict=False)])
+    full_scale = (FRAME_LENGTH / 4) ** 2  # half the sum of the Hann window
     return (10 * np.log10(columns.T / full_scale + 1e-14)).astype(np.float32)
 
 
@@ -97,20 +94,11 @@ def spectrogram_png(decibels: np.ndarray, top: float) -> bytes:
     """
     level = 1 + (decibels[::-1] - max(top, SILENCE_DB)) / RANGE_DB
     pixels = np.round(np.clip(level, 0, 1) * (LEVELS - 1)).astype(np.uint8)
-    rows, columns = pixels.shape
-    scanlines = np.insert(pixels, 0, 0, axis=1).tobytes()  # each line starts with its filter: 0, none
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)  # 8 bits, indexed colour
-    chunks = [
-        chunk(b"IHDR", header),
-        chunk(b"PLTE", _palette()),
-        chunk(b"IDAT", zlib.compress(scanlines)),
-        chunk(b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    image = Image.fromarray(pixels)
+    image.putpalette(_palette())
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def data_uri(png: bytes) -> str:

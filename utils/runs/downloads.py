@@ -6,7 +6,6 @@ Both are what `sha256sum` writes.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -16,12 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import pooch
-import requests
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.runs.files import atomic_path
+from utils.runs import locks
+from utils.runs.files import atomic_path, file_sha256
 
 SUMS = "SHA256SUMS"
 RECORD = "downloads.sha256"
@@ -107,11 +105,13 @@ def install(
         found = {}
         for name, saved_as in download.files.items():
             expected, origin = next(((hashes[name], origin) for hashes, origin in known if name in hashes), (None, ""))
-            fetched = staging / name if saved_as is None else content / saved_as
-            found[name] = fetch(download.url(name, base_url), fetched, sha256=expected, origin=origin, quiet=quiet)
+            url, fetched = download.url(name, base_url), staging / name
+            fetch(url, fetched, sha256=expected, origin=origin, quiet=quiet)
+            found[name] = file_sha256(fetched)
             if saved_as is None:
                 extract(fetched, content, root=download.root, keep=download.keep, quiet=quiet)
-                fetched.unlink()
+            else:
+                fetched.rename(content / saved_as)
         missing = _missing(download, content)
         if missing:
             raise UserError(
@@ -126,54 +126,41 @@ def install(
     return True
 
 
-def fetch(url: str, path: Path, *, sha256: str | None = None, origin: str = "given", quiet: bool = False) -> str:
+def fetch(url: str, path: Path, *, sha256: str | None = None, origin: str = "given", quiet: bool = False) -> None:
     """Downloads one file.
 
     Args:
         url: its address, http or https.
-        path: where it is written; the caller removes it after an error.
+        path: where it is written.
         sha256: expected hash, hexadecimal; None to take what comes.
         origin: where the expected hash comes from, for the error message.
         quiet: no progress bar.
-
-    Returns:
-        The SHA-256 found, hexadecimal.
 
     Raises:
         UserError: when the server cannot be reached or refuses, the transfer breaks off, or the hash is wrong.
         OSError: when the disk is full or `path` cannot be written.
     """
-    name = url.rpartition("/")[2]
-    with _Bar(desc=name, unit="B", unit_scale=True, disable=quiet) as bar:
-        try:
-            pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)(url, path, None)
-        except requests.RequestException as error:
-            reason = _explain(error, bar.total)
-        else:
-            reason = None
-    if reason:
-        raise UserError(f"{url}: {reason}; nothing was kept")
-    found = pooch.file_hash(str(path))
-    if sha256 and found != sha256.lower():
-        raise UserError(f"{url}: wrong SHA-256: expected {sha256} ({origin}), found {found}; nothing was kept")
-    return found
+    import pooch  # here, so that --help need not wait for it
+    import requests
 
-
-class _Bar(tqdm):
-    def __bool__(self) -> bool:
-        return True  # pooch tests the bar itself, and tqdm's answer needs a total that is only known later
-
-
-def _explain(error: requests.RequestException, announced: int | None) -> str:
-    """The reason in words; `announced` bytes is None where the server has not answered, 0 where it did not say."""
-    if isinstance(error, requests.HTTPError):
-        return f"the server answered {error.response.status_code} {error.response.reason}"
-    if announced is not None:
-        return f"the transfer broke off before {f'all {announced:,} bytes' if announced else 'its end'} had come"
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {TIMEOUT} s"
-    cause = getattr(error.args[0], "reason", error) if error.args else error
-    return f"cannot be reached, is there a network? ({str(cause).rpartition(': ')[2]})"
+    pooch.get_logger().setLevel("ERROR")  # the progress bar says as much
+    try:
+        with tqdm(total=1, desc=path.name, unit="B", unit_scale=True, disable=quiet) as bar:
+            download = pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)
+            pooch.retrieve(url, sha256, path.name, path.parent, downloader=download)
+        return
+    except requests.HTTPError as error:
+        reason = f"the server answered {error.response.status_code} {error.response.reason}"
+    except requests.ConnectionError as error:
+        cause = getattr(error.args[0], "reason", error) if error.args else error
+        reason = f"cannot be reached, is there a network? ({str(cause).rpartition(': ')[2]})"
+    except requests.Timeout:
+        reason = f"no answer within {TIMEOUT} s"
+    except requests.RequestException as error:
+        reason = f"the transfer broke off ({error})"
+    except ValueError as error:  # pooch's, of a hash
+        reason = f"wrong {str(error).partition('. ')[0]} ({origin})"
+    raise UserError(f"{url}: {reason}; nothing was kept")
 
 
 def extract(
@@ -184,28 +171,28 @@ def extract(
     keep: Callable[[PurePosixPath], bool] = lambda path: True,
     quiet: bool = False,
 ) -> None:
-    """Unpacks the plain files of a tar archive, compressed or not.
+    """Unpacks the plain files of a tar archive, compressed or not; links and devices stay in it.
 
-    Links are refused, not only those that lead outside: no data set here has any.
+    Not by pooch's Untar, which looks at where members lead from Python 3.12 on only, and reads the archive once for
+    each that is wanted.
 
     Args:
         archive: the tar file.
-        folder: made if need be; nothing is written outside of it.
+        folder: nothing is written outside of it.
         root: folder of the archive whose content is unpacked; empty for all of it.
         keep: which files are unpacked, by their path inside `root`.
         quiet: no progress bar.
 
     Raises:
-        UserError: when the archive is damaged or truncated, or holds a link, a device or a path that leads outside of
-            `folder`; names the member. Members before it have been written.
+        UserError: when the archive is damaged or truncated, or holds a path that leads outside of `folder`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as members, tqdm(desc="unpacking", unit="file", disable=quiet) as bar:
             for member in members:
                 path = PurePosixPath(member.name)
-                _refuse_unsafe(member, path, archive.name)
-                if member.isfile() and path.is_relative_to(root) and keep(path.relative_to(root)):
+                if ".." in path.parts:
+                    raise UserError(f"{archive.name}: refused, {member.name!r} leads outside; nothing was kept")
+                if member.isreg() and path.is_relative_to(root) and keep(path.relative_to(root)):
                     member = member.replace(name=str(path.relative_to(root)))
                     members.extract(member, folder, filter="data")
                     bar.update()
@@ -215,18 +202,6 @@ def extract(
             raise
         reason = str(error).partition("\n")[0].rstrip(":")  # without tarfile's list of the formats it tried
         raise UserError(f"{archive.name}: a damaged or truncated archive ({reason}); nothing was kept") from error
-
-
-def _refuse_unsafe(member: tarfile.TarInfo, path: PurePosixPath, archive: str) -> None:
-    if path.is_absolute() or ".." in path.parts:
-        reason = "leads outside of the folder"
-    elif member.issym() or member.islnk():
-        reason = f"is a link to {member.linkname!r}"
-    elif not (member.isfile() or member.isdir()):
-        reason = "is neither a file nor a folder"
-    else:
-        return
-    raise UserError(f"{archive}: refused, for its member {member.name!r} {reason}; nothing was kept")
 
 
 def read_sums(path: Path) -> dict[str, str]:
@@ -252,7 +227,7 @@ def write_sums(path: Path, sums: Mapping[str, str]) -> None:
 
 def _hash_folder(folder: Path) -> dict[str, str]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): pooch.file_hash(str(path)) for path in paths}
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
 
 
 def _missing(download: Download, folder: Path) -> list[str]:
@@ -268,9 +243,7 @@ def _verify(download: Download, target: Path, expected: Mapping[str, str], recor
             )
     sums = read_sums(target / SUMS)
     changed = [
-        name
-        for name, digest in sums.items()
-        if not (target / name).is_file() or pooch.file_hash(str(target / name)) != digest
+        name for name, digest in sums.items() if not (target / name).is_file() or file_sha256(target / name) != digest
     ]
     if changed:
         raise UserError(
@@ -286,18 +259,12 @@ def _staging(target: Path) -> Iterator[Path]:
     """An empty folder beside `target` that no other process uses, removed at the end."""
     folder = target.with_name(f".download-{target.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
+    locks.hold(folder)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{target}: another process is downloading it") from None
-        try:
-            work = folder / "work"
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir()
-            yield work
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        work = folder / "work"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        yield work
     finally:
-        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+        locks.release_all()

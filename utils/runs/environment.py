@@ -41,7 +41,7 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": _versions(),
-        "hardware": {"cpu": _cpu(), "cores": _cores(), "gpus": _gpus()},
+        "hardware": {"cpu": _cpu(), "cores": _cores(), "gpus": gpus()},
     }
 
 
@@ -84,6 +84,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
+    """Names of the GPUs of this machine that have NVIDIA's driver."""
     names = _output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return names.splitlines() if names else []

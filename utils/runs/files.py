@@ -1,19 +1,24 @@
-"""Files that are whole or absent: atomic writing, JSON, JSON lines, SHA-256."""
+"""Files that are whole or absent: atomic writing, JSON, JSON lines, CSV, SHA-256; and paths for TensorFlow."""
 
 import contextlib
+import csv
 import errno
+import functools
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError, one_line
 
 TEMPORARY = ".tmp-"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text begins that a spreadsheet would compute
 
 
 def open_path(text: str) -> Path:
@@ -45,6 +50,38 @@ def remove_torn(folder: Path) -> None:
     if is_local(folder):
         for torn in folder.glob(f"{TEMPORARY}*"):
             torn.unlink(missing_ok=True)
+
+
+def literal_path(path: str | Path) -> str:
+    """A path that TensorFlow's checkpoint functions take literally, of a folder or of a checkpoint's prefix.
+
+    They read a path as a pattern (TensorFlow 2.21: `a [1]/model.ckpt` "matches no files"), and text that is not UTF-8
+    not at all. Such a path is replaced by a symbolic link in a temporary folder that lasts as long as the process.
+
+    Args:
+        path: a folder that exists, or the common prefix of a checkpoint's existing files, without the dot.
+
+    Raises:
+        UserError: where the links' own path would be of that kind: TMPDIR is.
+    """
+    if not _is_pattern(path):
+        return str(path)
+    target, links = Path(os.path.abspath(path)), Path(tempfile.mkdtemp(dir=_links().name))
+    for file in [target] if target.is_dir() else target.parent.iterdir():
+        if file == target or file.name.startswith(f"{target.name}."):
+            (links / f"link{file.name.removeprefix(target.name)}").symlink_to(file)
+    return str(links / "link")
+
+
+def _is_pattern(path: str | Path) -> bool:
+    return bool(re.search(r"[*?\[\]\\\udc80-\udcff]", str(path)))
+
+
+@functools.cache
+def _links() -> tempfile.TemporaryDirectory:
+    if _is_pattern(tempfile.gettempdir()):
+        raise UserError(f"TMPDIR={tempfile.gettempdir()}: must be a path of plain UTF-8 without any of * ? [ ] \\")
+    return tempfile.TemporaryDirectory(prefix="audio-gan-links-")
 
 
 @contextlib.contextmanager
@@ -80,7 +117,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _errors_name(path: Path) -> Iterator[None]:
-    """Within the block the error of a write, which knows no name, gets this file's, and not a temporary one's."""
+    """Within the block the error of a write, which has no file name, gets this file's, not a temporary one's."""
     try:
         yield
     except OSError as error:
@@ -135,19 +172,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not a valid JSON file: {error}") from error
 
 
-def append_jsonl(path: Path, obj: dict[str, Any]) -> None:
-    """Adds one object as one line and waits until it is on the disk. Values and errors as in `to_json`.
+def append_jsonl(path: Path, *objects: Mapping[str, Any], on_disk: bool = True) -> None:
+    """Adds objects as one line each. Values and errors as in `to_json`.
 
     A line that a killed process left half-written is removed first. Missing parent folders are made.
+
+    Args:
+        path: the file.
+        objects: what is added.
+        on_disk: wait until the lines would survive a power cut; without it they survive the process.
     """
-    line = to_json(obj).encode() + b"\n"
+    lines = b"".join(to_json(one).encode() + b"\n" for one in objects)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _errors_name(path), open(path, "ab+") as file:
         _mend_last_line(file)
-        file.write(line)
+        file.write(lines)
         file.flush()
-        os.fsync(file.fileno())
+        if on_disk:
+            os.fsync(file.fileno())
 
 
 def _mend_last_line(file) -> None:
@@ -194,6 +237,22 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str] = ()) -> None:
+    """Write rows as CSV, atomically: the given columns, then what else the rows have.
+
+    A text that a spreadsheet would compute, as the name of a file may be, gets an apostrophe before it.
+    """
+    rows, text = list(rows), io.StringIO()
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        is_formula = {name for name, value in row.items() if isinstance(value, str) and value.startswith(FORMULA)}
+        writer.writerow({name: f"'{value}" if name in is_formula else value for name, value in row.items()})
+    # A name that is not valid Unicode is shown with question marks, as on the page.
+    write_text(path, text.getvalue().encode("utf-8", "replace").decode("utf-8"))
 
 
 def file_sha256(path: str | Path) -> str:

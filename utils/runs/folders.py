@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import sys
 import threading
@@ -12,28 +11,32 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from utils.errors import UserError
+from utils.runs import locks
 from utils.runs.environment import describe_environment
 from utils.runs.files import TEMPORARY, read_json, remove_torn, to_json, write_json
+from utils.runs.locks import LOCK
 
 OPTIONS = "options.json"
 
 
 def output_folder(output: Path | None, parent: Path, description: str) -> Path:
-    """The folder that `--output` names, made if need be, or else a new numbered one.
+    """The folder that `--output` names, made if need be, or else a new numbered one; locked (`locks.hold`).
 
     Files that a killed process was writing into it (`atomic_path`) are removed.
 
     Raises:
-        UserError: when the folder cannot be made or written to.
+        UserError: when the folder cannot be made or written to, or another process writes into it.
     """
     try:
         if output is None:
-            return new_run(parent, description)
+            output = new_run(parent, description)
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {output or parent}: cannot make this folder: {error.strerror}") from error
-    if not os.access(output, os.W_OK | os.X_OK):
-        raise UserError(f"--output {output}: this folder cannot be written to")
+    try:
+        locks.hold(output)
+    except OSError as error:
+        raise UserError(f"--output {output}: this folder cannot be written to: {error.strerror}") from error
     remove_torn(output)
     return output
 
@@ -87,7 +90,7 @@ def keep_options(
     if not path.exists():
         if not write:
             return
-        if any(not other.name.startswith(TEMPORARY) for other in folder.iterdir()):
+        if any(not other.name.startswith((TEMPORARY, LOCK)) for other in folder.iterdir()):
             raise UserError(f"--output {folder}: is neither empty nor the folder of a run (no {OPTIONS})")
         write_json(path, {**options, "environment": describe_environment()})
     before, now = read_json(path), json.loads(to_json(options))
@@ -104,12 +107,12 @@ def keep_options(
 def require_folder(folder: Path) -> None:
     """Raises a UserError where the folder of a run, which `keep_options` began, is not there any more.
 
-    Writers make missing folders: on a disk that was taken away they would go on beside what was done.
+    Writers make missing folders: on a disk that was taken away they would write beside what was done.
     """
     if not (folder / OPTIONS).exists():
         raise UserError(
-            f"{folder}: has vanished (no {OPTIONS} there any more); bring it back, and the same command goes on where "
-            "it was"
+            f"{folder}: has vanished (no {OPTIONS} there any more); bring it back and run the same command "
+            "again, which resumes"
         )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: where it stops a run, what is kept, and the command with which the run goes on."""
+"""Ctrl-C: where it stops a run, what is kept, and the command that resumes the run."""
 
 import contextlib
 import shlex
@@ -51,6 +51,4 @@ def resume_command(folder: Path, output: Path | None) -> str:
     """
     name = Path(sys.argv[0]).name
     command = shlex.join([*(["python"] if name.endswith(".py") else []), name, *sys.argv[1:]])
-    return f"Interrupted. This goes on where it was: {command}" + (
-        "" if output else f" --output {shlex.quote(str(folder))}"
-    )
+    return f"Interrupted. To resume: {command}" + ("" if output else f" --output {shlex.quote(str(folder))}")

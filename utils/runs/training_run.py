@@ -3,13 +3,8 @@
 A training script reads:
 
     with TrainingRun(args.output, "wavegan-drums", vars(args), changeable=CHANGEABLE, quiet=args.quiet) as run:
-        checkpoints = Checkpoints(run.folder, trainer)
-        for step in run.steps(
-            args.steps, done=checkpoints.step, save=checkpoints.save, evaluate_every=500, save_minutes=args.save_minutes
-        ):
-            run.count(train_step(step))
-            if run.evaluation_due:
-                run.log("statistics", run.mean_losses() | evaluate())
+        for _ in run.train(trainer, args.steps, evaluate_every=500, save_minutes=args.save_minutes):
+            run.log("epochs", run.mean_losses() | evaluate())
 
 What step t is trained on must be a function of the seed and t: then a resumed run repeats an uninterrupted one. The
 folder holds options.json, log.txt, steps.jsonl (losses of every step), what `log` writes and tensorboard/.
@@ -20,24 +15,53 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.runs.files import append_jsonl, read_jsonl
+from utils.runs import locks
+from utils.runs.files import append_jsonl, literal_path, read_jsonl
 from utils.runs.folders import keep_options, output_folder, require_folder, tee_log
 from utils.runs.interrupts import on_interrupt, resume_command
 from utils.runs.progress import progress_bar
 
 STEPS = "steps"
+LOSSES_SECONDS = 1.0  # most that losses stay on the device, which computes on meanwhile
+
+
+class Trainer(Protocol):
+    """What is trained, and how it is kept."""
+
+    def step(self, number: int) -> Mapping[str, Any]:
+        """Does step `number`, counted from 0, which follows the last one done: losses by name, scalars."""
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes what `restore` needs after so many steps, atomically, into the folder of the run."""
+
+    def restore(self, folder: Path) -> int:
+        """Goes back to what `save` wrote into the folder, if anything: the steps done then, or 0."""
+
+
+class InOrder:
+    """The batch of a step, from a function that gives an iterator of the batches from a step on."""
+
+    def __init__(self, batches_from: Callable[[int], Iterator[Any]]):
+        self._batches_from, self._next, self._batches = batches_from, -1, iter(())
+
+    def from_step(self, number: int) -> Iterator[Any]:
+        """An iterator whose next batch is that of step `number`, of which exactly one must be taken."""
+        if number != self._next:
+            self._batches = self._batches_from(number)
+        self._next = number + 1
+        return self._batches
 
 
 class TrainingRun:
     """A context: within it the run's folder stands, with its options, and the log is written.
 
-    Ctrl-C within it raises KeyboardInterrupt with the command that goes on as its message; while `steps` runs, the
+    Ctrl-C within it raises KeyboardInterrupt with the command that resumes it as its message; while `train` runs, the
     first Ctrl-C does so after the step in hand, which is saved.
 
     Args:
@@ -65,18 +89,19 @@ class TrainingRun:
     ):
         self.quiet, self.is_chief, self.done = quiet or not is_chief, is_chief, 0
         self._output, self._description, self._options, self._changeable = output, description, options, changeable
-        self._stack = contextlib.ExitStack()
         self._boards: dict[str, tf.summary.SummaryWriter] = {}
 
     def __enter__(self) -> "TrainingRun":
         self.folder = self._output
-        if self.is_chief:
-            self.folder = output_folder(self._output, Path("logs"), self._description)
-        keep_options(
-            self.folder, self._options, changeable=self._changeable, positional=("input",), write=self.is_chief
-        )
-        if self.is_chief:
-            self._stack.enter_context(tee_log(self.folder / "log.txt"))
+        with contextlib.ExitStack() as stack:
+            stack.callback(locks.release_all)
+            if self.is_chief:
+                self.folder = output_folder(self._output, Path("logs"), self._description)
+            own = {"changeable": self._changeable, "positional": ("input",), "write": self.is_chief}
+            keep_options(self.folder, self._options, **own)
+            if self.is_chief:
+                stack.enter_context(tee_log(self.folder / "log.txt"))
+            self._stack = stack.pop_all()
         self.say(str(self.folder))
         return self
 
@@ -87,102 +112,122 @@ class TrainingRun:
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(resume_command(self.folder, self._output)) from None
 
-    def steps(
+    def train(
         self,
+        trainer: Trainer,
         total: int,
         *,
-        done: int,
-        save: Callable[[int], None],
         evaluate_every: int,
         save_minutes: float,
         minutes: float | None = None,
         clips_of: Callable[[int], Sequence[str]] | None = None,
         clips_per_step: int = 0,
-    ) -> Iterator[int]:
-        """Numbers of the steps to do. The loop's body calls `count` once; where `evaluation_due`, it evaluates.
+        evaluations: str = "epochs",
+    ) -> Iterator[None]:
+        """Restores the trainer and does the steps that are left; the loop's body evaluates, and calls `log`.
 
-        A checkpoint is saved after each evaluation, every `save_minutes`, and when the loop ends. What a killed run did
-        since then is done again.
+        A checkpoint is saved before each evaluation, every `save_minutes`, and when the loop ends. What a killed run
+        did since then is done again, an evaluation too. Of several workers the chief alone saves and evaluates.
 
         Args:
+            trainer: what is trained.
             total: steps in all.
-            done: steps that the restored checkpoint has done; 0 without one.
-            save: writes a checkpoint, atomically; its argument is the number of steps done.
             evaluate_every: steps between two evaluations; there is one at the end too.
             save_minutes: most minutes between two checkpoints.
             minutes: stop after so many, ready to continue; None: never.
             clips_of: names of the clips that a step is trained on, for the message of a loss that is not finite.
             clips_per_step: clips that a step is trained on, for the pace; 0: the pace is in steps.
-        """
-        self.done, self.total, self._evaluate_every = done, total, evaluate_every
-        self._clips_of, self._clips_per_step, self._has_checkpoint = clips_of, clips_per_step, done > 0
-        hours, losses = _read_steps(self.folder)
-        self._hours_before = hours.get(done - 1, 0.0)
-        self._counted = [losses[step] for step in range(done - done % evaluate_every, done) if step in losses]
-        self._started = self._saved = self._step_started = time.monotonic()
-        self._paced_steps, self._paced_seconds, self._stopped = 0, 0.0, False
-        self._first_step_ended: float | None = None
-        bar = progress_bar("training", total, unit="step", quiet=self.quiet, initial=done, leave=False)
-        self._bar = self._stack.enter_context(contextlib.closing(bar))
-        interrupt = self._stack.enter_context(on_interrupt(finish_step=True))
-        with bar:
-            while self.done < total:
-                self._step_started = time.monotonic()
-                yield self.done
-                out_of_time = minutes is not None and time.monotonic() - self._started > 60 * minutes
-                save_due = time.monotonic() - self._saved > 60 * save_minutes
-                if self.is_chief and (
-                    self.evaluation_due or save_due or interrupt.asked or out_of_time or self._stopped
-                ):
-                    save(self.done)
-                    self._saved, self._has_checkpoint = time.monotonic(), True
-                if self._stopped:
-                    return
-                if interrupt.asked and self.done < total:
-                    raise KeyboardInterrupt
-                if out_of_time and self.done < total:
-                    goes_on = resume_command(self.folder, self._output).removeprefix("Interrupted. ")
-                    tqdm.write(f"Stopped after {minutes:g} minutes and {self.done} steps. {goes_on}")
-                    return
-
-    def count(self, losses: Mapping[str, Any]) -> None:
-        """Counts the step that has just been done.
-
-        Args:
-            losses: name to scalar.
+            evaluations: the name under which each evaluation logs.
 
         Raises:
             UserError: for a loss that is not finite, naming the clips of the step; where the folder has vanished.
         """
-        losses = {name: float(value) for name, value in losses.items()}
-        if not all(map(math.isfinite, losses.values())):
-            kept = "the last checkpoint is as it was saved before" if self._has_checkpoint else "nothing had been saved"
-            clips = ", ".join(dict.fromkeys(self._clips_of(self.done))) if self._clips_of else "unknown"
-            raise UserError(
-                f"step {self.done}: a loss or its gradient is not finite ({losses}); {kept}; try a lower "
-                f"--learning_rate in another --output. The clips of this step: {clips}"
-            )
+        self.done, self.total, self._evaluate_every = trainer.restore(self.folder), total, evaluate_every
+        self._clips_of, self._clips_per_step, self._has_checkpoint = clips_of, clips_per_step, self.done > 0
+        hours, losses = read_steps(self.folder)
+        self._hours_before = hours.get(self.done - 1, 0.0)
+        last = self.done - 1 if self._unlogged(evaluations) else self.done  # of the stretch that is evaluated next
+        stretch = range(last // evaluate_every * evaluate_every, self.done)
+        self._counted = [losses[step] for step in stretch if step in losses]
+        if self.done:
+            self.say(f"resumed at step {self.done}")
+        self._pending: list[tuple[int, float, Mapping[str, Any]]] = []
+        self._started = self._saved = self._read = time.monotonic()
+        self._paced_steps, self._paced_seconds, self._stopped = 0, 0.0, False
+        self._first_step_ended: float | None = None
+        bar = progress_bar("training", total, unit="step", quiet=self.quiet, initial=self.done, leave=False)
+        self._bar = self._stack.enter_context(contextlib.closing(bar))
+        interrupt = self._stack.enter_context(on_interrupt(finish_step=True))
+        with bar:
+            if self.is_chief and self.done and self._unlogged(evaluations):
+                yield
+            while self.done < total and not self._stopped:
+                began = time.monotonic()
+                self._count(trainer.step(self.done), began)
+                now = time.monotonic()
+                out_of_time = minutes is not None and now - self._started > 60 * minutes
+                evaluation_due = self.done % evaluate_every == 0 or self.done == total
+                save_due = now - self._saved > 60 * save_minutes
+                if self.is_chief and (evaluation_due or save_due or interrupt.asked or out_of_time):
+                    self._read_losses()  # a loss that is not finite is found before what it made is kept
+                    trainer.save(self.folder, self.done)
+                    self._saved, self._has_checkpoint = time.monotonic(), True
+                if self.is_chief and evaluation_due:
+                    yield
+                if interrupt.asked and not self.finished:
+                    raise KeyboardInterrupt
+                if out_of_time and not self.finished:
+                    command = resume_command(self.folder, self._output).removeprefix("Interrupted. ")
+                    tqdm.write(f"Stopped after {minutes:g} minutes and {self.done} steps. {command}")
+                    return
+
+    def _unlogged(self, evaluations: str) -> bool:
+        """Whether the last step done was one to evaluate after, and the evaluation was cut short."""
+        due = self.done % self._evaluate_every == 0 or self.done == self.total
+        return due and self.done not in rows_by_step(self.folder / f"{evaluations}.jsonl")
+
+    def _count(self, losses: Mapping[str, Any], began: float) -> None:
+        """Counts the step that has just been done; its losses are read off the device later, with others."""
+        self._pending.append((self.done, self.hours, losses))
         now = time.monotonic()
+        if now - self._read > LOSSES_SECONDS or self._first_step_ended is None:
+            self._read_losses()
+            now = time.monotonic()
         if self._first_step_ended is None:  # building the graph is no pace
-            self._first_step_ended = now
-            self._first_seconds = now - self._step_started
+            self._first_step_ended, self._first_seconds = now, now - began
         else:
             self._paced_steps += 1
-            self._paced_seconds += now - self._step_started
-        if self.is_chief:
-            require_folder(self.folder)
-            append_jsonl(self.folder / f"{STEPS}.jsonl", {"step": self.done, "hours": self.hours, **losses})
-            self._counted.append(losses)
+            self._paced_seconds += now - began
         self.done += 1
         self._bar.update()
 
-    @property
-    def evaluation_due(self) -> bool:
-        """Whether the last step was the end of a stretch of `evaluate_every`, or of the training."""
-        return self.done % self._evaluate_every == 0 or self.done == self.total
+    def _read_losses(self) -> None:
+        """Brings the losses of the steps since the last call to steps.jsonl."""
+        pending, self._pending, self._read = self._pending, [], time.monotonic()
+        rows = []
+        try:
+            for step, hours, losses in pending:
+                losses = {name: float(value) for name, value in losses.items()}
+                if not all(map(math.isfinite, losses.values())):
+                    raise UserError(self._not_finite(step, losses))
+                rows.append({"step": step, "hours": hours, **losses})
+                if self.is_chief:
+                    self._counted.append(losses)
+        finally:
+            if self.is_chief and rows:
+                require_folder(self.folder)
+                append_jsonl(self.folder / f"{STEPS}.jsonl", *rows, on_disk=False)
+
+    def _not_finite(self, step: int, losses: Mapping[str, float]) -> str:
+        kept = "the last checkpoint is as it was saved before" if self._has_checkpoint else "nothing had been saved"
+        clips = ", ".join(dict.fromkeys(self._clips_of(step))) if self._clips_of else "unknown"
+        return (
+            f"step {step}: a loss or its gradient is not finite ({losses}); {kept}; try a lower --learning_rate in "
+            f"another --output. The clips of this step: {clips}"
+        )
 
     def stop(self) -> None:
-        """Ends the training after this step, which is saved, as if it were the last."""
+        """Ends the training after this evaluation, as if its step were the last."""
         self._stopped = True
 
     @property
@@ -200,33 +245,42 @@ class TrainingRun:
 
         A loss that not every step has is averaged over those that have it.
         """
+        self._read_losses()
         counted, self._counted = self._counted, []
         values = {name: [row[name] for row in counted if name in row] for row in counted for name in row}
         return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
-    def log(self, name: str, facts: Mapping[str, Any]) -> None:
+    def earlier(self, measure: str, evaluations: str = "epochs") -> list[float]:
+        """A measure of the evaluations before this one, in order."""
+        rows = rows_by_step(self.folder / f"{evaluations}.jsonl").items()
+        return [row[measure] for step, row in rows if step < self.done and measure in row]
+
+    def log(self, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Adds measures as of now to NAME.jsonl, and the numbers to TensorBoard, those called `val_...` side by side.
 
-        Raises:
-            UserError: for a number that is not finite.
+        A number that is not finite, as of clips that are all alike or silent, is left out, and a line says so.
+
+        Returns:
+            The facts that are defined.
         """
         numbers = {key: float(value) for key, value in facts.items() if not isinstance(value, (str, int))}
-        broken = [key for key, value in numbers.items() if not math.isfinite(value)]
-        if broken:
-            raise UserError(f"step {self.done}: not finite: {', '.join(broken)}; try a lower --learning_rate")
-        if not self.is_chief:
-            return
-        append_jsonl(self.folder / f"{name}.jsonl", {"step": self.done, "hours": self.hours, **facts, **numbers})
+        undefined = [key for key, value in numbers.items() if not math.isfinite(value)]
+        if undefined:
+            tqdm.write(f"note: step {self.done}: undefined for these clips: {', '.join(undefined)}")
+        facts = {key: value for key, value in (facts | numbers).items() if key not in undefined}
+        numbers = {key: value for key, value in numbers.items() if key not in undefined}
+        append_jsonl(self.folder / f"{name}.jsonl", {"step": self.done, "hours": self.hours, **facts})
         for key, value in numbers.items():
             held_out = key.startswith("val_")
             with self.board("validation" if held_out else "train"):
                 tf.summary.scalar(key.removeprefix("val_"), value)
+        return facts
 
     @contextlib.contextmanager
     def board(self, name: str) -> Iterator[None]:
         """Within the block `tf.summary` writes to TensorBoard, as of now, under the run's name NAME."""
         if name not in self._boards:
-            self._boards[name] = tf.summary.create_file_writer(str(self.folder / "tensorboard" / name))
+            self._boards[name] = tf.summary.create_file_writer(f"{literal_path(self.folder)}/tensorboard/{name}")
         with self._boards[name].as_default(step=self.done):
             yield
         self._boards[name].flush()
@@ -238,6 +292,8 @@ class TrainingRun:
 
     def pace(self) -> str:
         """E.g. "153 clips/s, 8.5 min left": without evaluations, and with them."""
+        if self._first_step_ended is None:
+            return "no step since it was resumed"
         if self._paced_steps:
             seconds = self._paced_seconds / self._paced_steps
             whole = (time.monotonic() - self._first_step_ended) / self._paced_steps
@@ -254,13 +310,8 @@ def rows_by_step(path: Path) -> dict[int, dict[str, Any]]:
     return dict(sorted(rows.items()))
 
 
-def losses_by_step(folder: Path) -> dict[int, dict[str, float]]:
-    """Losses of every step of a run, counted from 0."""
-    return _read_steps(folder)[1]
-
-
-def _read_steps(folder: Path) -> tuple[dict[int, float], dict[int, dict[str, float]]]:
-    """(hours of training, losses) of every step of a run."""
+def read_steps(folder: Path) -> tuple[dict[int, float], dict[int, dict[str, float]]]:
+    """Hours of training, and losses, by the steps of a run, counted from 0."""
     rows = rows_by_step(folder / f"{STEPS}.jsonl")
     for row in rows.values():
         del row["step"]
@@ -268,24 +319,26 @@ def _read_steps(folder: Path) -> tuple[dict[int, float], dict[int, dict[str, flo
 
 
 class Checkpoints:
-    """What a trainer needs to go on, in FOLDER/checkpoints: the last two; restored when made.
+    """All variables of a trainer in FOLDER/checkpoints: the last two states.
 
     Args:
         folder: of the run.
-        trainer: all its variables, which exist already, are saved and restored.
-
-    Attributes:
-        step: steps done when the restored checkpoint was saved; 0 where there is none.
+        trainer: whose variables exist already.
     """
 
     def __init__(self, folder: Path, trainer: tf.Module):
-        checkpoint = tf.train.Checkpoint(trainer=trainer)
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
-        latest, self.step = self._manager.latest_checkpoint, 0
-        if latest:
-            checkpoint.restore(latest).assert_existing_objects_matched()
-            self.step = int(latest.rpartition("-")[2])
+        self._checkpoint = tf.train.Checkpoint(trainer=trainer)
+        place = f"{literal_path(folder)}/checkpoints"
+        self._manager = tf.train.CheckpointManager(self._checkpoint, place, max_to_keep=2)
 
     def save(self, step: int) -> None:
         """Saves what the trainer is after so many steps."""
         self._manager.save(checkpoint_number=step)
+
+    def restore(self) -> int:
+        """Restores the latest state, if there is one: the steps done then, or 0."""
+        latest = self._manager.latest_checkpoint
+        if latest is None:
+            return 0
+        self._checkpoint.restore(latest).assert_existing_objects_matched()
+        return int(latest.rpartition("-")[2])
