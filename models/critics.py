@@ -64,8 +64,8 @@ class SpectrumCritic(keras.Model):
             activations.append(h)
         pooled = tf.reduce_mean(h, axis=1)
         pooled = tf.reshape(pooled, [-1, pooled.shape[1] * pooled.shape[2]])
-        projection = tf.gather(self.embedding(pooled), classes, batch_dims=1)
-        score = self.score(h)
+        score, embedding = self.score(h), self.embedding(pooled)
+        projection = tf.reduce_sum(embedding * tf.one_hot(classes, embedding.shape[1]), axis=1)
         return tf.reshape(score, [-1, score.shape[1] * score.shape[2]]) + projection[:, None], activations
 
 

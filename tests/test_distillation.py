@@ -14,7 +14,7 @@ from utils.audio.files import write_wav
 from utils.runs.training_run import read_steps
 
 SHORT = {name: 1 for name in STAGES}
-STEPS = len(SHORT) + 2  # of which the last is with critics
+JOINED = len(SHORT)  # steps up to the critics
 TINY = ("--recipe", "flow", "--dim", 1, "--latent_dim", 6, "--batch_size", 2, "--evaluate_every", 100)
 
 
@@ -65,10 +65,14 @@ def test_a_run_ends_in_the_same_bytes_interrupted_or_not_and_exports_what_it_tra
 
     monkeypatch.setattr(train_wavegan, "FlowTrainer", Kept)
     at_once, resumed = tmp_path / "at_once", tmp_path / "resumed"
-    for folder, stops in ((at_once, (STEPS,)), (resumed, (2, STEPS - 1, STEPS))):
+
+    def train(folder, *stops):
         for stop in stops:
             done = run_main("train_wavegan.py", music, *TINY, "--steps", stop, "--output", folder)
             assert done.returncode == 0, done.stderr
+
+    train(at_once, JOINED)
+    train(resumed, 2, JOINED)
     assert read_steps(at_once)[1] == read_steps(resumed)[1]
     first, second = (next((f / "export").glob("model.ckpt.data*")).read_bytes() for f in (at_once, resumed))
     assert first == second
@@ -78,6 +82,17 @@ def test_a_run_ends_in_the_same_bytes_interrupted_or_not_and_exports_what_it_tra
     z = exported.sample_prior(0, 4)
     native = WaveGANGenerator(trainers[0].generator.architecture, halves)(tf.constant(z))
     np.testing.assert_allclose(exported(z), native, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_critics_stage_resumes_at_its_losses(run_main, music, tmp_path, short_stages):
+    for folder, stops in (("at_once", (JOINED + 3,)), ("resumed", (JOINED + 1, JOINED + 3))):
+        for stop in stops:
+            done = run_main("train_wavegan.py", music, *TINY, "--steps", stop, "--output", tmp_path / folder)
+            assert done.returncode == 0, done.stderr
+    losses = [read_steps(tmp_path / folder)[1][JOINED + 2] for folder in ("at_once", "resumed")]
+    assert {"hinge", "adversarial", "features"} <= set(losses[0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ def trained(num_classes, epochs=150):
     """A flow to codes that are no affine map of a normal, the codes and their labels."""
     random = np.random.default_rng(0)
     labels = random.integers(0, CLASSES, 512)
-    codes = 0.3 * random.standard_normal((512, DIM)) + np.where(labels, 1.0, -1.0)[:, None]
+    codes = 0.3 * random.standard_normal((512, DIM))
+    codes[:, 4:] += np.where(labels, 1.0, -1.0)[:, None]
     codes[:, 1] = np.abs(codes[:, 2]) + 0.05 * codes[:, 1]
     codes = np.float32((codes - codes.mean(axis=0)) / codes.std(axis=0))
     labels = labels if num_classes > 1 else np.zeros_like(labels)
