@@ -56,7 +56,7 @@ def test_our_numbers_stand_beside_the_papers(folder):
     assert text.index(paper) < text.index(ours) < text.index(aligned)
     assert lines_of((folder / "table2.md").read_text(), "| hybrid", "paper")[0].endswith("| 36.93 % |")
     assert (
-        "n 501; seed 7; split report; draw random; objective waveform=1; solver batched; max_iter 80" in text
+        "n 501; seed 7; split report; draw random; objective waveform=1; max_iter 80" in text
         and "commit abcdef012345; Some CPU, 2 cores" in text
     )
 
