@@ -44,7 +44,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 from models.generator import load_generator
-from studies import attribution, judges, projected, recovery, samples, speech
+from studies import attribution, formats, judges, projected, recovery, samples, speech
 from studies.claims import claims
 from studies.short_tables import (
     detection_figure,
@@ -65,6 +65,7 @@ from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 # samples a `figure` of its lines.
 STUDIES = {
     "recovery": recovery,
+    "formats": formats,
     "judges": judges,
     "speech": speech,
     "projected": projected,

@@ -189,8 +189,9 @@ def describe(audio: np.ndarray, answers: dict[str, Predictions], sample_rate: in
         "first": min(FIRST, len(audio)),
     }
     facts |= voice_statistics(f0(audio[:FIRST], sample_rate, **F0_RANGE))
+    resolution = 4 * sample_rate / audio.shape[1]  # Hz, of a pause's spectrum
     for rate in FRAME_RATES:
-        if rate < sample_rate / 4:
+        if 0.2 * rate > 3 * resolution and rate < sample_rate / 4:  # else there are no bands beside it
             facts[f"hum_{rate:g}_hz_db"] = hum(audio[:FIRST], sample_rate, (rate,))
     for judge, (probabilities, _) in answers.items():
         facts |= {f"{name}/{judge}": value for name, value in judged_statistics(probabilities).items()}

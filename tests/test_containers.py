@@ -178,6 +178,12 @@ def test_chunks_after_the_audio_are_no_audio(path):
             decode(path, empty + chunks)
 
 
+def test_an_au_header_longer_than_its_file(path):
+    content = encoded("au")
+    with pytest.raises(UserError, match="no audio file"):
+        decode(path, content[:4] + struct.pack(">I", 2**31) + content[8:])
+
+
 @given(st.data())
 def test_any_length_gives_samples_or_one_line(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("any") / "clip.audio"

@@ -73,9 +73,6 @@ def augment(
     return tf.clip_by_value(audio, -1.0, 1.0)
 
 
-# ---- layouts --------------------------------------------------------------------
-
-
 def augment_heavily(audio: tf.Tensor, seed: tf.Tensor, *, sample_rate: int = 16000) -> tf.Tensor:
     """Other speed, `augment`, a room, a microphone, coloured noise and a codec, all functions of `seed` alone.
 

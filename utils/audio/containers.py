@@ -244,7 +244,7 @@ def _find_data(file: BinaryIO, start: int, size: int) -> Data | None:
     magic = _read(file, start, 4)
     if magic == AU:
         offset, said = struct.unpack(">II", _read(file, start + 4, 8).ljust(8, b"\0"))
-        return Data(start + offset, said, start + 8, ">I", LAYOUTS[AU])
+        return Data(start + offset, said, start + 8, ">I", LAYOUTS[AU]) if start + offset <= size else None
     layout, long_size = LAYOUTS.get(magic), None
     for name, body, length in _chunks(file, start + layout.first, size, layout) if layout else ():
         if name == layout.data:

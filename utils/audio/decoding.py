@@ -1,6 +1,7 @@
 """An audio file as blocks of samples, decoded to its end: by libsndfile, or by ffmpeg where it is installed."""
 
 import os
+import re
 import shutil
 import stat
 import struct
@@ -169,7 +170,7 @@ class _Recording:
             block = block[: self._file.tell() - self._decoded]
         self._decoded += len(block)
         if error:
-            self._stumble(error)
+            self._handle_error(error)
         elif len(block) == 0:
             self._end()
         return block
@@ -186,7 +187,7 @@ class _Recording:
             note = "truncated" if self._decoded < self.frames else "header too short"
             self.notes[note] = f"the header says {self.frames} samples, {self._decoded} could be decoded"
 
-    def _stumble(self, error: str) -> None:
+    def _handle_error(self, error: str) -> None:
         """After all that the header says, what follows is no audio; where it says nothing, that may be a cut."""
         if self.frames is None and self._decoded:
             text = f"the header says no length, {self._decoded} samples could be decoded (libsndfile: {error})"
@@ -208,7 +209,8 @@ class _Ffmpeg:
             raise UserError(f"{path}: {NEEDS_FFMPEG}")
         self.notes: dict[str, str] = {}
         self.subtype = path.suffix.lower().removeprefix(".")
-        source = ["-protocol_whitelist", "file", "-i", f"file:{os.path.abspath(path)}"]
+        self._name = f"file:{os.path.abspath(path)}"  # no option, and no address of something else
+        source = ["-protocol_whitelist", "file", "-i", self._name]
         target = ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
@@ -244,7 +246,7 @@ class _Ffmpeg:
         self._errors.close()
 
     def _error(self) -> str:
-        """The last line of what ffmpeg says."""
+        """The first line of what ffmpeg says, without the name of the file or of the part of ffmpeg."""
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1].strip() if lines else ""
+        return re.sub(r"^\[[^]]* @ \w+\] ", "", lines[0]).removeprefix(f"{self._name}: ") if lines else ""

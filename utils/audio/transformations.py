@@ -1,4 +1,4 @@
-"""What happens to a clip between its maker and a listener: rounding, levels, delays, rates, noise, codecs.
+"""Changes that a clip meets between a generator and a listener: rounding, levels, delays, rates, noise, codecs.
 
 Each is a function of one clip, its rate and a random stream, by its name in `TRANSFORMATIONS`.
 """
