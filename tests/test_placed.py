@@ -73,8 +73,8 @@ def test_the_candidates_are_the_best_of_different_offsets():
     offset, gain_db = np.array([[0, 3, 40, 41, -20], [5, 5, 6, 6, 5]]), np.arange(10.0).reshape(2, 5)
     share = np.array([[0.2, 0.1, 0.5, 0.4, 0.6], [0.5, 0.4, 0.1, 0.2, 0.3]])
     chosen = distinct(offset, gain_db, share, 10)
-    assert chosen[0].tolist() == [[3, 41, -20], [6, 6, 6]]
-    assert chosen[1].tolist() == [[1, 3, 4], [7, 7, 7]]
+    assert chosen[0].tolist() == [[3, 41, -20] + 5 * [3], 8 * [6]]
+    assert chosen[1].tolist() == [[1, 3, 4] + 5 * [1], 8 * [7]]
 
 
 def test_shifted_and_amplified_samples_are_found_exactly(tiny, search):

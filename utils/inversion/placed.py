@@ -20,7 +20,7 @@ from utils.runs.batches import in_batches
 REACH_SECONDS = 0.06  # that a clip may lie earlier or later
 GRID_SECONDS = 0.01  # between the offsets at which the encoder is asked first
 GAINS_DB = (-6.0, 0.0, 6.0)  # around the generator's level
-CANDIDATES = 3  # offsets of the grid that go further
+CANDIDATES = 8  # offsets that go further: samples are alike at multiples of 256 samples, frames of a WaveGAN's layers
 LOOKS = 2  # of the encoder, each from where the one before saw the clip to lie
 OFFSET_UNIT = 4.0  # samples that one of the offset's latent stands for: it then moves audio about as much as z does
 
