@@ -165,7 +165,9 @@ def main() -> int:
             finally:
                 if args.input:
                     write_text(output / RESULTS, "".join(f"{to_json(result)}\n" for result in results))
-                    write_csv(output / SUMMARY, ({name: result[name] for name in COLUMNS} for result in results))
+                    write_csv(
+                        output / SUMMARY, ({name: result[name] for name in COLUMNS} for result in results), COLUMNS
+                    )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(resume_command(output, args.output)) from None
         for path, reason in failures:

@@ -194,9 +194,8 @@ def main() -> int:
     ) as run:
         run.say("\n".join([*generator.notes, clips.describe(), selection.describe()]))
         judges = {"accuracy" if name == "classifier" else f"{name}_accuracy": classifiers[name] for name in classifiers}
-        validation = Validation(
-            generator, judges, selection, args.validation_clips, batch_size=args.batch_size, seed=args.seed
-        )
+        numbers = {"batch_size": args.batch_size, "seed": args.seed}
+        validation = Validation(generator, judges, selection, args.validation_clips, **numbers)
         train(args, run, strategy, generator, classifiers.get("classifier"), clips, validation)
         if run.finished and run.is_chief:
             report(args, run, generator, validation.counts)

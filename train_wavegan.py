@@ -1,12 +1,12 @@
 """Train a WaveGAN generator on a folder of audio and export it in the original TF1 checkpoint format.
 
 Recipes:
-  autoencoder
-            the generator alone for 1,000 steps, as a decoder of a latent that each clip is given; then, at a quarter of
-            the rate, an encoder and the generator together: real clips, varied, reconstructed, critics of
-            log-spectrograms, latents found again from samples, dG/dz even; batch 16, dim 32; labels help where there
-            are any. For a CPU: 6,000 steps take an hour on two cores with --precision mixed_bfloat16 where
-            they compute in it, else about twice that. Needs more clips than --latent_dim.
+  flow      in stages, each printing what it is judged by: features of the clips (log-mel, pitch, periodicity) and their
+            code; an invertible map from the prior to the code; the later half of the generator as a vocoder; the first
+            half by regression; both joined; critics. Batch 16, dim 32, for a CPU: 40,000 steps take some 7 hours on two
+            free cores, and the first whole generator is there after one. Labels help where there are any. Needs more
+            clips than --latent_dim; pitch takes 0.1 s a clip and processor, once. --minutes stops it, the same command
+            resumes.
   wgan_gp   the published one: waveform critic with phase shuffle, gradient penalty, five critic updates for each of the
             generator, batch 64. For a GPU and days.
 
@@ -19,8 +19,8 @@ Examples:
   python train_wavegan.py drums/ --sample_rate 44100 --num_channels 2 --num_samples 65536 --dim 32
 
 The run's folder holds options.json, log.txt, steps.jsonl (the losses of every step), statistics.jsonl (measures of
-samples), tensorboard/, waves/ (samples of fixed latents), checkpoints/ (to resume) and export/ (to use, in float16: it
-is a --generator, and after recipe autoencoder an --encoder too).
+samples), tensorboard/, waves/ (samples of fixed latents), checkpoints/ (to resume) and export/ (to use, in float16: a
+--generator). Recipe flow exports the best so far, by a classifier of its own on held-out clips.
 """
 
 import argparse

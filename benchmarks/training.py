@@ -1,4 +1,4 @@
-"""Clips a second of the encoder's training step, beside a plain loop as published, and of the input pipeline alone.
+"""Clips a second of the encoder's training step, of a plain loop as published, and of the input pipeline alone.
 
 The plain loop is written from what the paper says: a Python generator reads, scales and resamples each clip every time
 (16000 -> 16384 Hz), the generator is its frozen TF1 graph, the networks have Keras's own layers, real and synthetic

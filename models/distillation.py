@@ -9,19 +9,21 @@ Its stages, each a stretch of the training's steps (`STAGES`):
 No classifier takes part in any loss. A classifier of the recipe's own decides which weights are exported.
 """
 
+import functools
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from scipy.spatial.distance import cdist
+from sklearn.linear_model import Ridge
 
 from models.critics import Critics
 from models.features import BANDS, FRAMES, VARIANTS, Clips, PrincipalCode, features_of
 from models.flow import Flow
 from models.gan_training import PRIOR, Batches, GeneratorTrainer
 from models.selection import train_selection_classifier
-from models.vocoder import Adaptor, SpeechLosses
+from models.vocoder import Adaptor, SpeechLosses, without_hum
 from models.wavegan import Architecture, WaveGANGenerator
 from utils.audio.class_code import class_code, class_code_of_normal
 from utils.audio.datasets import Dataset, batch_indices
@@ -32,9 +34,11 @@ from utils.metrics import inception_score
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
-STAGES = {"flow": 150, "vocoder": 900, "front": 250, "joined": 6000}  # steps; then finish
+STAGES = {"flow": 150, "vocoder": 900, "front": 650, "joined": 6000}  # steps; then finish
 VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum")
 FRONT_UPDATES = 4  # a step
+FRONT_CODE = 2.0  # weight of the code's error beside the hidden layer's
+READOUT_CLIPS = 500  # by which the code is read from the hidden layer
 VOCODER_BATCH, FRONT_BATCH = 1.5, 6  # of --batch_size
 VOCODER_RATE, FRONT_RATE, JOINED_RATE = 2.5, 5.0, 2.0  # of --learning_rate
 CRITICS_EVERY = 2  # steps to an update of the critics
@@ -133,7 +137,8 @@ class FlowTrainer(GeneratorTrainer):
         if stage == "front":
             rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
             draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
-            return {"front": tf.reduce_mean([self._front_step(z) for z in draws])}
+            losses = [self._front_step(z, self._fitted_readout) for z in draws]
+            return tf.nest.map_structure(lambda *values: tf.reduce_mean(values), *losses)
         if stage == "vocoder":
             return self._vocoder_step(*self._real(batches, step, VOCODER_BATCH)[:2])
         with_critics = stage == "finish" and step - first >= CRITICS_WARM_UP
@@ -169,24 +174,40 @@ class FlowTrainer(GeneratorTrainer):
         return losses | {"gradient": tf.linalg.global_norm(gradients)}
 
     @tf.function(autograph=False)
-    def _front_step(self, z):
-        """One update of the first half on draws `[B, L]`; the loss relative to the target's power."""
+    def _front_step(self, z, readout):
+        """One update of the first half on draws `[B, L]`, by the squared error of the hidden layer, as a share of its
+        variance, and by that of the code which the layer's linear readout holds."""
         variables = [self.variables_by_name[name] for name in self.front_names]
         target = self.adaptor_average(self.code.decode(self.flow.forward(z)))
+        positive = tf.nn.relu(target)
         with tf.GradientTape() as tape:
             hidden = self.generator.hidden(z)
-            error = tf.reduce_mean(tf.square(tf.nn.relu(hidden) - tf.nn.relu(target)))
-            loss = error + 0.1 * tf.reduce_mean(tf.square(hidden - target))
+            difference = tf.nn.relu(hidden) - positive
+            scale = tf.reduce_mean(tf.math.reduce_variance(positive, axis=0))
+            error = tf.reduce_mean(tf.square(difference)) / scale
+            code = tf.reduce_mean(tf.square(self.code.log_mel_difference(tf.nn.conv1d(difference, readout, 1, "SAME"))))
+            loss = error + 0.1 * tf.reduce_mean(tf.square(hidden - target)) / scale + FRONT_CODE * code
         gradients = tape.gradient(loss, variables)
         averages = [self.averages[name] for name in self.front_names]
         self._apply(self.front_optimizer, gradients, variables, averages, 0.995)
-        return error / tf.math.reduce_variance(tf.nn.relu(target))
+        return {"front": error, "front_code": code}
+
+    @functools.cached_property
+    def _fitted_readout(self):
+        """The convolution of three taps `[3, channels, 64]` from the hidden layer to log-mel, by least squares."""
+        features = self.code.decode(tf.constant(self.codes[0, :READOUT_CLIPS]))
+        hidden = np.pad(tf.nn.relu(self.adaptor_average(features)).numpy(), [(0, 0), (1, 1), (0, 0)])
+        rows = np.concatenate([hidden[:, k : k + FRAMES] for k in range(3)], axis=2).reshape(-1, 3 * hidden.shape[2])
+        wanted = features[:, : FRAMES * BANDS].numpy().reshape(-1, BANDS)
+        fit = Ridge(1e-2).fit(rows, wanted)
+        return tf.constant(fit.coef_.T.reshape(3, hidden.shape[2], BANDS), tf.float32)
 
     @tf.function(autograph=False)
     def _joined_step(self, clips, codes, labels, z, seed, with_critics: bool):
         """One update of the generator on clips `[B, T, C]` at T^-1 of their codes and on draws z `[B, L]`."""
         z_clips, drawn = self.flow.inverse(codes, labels), self.flow.forward(z)
-        targets, features = tf.concat([clips, self.decode(drawn)], 0), self.code.decode(tf.concat([codes, drawn], 0))
+        targets = tf.concat([clips, without_hum(self.decode(drawn), seed)], axis=0)
+        features = self.code.decode(tf.concat([codes, drawn], axis=0))
         with tf.GradientTape() as tape:
             audio = self.generator(tf.concat([z_clips, z], axis=0))
         losses, upstream = self.losses.gradient(audio, targets, features)
@@ -212,13 +233,14 @@ class FlowTrainer(GeneratorTrainer):
 
     def _begin(self, stage):
         """What a stage starts from: the averages of the one before."""
-        if stage in ("front", "joined"):
-            names = self.back_names if stage == "front" else self.variables_by_name
-            for name in names:
-                self.variables_by_name[name].assign(self.averages[name])
         if stage == "front":
             for name in self.back_names:
                 self.teacher_by_name[name].assign(self.averages[name])
+        if stage == "joined":
+            for name in self.back_names:
+                self.averages[name].assign(self.teacher_by_name[name])
+            for name, variable in self.variables_by_name.items():
+                variable.assign(self.averages[name])
 
     def _back_averages(self):
         return [self.averages[name] for name in self.back_names] + [v.value for v in self.adaptor_average.variables]

@@ -16,9 +16,10 @@ from models.networks import Networks
 from models.projected import ProjectedGenerator
 from utils.domains import REAL, SYNTHETIC
 from utils.errors import UserError, one_line
-from utils.inversion.align import align
+from utils.inversion.align import Placements, align, place
 from utils.inversion.methods import Inverter, Recovery
 from utils.inversion.names import GRADIENT, HYBRID
+from utils.inversion.placed import PlacedSearch
 from utils.inversion.problem import rows_together
 from utils.inversion.search import LatentSearch
 from utils.losses import Objective, parse_objective
@@ -128,18 +129,50 @@ def make_recovery(
     )
 
 
-def make_aligner(networks: Networks) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """`utils.inversion.align.align` by the encoder and generator of the run: clips float32 `[B, T, C]` to offset and
-    gain_db `[B]`."""
-    generator, encode = networks.fast_generator, networks.encode
-    samples = networks.generator(generator.sample_prior(0, LEVEL_SAMPLES)).numpy()
-    return partial(
+def make_placed_search(networks: Networks) -> PlacedSearch:
+    """The search for latent, offset and gain, by the generator and encoder of the run."""
+    encode = partial(networks.encode, domain=SYNTHETIC)
+    return PlacedSearch(networks.fast_generator, encode=encode, level=sample_level(networks))
+
+
+def sample_level(networks: Networks) -> float:
+    """Root mean square of the generator's samples."""
+    samples = networks.generator(networks.generator.sample_prior(0, LEVEL_SAMPLES)).numpy()
+    return float(np.sqrt(np.mean(np.square(samples))))
+
+
+def make_aligner(networks: Networks) -> Callable[[np.ndarray], Placements]:
+    """Where clips begin and how loud they are, as the generator would have it: clips float32 `[B, T, C]` to
+    `Placements`.
+
+    By the search for latent, offset and gain where it finds the clip to be one of the generator's samples; of others by
+    `utils.inversion.align.align`, with the encoder and generator of the run.
+    """
+    generator, encode, level = networks.fast_generator, networks.encode, sample_level(networks)
+    by_sound = partial(
         align,
         reconstruct=tf.function(lambda audio: generator(encode(audio, REAL)), autograph=False),
         sample_rate=generator.sample_rate,
-        level=float(np.sqrt(np.mean(np.square(samples)))),
+        level=level,
         batch_size=rows_together(generator),
     )
+    if generator.network is None:  # the search takes a WaveGAN's own derivatives
+        return lambda clips: Placements(*by_sound(clips), np.zeros_like(clips))
+    search = make_placed_search(networks)
+
+    def aligned(clips: np.ndarray) -> Placements:
+        found = search(clips)
+        z, offset, gain_db = search.generator.split(found.z)
+        offset, beyond = np.rint(offset).astype(int), np.zeros_like(clips)
+        others, own = np.flatnonzero(~found.exact), np.flatnonzero(found.exact)
+        if others.size:
+            offset[others], gain_db[others] = by_sound(clips[others])
+        if own.size:
+            lost = 1 - place(np.ones_like(clips[own]), offset[own], np.zeros(len(own)))
+            beyond[own] = lost * np.asarray(networks.generator(z[own]))
+        return Placements(offset, gain_db, beyond)
+
+    return aligned
 
 
 def make_judge(

@@ -13,7 +13,7 @@ PITCH_WIDTH = 0.2  # octaves
 WINDOWS = ((256, 128), (512, 128), (1024, 256), (2048, 512))  # of the spectral loss: frame and hop
 FLOOR = 1e-2  # of magnitudes under a logarithm
 LEVEL_FLOOR = 1e-5  # of a frame's power
-SOFT = 1e-3  # root mean square beside which a frame counts as silent in "hum"
+SOFT = 1e-3  # root mean square below which a frame counts as silent in "hum"
 WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "hum": 0.3, "code": 2.0}
 FADING = {"hum": 0.05}  # a loss below which its gradient fades, since it is never 0
 
@@ -80,14 +80,30 @@ class SpeechLosses:
         return losses, upstream
 
     def _hum(self, audio):
-        frames = tf.reshape(audio, [-1, FRAMES, self.front_end.hop * audio.shape[2]])
-        level = tf.sqrt(tf.reduce_mean(tf.square(frames), axis=2, keepdims=True) + SOFT**2)
+        frames, level = _frames_and_levels(audio)
         return tf.reduce_mean(tf.square(tf.reduce_mean(frames / level, axis=1)))
 
     def _level(self, audio):
         hop = self.front_end.hop
         power = tf.reduce_mean(tf.square(tf.reshape(audio, [-1, FRAMES, hop * audio.shape[2]])), axis=2)
         return 0.5 * tf.math.log(power + LEVEL_FLOOR)
+
+
+def without_hum(audio: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Audio `[B, T, C]` with noise of the same power in place of what all frames of a clip have in common.
+
+    A vocoder of frames can make no noise of its own: in pauses, where its features are constant, it repeats one frame.
+    """
+    frames, level = _frames_and_levels(audio)
+    common = tf.reduce_mean(frames / level, axis=1, keepdims=True)
+    noise = tf.random.stateless_normal(tf.shape(frames), seed) * tf.norm(common, axis=2, keepdims=True)
+    return tf.reshape(frames + level * (noise / frames.shape[2] ** 0.5 - common), tf.shape(audio))
+
+
+def _frames_and_levels(audio):
+    """Frames `[B, 64, n]` of one hop, and their root mean square beside `SOFT`, `[B, 64, 1]`."""
+    frames = tf.reshape(audio, [-1, FRAMES, audio.shape[1] * audio.shape[2] // FRAMES])
+    return frames, tf.sqrt(tf.reduce_mean(tf.square(frames), axis=2, keepdims=True) + SOFT**2)
 
 
 def spectral_loss(audio: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Searches beside each other on the generator's own samples: how often the latent itself is found, and how fast.
+"""Searches compared on the generator's own samples: how often the latent itself is found, and how fast.
 
   published       the paper's loop, rewritten: SciPy's L-BFGS-B, an eager gradient tape, one clip at a time
   lbfgs           batched L-BFGS from the prior, as the paper's `gradient`
@@ -6,7 +6,7 @@
   adam            Adam from the prior, clipped to the box after each step
   adam_stochastic the same; a coordinate outside the box is drawn again from the prior (Lipton & Tripathi, 2017)
   basin_cma       CMA-ES over starts, each scored after a few steps of Adam, then Adam (BasinCMA of pix2latent)
-  search          `utils.inversion.search` from the encoder's answer, and from a bank of samples where that fails
+  search          `utils.inversion.search` from the encoder's answer
 
 The first six minimise OBJECTIVE, in float32; `search` computes as --precision says, and its audio is float32's.
 Each clip and method is a JSON line, appended as it is found; what a file has already is not computed again.
@@ -50,16 +50,15 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from models.networks import Networks
+from models.recovery import make_search
 from utils import metrics
 from utils.evaluation.comparison import share_interval
 from utils.inversion import lbfgs, scipy_lbfgs
 from utils.inversion.exactness import is_found, match
 from utils.inversion.methods import TOLERANCE, from_encoder
-from utils.inversion.search import LatentSearch
 from utils.losses import Point, parse_objective
 from utils.report.figures import Estimate, interval_figure
 from utils.report.origin import origin
-from utils.runs.cache import cache_folder
 from utils.runs.files import append_jsonl, read_jsonl
 
 TITLE = "Own samples: how often each search finds the latent"
@@ -143,7 +142,7 @@ def main() -> None:
     networks = Networks(args.generator, precision=args.precision, encoder=args.encoder)
     generator = networks.generator
     problem = Problem(generator)
-    search = LatentSearch(networks.fast_generator, cache=cache_folder())
+    search = make_search(networks)
     z_true = generator.sample_prior(args.seed, args.n)
     targets = np.concatenate([generator(z_true[i : i + 16]).numpy() for i in range(0, args.n, 16)])
     done = {
@@ -165,14 +164,13 @@ def main() -> None:
             parts = [basin_cma(problem, batch[[i]], args.max_iter, args.seed) for i in range(len(clips))]
             z, evaluations = (np.concatenate(part) for part in zip(*parts, strict=True))
             return {"z": z, "evaluations": evaluations}
+        if method == "search":
+            return asdict(search(batch))
         encoded = from_encoder(generator, lambda audio: networks.encode(audio, "synthetic"), batch)
-        if method == "hybrid":
-            return minimise(lbfgs.minimize, problem.compiled, batch, encoded[:, 0], args.max_iter, 1.0)
-        return asdict(search(batch, encoded))
+        return minimise(lbfgs.minimize, problem.compiled, batch, encoded[:, 0], args.max_iter, 1.0)
 
     problem.compiled(tf.constant(z_true[:1]), tf.constant(targets[:1]))  # traced before anything is timed
     if "search" in args.methods:
-        search(targets[:1], z_true[None, :0])  # without a start, for which its bank is read or made
         find("search", np.arange(1))
     for method in args.methods.split(","):
         precision = args.precision if method == SEARCH else "float32"
@@ -196,7 +194,6 @@ def main() -> None:
                     "match": match(targets[clip], audio[i]),
                     "objective": float(value[i]),
                     "evaluations": int(found["evaluations"][i]),
-                    "starts": int(found["starts"][i]) if "starts" in found else 1,
                     "seconds": round(seconds / len(clips), 3),
                     "cpu_seconds": round(cpu / len(clips), 3),
                 }

@@ -44,7 +44,7 @@ from utils.runs import devices  # noqa: F401  (first: it sets up TensorFlow)
 
 # isort: split
 from models.generator import load_generator
-from studies import attribution, judges, projected, recovery, samples, speech
+from studies import attribution, formats, judges, projected, recovery, samples, speech
 from studies.claims import claims
 from studies.short_tables import (
     detection_figure,
@@ -65,6 +65,7 @@ from utils.runs.files import atomic_path, read_jsonl, to_json, write_text
 # samples a `figure` of its lines.
 STUDIES = {
     "recovery": recovery,
+    "formats": formats,
     "judges": judges,
     "speech": speech,
     "projected": projected,
@@ -226,7 +227,7 @@ def write_readme(path: Path, folder: Path) -> None:
 
 
 def read_tables(folder: Path) -> dict[int, dict[str, Any]]:
-    """The tables that there are, by number."""
+    """The tables found, by number."""
     return {number: table for number in TITLES if (table := read_table(folder, number))}
 
 
@@ -242,7 +243,7 @@ def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str,
 
     Args:
         folder: of the lines.
-        examples: those of Figures 2 to 4 that there are.
+        examples: those of Figures 2 to 4 that were made.
         bundled_sha256: fingerprint of the generator that comes with the project; lines of another one are named.
         link: to the folder, from the page.
 

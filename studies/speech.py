@@ -59,7 +59,7 @@ from utils.audio.datasets import load_dataset
 from utils.domains import REAL
 from utils.evaluation.clips import Clips, real_clips
 from utils.evaluation.comparison import WORSE, compare, share_interval
-from utils.inversion.align import move_back, place
+from utils.inversion.align import Placements, move_back, place
 from utils.metrics import stft_distance
 from utils.report.figures import Estimate, interval_figure
 from utils.report.origin import origin
@@ -154,10 +154,11 @@ def encode_moved(networks: Networks, clips: Clips, seed: int) -> dict[str, np.nd
     reach = clips.audio.shape[1] // 6
     offset, gain_db = rng.integers(-reach, reach, len(clips)), rng.uniform(-18, 0, len(clips))
     moved, zero = place(clips.audio, offset, gain_db), np.zeros(len(clips), np.int64)
+    as_they_are = Placements(zero, zero.astype(float), np.zeros_like(moved))
     answers = {}
-    for method, placement in (("", (zero, zero)), (", --align", make_aligner(networks)(moved))):
-        z = in_batches(lambda audio: networks.encode(audio, REAL), place(moved, *placement), 32)
-        made = move_back(in_batches(networks.generator, z, 32), *placement)
+    for method, placement in (("", as_they_are), (", --align", make_aligner(networks)(moved))):
+        z = in_batches(lambda audio: networks.encode(audio, REAL), placement.place(moved), 32)
+        made = move_back(in_batches(networks.generator, z, 32), placement.offset, placement.gain_db)
         answers[f"encoder, of moved and quieter clips{method}"] = move_back(made, offset, gain_db)
     return answers
 

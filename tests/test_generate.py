@@ -113,6 +113,16 @@ def test_mistakes_end_in_one_line(call, folder, tmp_path, arguments, message):
     assert not (tmp_path / "o").exists()
 
 
+def test_the_folder_of_an_earlier_run_takes_the_same_run_only(call, folder, tmp_path):
+    common = ("--generator", folder, "--quiet", "--output", tmp_path / "a")
+    assert call(*common, "--n", 3).returncode == 0
+    before = wavs(tmp_path / "a")
+    done = call(*common, "--n", 2)
+    assert done.returncode == EXIT_USAGE and done.stderr.startswith(f"error: --n: {tmp_path / 'a'} began with 3.")
+    assert wavs(tmp_path / "a") == before and len(load_latents(tmp_path / "a/latents.npz").z) == 3
+    assert call(*common, "--n", 3).returncode == 0 and wavs(tmp_path / "a") == before
+
+
 def test_dry_run_writes_nothing(call, folder, tmp_path):
     done = call("--generator", folder, "--output", tmp_path / "o", "--dry_run")
     assert done.returncode == 0 and re.search(r"^n +16$", done.stdout, re.MULTILINE)

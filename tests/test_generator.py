@@ -115,6 +115,11 @@ def test_any_other_tf1_graph_runs_frozen(tmp_path):
         load_generator(save_other_graph(tmp_path, audio_name="out"))
 
 
+def test_float32_has_all_its_bits():
+    """Also on a GPU, whose matrix products TensorFlow else computes in TF32."""
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
 def test_mixed_bfloat16_is_native_and_near(plain):
     exact, mixed = load_generator(plain), load_generator(plain, "mixed_bfloat16")
     assert mixed.network.compute_dtype == tf.bfloat16
@@ -331,6 +336,8 @@ def test_factories_that_break_the_contract(factories, factory, message):
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder; a generator is a TF1 folder"):
         load_generator(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="xxx: no such file or folder"):
+        load_generator(tmp_path / ("x" * 300))
     with pytest.raises(UserError, match="ModuleNotFoundError: No module named 'no_such_module'"):
         load_generator("no_such_module:make", trust=True)
     with pytest.raises(UserError, match=r"looked for infer.meta .*; found an empty folder"):

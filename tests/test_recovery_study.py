@@ -11,7 +11,7 @@ PROTOCOL = {"minimised": "waveform=1", "max_iter": 200, "precision": "float32"}
 
 def line(method, clip, batch_size=8, *, z_mse=0.3, seconds=2.0):
     facts = {"method": method, "clip": clip, "batch_size": batch_size, "z_mse": z_mse, "snr_db": 20.0}
-    return facts | {"objective": 0.5, "evaluations": 100, "starts": 1, "seconds": seconds} | PROTOCOL
+    return facts | {"objective": 0.5, "evaluations": 100, "seconds": seconds} | PROTOCOL
 
 
 def test_the_share_of_latents_found_with_its_interval():

@@ -83,7 +83,7 @@ def test_the_record(data, run_main, tmp_path):
     assert records["samples"]["participation_ratio"] > 1 and "rms_db" in records["other real"]
     assert records["samples"]["commit"] and len(records["samples"]["one_sha256"]) == 64
     assert origin_of(records["samples"]).keys() == set(FACTS)
-    assert 0 <= records["real"]["voiced"] <= 1 and np.isfinite(records["samples"]["hum_250_hz_db"])
+    assert 0 <= records["real"]["voiced"] <= 1 and np.isfinite(records["samples"]["hum_1000_hz_db"])
     assert sum(records["samples"]["digit_shares/one"]) == pytest.approx(1)
     assert records["samples"]["nearest_training_clip_to_validation_clips"] > 0
     assert lines[-1]["rms"] == pytest.approx(0.4 / 3**0.5, rel=0.05) and "coverage/one" in lines[-1]

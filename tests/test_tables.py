@@ -56,7 +56,7 @@ def test_our_numbers_stand_beside_the_papers(folder):
     assert text.index(paper) < text.index(ours) < text.index(aligned)
     assert lines_of((folder / "table2.md").read_text(), "| hybrid", "paper")[0].endswith("| 36.93 % |")
     assert (
-        "n 501; seed 7; split report; draw random; objective waveform=1; solver batched; max_iter 80" in text
+        "n 501; seed 7; split report; draw random; objective waveform=1; max_iter 80" in text
         and "commit abcdef012345; Some CPU, 2 cores" in text
     )
 
@@ -120,8 +120,8 @@ def test_rows_that_agree_stand_once(tmp_path):
         shift = 0.01 if preset == "paper" else 0
         tables.add_rows(tmp_path, 1, preset, [row(SILENCE, preset), row(GRADIENT, preset, shift)])
     text = (tmp_path / "table1.md").read_text()
-    assert len(lines_of(text, "| floor: silence", "both presets")) == 4
-    assert not lines_of(text, "| floor: silence", "preset")
+    assert len(lines_of(text, "| baseline: silence", "both presets")) == 4
+    assert not lines_of(text, "| baseline: silence", "preset")
     for preset in ("paper", "aligned"):
         assert len(lines_of(text, "| gradient", f"preset {preset}: batched, float32, max_iter 80 of 50,000")) == 4
         assert f"{SILENCE},preset {preset},ssim" in (tmp_path / "table1.csv").read_text()

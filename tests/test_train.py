@@ -77,7 +77,7 @@ def whole(place, tmp_path_factory):
     """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        judge = ("--judge", place / "judge.keras")
+        judge = ("--judge", place / "judge.keras", "--keep_epochs")
         patch.setattr(sys, "argv", ["train.py", *arguments(place, folder, *judge, "--export", folder / "my.keras")])
         assert train.main() == options.EXIT_OK
     return folder
@@ -153,7 +153,7 @@ class Counted(Tiny):
 
 
 class Told(keras.Sequential):
-    """A network that is told the domain of its clips, as an `Encoder` is."""
+    """A network that takes the domain of its clips, as an `Encoder` does."""
 
     domains: tuple = ()
 
@@ -296,9 +296,18 @@ def test_it_learns_to_invert_its_generator():
 def test_what_a_run_leaves(whole, place):
     folder = whole / "run"
     files = ["options.json", "log.txt", "steps.jsonl", "epochs.jsonl", "last.keras", "encoder.keras", "best.keras"]
-    assert {*files} <= {path.name for path in folder.iterdir()} and not (folder / "epochs").exists()
+    assert {*files} <= {path.name for path in folder.iterdir()}
     epochs = read_jsonl(folder / "epochs.jsonl")
+    kept = [load_encoder(folder / "epochs" / f"{epoch:04}.keras").get_weights() for epoch in (1, 2)]
+    best = int(np.argmin([row["val_loss"] for row in epochs]))
+    for name, number in (("encoder", 1), ("best", best)):
+        for one, other in zip(load_encoder(folder / f"{name}.keras").get_weights(), kept[number], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(kept[0][0], kept[1][0])
     assert [row["step"] for row in epochs] == [STEPS, 2 * STEPS]
+    terms = [epochs[1][f"val_{name}"] for name in ("real_feature", "synthetic_feature", "synthetic_latent")]
+    spectra = [epochs[1][f"val_{name}_spectral"] for name in ("real", "synthetic")]
+    assert epochs[1]["val_loss"] == pytest.approx(sum(terms) + 0.1 * sum(spectra))
     steps = read_steps(folder)[1]
     assert epochs[1]["real_feature"] == pytest.approx(np.mean([steps[t]["real_feature"] for t in range(4, 8)]))
     for name in ("ssim", "waveform_mse", "accuracy", "judge_accuracy", "feature"):
@@ -501,6 +510,13 @@ def start_workers(command: list[str], **environment: str) -> list[subprocess.Pop
         pipe = subprocess.PIPE
         processes.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=pipe, stderr=pipe, text=True))
     return processes
+
+
+@pytest.mark.slow
+def test_one_worker_trains_as_one_machine(call, whole, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert call(tmp_path, "--distribute", "multi_worker") == options.EXIT_OK
+    same_training(tmp_path, whole)
 
 
 @pytest.mark.slow

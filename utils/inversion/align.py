@@ -6,6 +6,7 @@ moved back, leaves of the clip: coarse to fine.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,26 @@ from utils.spectrograms import log_mel
 REACH, COARSE = 4, 8  # offsets of up to a quarter of a clip, in eight steps; then, with the gain, in halves of a step
 HALVINGS = (2, 4, 8)
 GAINS_DB = (-12.0, -6.0, 6.0, 12.0)  # over the halving, around the level of the generator's samples
+
+
+class Placements(NamedTuple):
+    """Where the generator would have B clips.
+
+    offset, gain_db: int and float `[B]`, as `place` takes them.
+    beyond: float32 `[B, T, C]`, what is where placing has moved in the clip's ends, and 0 elsewhere: silence, or what
+        the generator has there where the clip is known to be a part of its sample.
+    """
+
+    offset: np.ndarray
+    gain_db: np.ndarray
+    beyond: np.ndarray
+
+    def place(self, clips: np.ndarray) -> np.ndarray:
+        """The clips there, float32 `[B, T, C]`."""
+        return place(clips, self.offset, self.gain_db) + self.beyond
+
+    def some(self, clips: slice) -> "Placements":
+        return Placements(self.offset[clips], self.gain_db[clips], self.beyond[clips])
 
 
 def place(audio: np.ndarray, offset: np.ndarray, gain_db: np.ndarray) -> np.ndarray:

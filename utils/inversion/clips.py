@@ -10,7 +10,7 @@ import numpy as np
 from utils import metrics
 from utils.audio import files as audio
 from utils.domains import REAL, SYNTHETIC
-from utils.inversion.align import move_back, place
+from utils.inversion.align import Placements, move_back
 from utils.inversion.exactness import is_found, match
 from utils.inversion.methods import Progress, Recovered, Recovery
 from utils.inversion.sources import FILE, Source
@@ -21,7 +21,7 @@ from utils.runs.files import file_sha256
 OVERLAP = 16  # consecutive windows share this part of their length
 PIECE = 2**20  # samples of a long clip that are compared together
 
-Align = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # windows [W, T, C] to offset and gain_db [W]
+Align = Callable[[np.ndarray], Placements]  # of windows [W, T, C]
 Judge = Callable[[np.ndarray], list[dict[str, str]]]  # audio [N, T, C] to class and confidence by judge
 
 
@@ -33,15 +33,14 @@ class Loaded:
         source: of it.
         clip: float32 windows `[W, T, C]`, and what was done to get them.
         z_true: float32 `[1, latent_dim]` that an own sample was generated from; None for a file.
-        offset, gain_db: `[W]`, with which `place` is called before the inversion; None: inverted as it is.
+        placements: of the W windows; None: inverted as they are.
         judged: what judges answer for it, by the name of a row's field; empty where there are none.
     """
 
     source: Source
     clip: audio.Clip
     z_true: np.ndarray | None = None
-    offset: np.ndarray | None = None
-    gain_db: np.ndarray | None = None
+    placements: Placements | None = None
     judged: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -52,7 +51,7 @@ class Loaded:
     @cached_property
     def windows(self) -> np.ndarray:
         """What is inverted, float32 `[W, T, C]`."""
-        return self.clip.windows if self.offset is None else place(self.clip.windows, self.offset, self.gain_db)
+        return self.clip.windows if self.placements is None else self.placements.place(self.clip.windows)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class ClipRecovery:
         window: as in `utils.audio.files.load_clip`; consecutive windows overlap by a sixteenth.
         alignment: a name in `utils.audio.files.ALIGNMENTS`.
         batch_size: windows computed together.
-        align: offset and gain of files (`utils.inversion.align.align`); None: files as they are.
+        align: offset and gain of files (`models.recovery.make_aligner`); None: files as they are.
         judge: what classifiers answer for clips of one window; None where there are none.
     """
 
@@ -133,10 +132,12 @@ class ClipRecovery:
     def prepare(self, clips: Sequence[Loaded]) -> list[Loaded]:
         """The same clips, all of one kind, with what is to be known of them before they are inverted."""
         if self.align and clips and clips[0].source.kind == FILE:
-            offset, gain_db = self.align(np.concatenate([loaded.clip.windows for loaded in clips]))
-            ends = np.cumsum([len(loaded.clip.windows) for loaded in clips])[:-1]
-            parts = zip(clips, np.split(offset, ends), np.split(gain_db, ends), strict=True)
-            clips = [replace(loaded, offset=offset, gain_db=gain_db) for loaded, offset, gain_db in parts]
+            placements = self.align(np.concatenate([loaded.clip.windows for loaded in clips]))
+            ends = np.cumsum([len(loaded.clip.windows) for loaded in clips])
+            clips = [
+                replace(loaded, placements=placements.some(slice(end - len(loaded.clip.windows), end)))
+                for loaded, end in zip(clips, ends, strict=True)
+            ]
         answers = self._judge([loaded.clip.windows for loaded in clips], "clip")
         return [replace(loaded, judged=judged) for loaded, judged in zip(clips, answers, strict=True)]
 
@@ -163,8 +164,8 @@ class ClipRecovery:
     def _joined(self, loaded: Loaded, recovered: Sequence[Recovered], seconds: Sequence[float]) -> Inverted:
         whole = Recovered.concatenate(recovered)
         windows = whole.audio
-        if loaded.offset is not None:
-            windows = move_back(windows, loaded.offset, loaded.gain_db)
+        if loaded.placements is not None:
+            windows = move_back(windows, loaded.placements.offset, loaded.placements.gain_db)
         return Inverted(whole, windows, audio.join_windows(windows, loaded.clip.provenance), sum(seconds))
 
     def measure(self, clips: Sequence[Loaded], inverted: Sequence[Inverted]) -> list[dict[str, Any]]:
@@ -183,7 +184,7 @@ class ClipRecovery:
         original, reconstruction, recovered = loaded.original, found.reconstruction, found.recovered
         rate, source = loaded.clip.provenance["resampled_to"], loaded.source
         prior_distance = self.recovery(source).inverter.prior_distance(recovered.z)
-        in_prior = prior_distance is None
+        in_prior, placed = prior_distance is None, loaded.placements
         z_mse = metrics.latent_mse(recovered.z, loaded.z_true) if in_prior and loaded.z_true is not None else None
         return {
             "space": "z" if in_prior else "projected",
@@ -200,8 +201,8 @@ class ClipRecovery:
             "z_mse": z_mse,
             "found": None if z_mse is None else is_found(z_mse),
             "prior_distance": None if in_prior else float(prior_distance.mean()),
-            "offset_ms": None if loaded.offset is None else float(loaded.offset.mean() * 1000 / rate),
-            "gain_db": None if loaded.gain_db is None else float(loaded.gain_db.mean()),
+            "offset_ms": placed and float(placed.offset.mean() * 1000 / rate),
+            "gain_db": placed and float(placed.gain_db.mean()),
             "evaluations": int(recovered.evaluations.sum()),
             "status": recovered.status[0] if len(set(recovered.status)) == 1 else "mixed",
             "notes": "; ".join(loaded.clip.notes),

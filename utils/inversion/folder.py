@@ -5,7 +5,6 @@ one clip by one method. A run that is started again computes what it lacks, with
 """
 
 import copy
-import csv
 import errno
 import sys
 import time
@@ -25,7 +24,7 @@ from utils.inversion.methods import Progress
 from utils.inversion.sources import Source
 from utils.inversion.store import Record, ResultStore, read_npz
 from utils.report.manifest import latent_columns
-from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json
+from utils.runs.files import append_jsonl, atomic_path, is_local, read_jsonl, remove_torn, to_json, write_csv
 from utils.runs.folders import require_folder
 from utils.runs.interrupts import Interrupt
 from utils.runs.progress import MovingBar
@@ -34,7 +33,6 @@ RESULTS, SUMMARY, FAILURES = "results.jsonl", "summary.csv", "failures.jsonl"
 # What a file system says of a name that it cannot hold, or of a file that is too large for it.
 REFUSED = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.ENOTDIR, errno.ELOOP)
 READERS, READ_TOGETHER = 16, 1000  # an object store answers each slowly, and many at once
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text begins that a spreadsheet would compute
 
 
 class RecoveryFolder:
@@ -91,11 +89,7 @@ class RecoveryFolder:
         rows = self.results()
         with atomic_path(self.folder / RESULTS) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.writelines(to_json(row) + "\n" for row in rows)
-        with atomic_path(self.folder / SUMMARY) as temporary:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)) or ["source"])
-                writer.writeheader()
-                writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        write_csv(self.folder / SUMMARY, rows, columns=["source"])
 
     def begin(self, *, read: bool = True) -> None:
         """Forgets what failed before, which is tried again, and reads what was done before an interruption.
@@ -263,7 +257,8 @@ class RecoveryFolder:
         except OSError as error:
             if error.errno not in REFUSED:
                 raise
-            self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
+            if source.name not in self.failures:
+                self.fail(source.name, f"its results cannot be written to {self._store.folder}: {error.strerror}")
             return False
         return True
 
@@ -277,8 +272,6 @@ class RecoveryFolder:
     def _keep(self, loaded: Loaded, method: str, found: Inverted, measured: dict[str, Any]) -> None:
         """Writes a reconstruction, and then the record that makes it done."""
         source, provenance, recovered = loaded.source, loaded.clip.provenance, found.recovered
-        if source.name in self.failures:
-            return
         if not measured:
             self.fail(source.name, f"{method}: the generator or the objective is not finite for it")
             return
@@ -300,8 +293,8 @@ class RecoveryFolder:
             match=measured["match"],
             space=measured["space"],
             prior_distance=recovery.inverter.prior_distance(recovered.z),
-            offset=loaded.offset,
-            gain_db=loaded.gain_db,
+            offset=loaded.placements and loaded.placements.offset,
+            gain_db=loaded.placements and loaded.placements.gain_db,
         )
         name = _record_name(source, method)
         facts = {
@@ -332,11 +325,6 @@ def _record_name(source: Source, method: str) -> str:
 def _make_folder(folder: Path) -> None:
     if is_local(folder):
         folder.mkdir(parents=True, exist_ok=True)
-
-
-def _cell(value: Any) -> Any:
-    """A value of summary.csv; a text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _postfix(bar: tqdm, method: str) -> Progress | None:

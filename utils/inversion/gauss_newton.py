@@ -4,16 +4,16 @@ Where a target is in a generator's range, the residual at the sought z is zero, 
 quadratically where quasi-Newton steps crawl along valleys. The price is the Jacobian of every residual in all n
 latents; forward mode gives it for n forward passes, and only J'J and J'r leave the network (`linearise`).
 
-The method is Levenberg's and Marquardt's (Nocedal & Wright 2006, section 10.3). Trials are cheap beside a Jacobian, so
-each step tries several dampings in one batch and keeps the best. A box is handled by an active set: variables at a
-bound that the gradient pushes outwards stay there, those that a step would carry across one stop on it, and the others'
-step is solved again. Every row has its own damping, acceptance and stopping, and a finished row leaves the batch. The
-solver's own state is NumPy and float64, as in `utils.inversion.lbfgs`.
+The method is Levenberg's and Marquardt's (Nocedal & Wright 2006, section 10.3). Trials are cheap compared with a
+Jacobian, so each step tries several dampings in one batch and keeps the best. A box is handled by an active set:
+variables at a bound that the gradient pushes outwards stay there, those that a step would carry across one stop on it,
+and the others' step is solved again. Every row has its own damping, acceptance and stopping, and a finished row leaves
+the batch. The solver's own state is NumPy and float64, as in `utils.inversion.lbfgs`.
 
 A Jacobian costs as much as dozens of gradients, and serves longer than for one step: in coordinates in which its damped
-J'J is the identity the problem is nearly round, and there L-BFGS (`utils.inversion.lbfgs`) continues by gradients alone
-until it slows down. Measured on own samples of the bundled generator, from six rounds of its encoder: one Jacobian
-and 7 to 11 gradients a clip, where a Jacobian a step, or J'J of the step before (the chord method), took 3 or 4.
+J'J is the identity the problem is nearly round, and there L-BFGS (`utils.inversion.lbfgs`) goes on by gradients alone
+until it slows down. For own samples of the bundled generator, from six rounds of its encoder, that is one Jacobian and
+10 to 25 gradients, where a Jacobian a step, or J'J of the step before (the chord method), took 3 or 4 of them.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,11 @@ FACTORS = (1e-3, 1e-1, 1.0, 1e1)  # of the row's damping, tried together
 START, SMALLEST, LARGEST = 1e-2, 1e-12, 1e6  # dampings, relative to the mean diagonal entry of J'J
 RAISE = 1e3  # after a step of which no trial was lower
 ACTIVE_SET_PASSES = 8
-GRADIENTS = 30  # after a Jacobian, at most
-SLOW = 0.02  # relative decrease by an L-BFGS step at which the next Jacobian is due
-LOW = 0.1  # of `tol_value`, at which it ends: noise of that level slows it down before, where nothing is to be gained
+GRADIENTS = 40  # after a Jacobian, at most
+SLOW = 2e-3  # relative decrease by an L-BFGS step at which the next Jacobian is due
+# Of `tol_value`, at which L-BFGS ends. Where that is the level of noise in a clip, it slows down before: at the z that
+# fits the noisy clip best, and not just well enough.
+LOW = 0.1
 
 Value = Callable[[np.ndarray, np.ndarray], ArrayLike]
 Linearise = Callable[[np.ndarray, np.ndarray], tuple[ArrayLike, ArrayLike]]
@@ -163,7 +165,7 @@ def minimize(
         moved = _advance(rows, evaluate, x0.dtype)
         for i, f in zip(rows.index, rows.f, strict=True):
             curves[i] += [f] * len(FACTORS)
-        further = np.flatnonzero(moved & (rows.f > tol_value[rows.index]))
+        further = np.flatnonzero(moved & (rows.f > LOW * tol_value[rows.index]))
         if value_and_gradient is not None and further.size:
             for i, curve in zip(
                 rows.index[further], _descend(rows, further, value_and_gradient, tol_value, x0.dtype), strict=True

@@ -19,7 +19,7 @@ class Latents:
     Attributes:
         z: float32 `[W, latent_dim]`, one row per window; `[W, units]` in the space `projected`.
         generator: fingerprint (SHA-256) of the generator they belong to; empty where it is not known.
-        method: how they were found (a name in `utils.inversion.names.METHODS`), `prior` of samples; empty if not known.
+        method: how they were found (`utils.inversion.names.METHODS`), or `prior` for samples; empty if not known.
         seed: of the run.
         z_true: float32 `[W, latent_dim]`, where known.
         source: path of the audio file, empty for a sample.

@@ -5,6 +5,7 @@ Such a clip is in the range of another generator, whose latent is z, an offset a
 search begins there, an encoder and correlation say (`PlacedSearch`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,15 @@ import tensorflow as tf
 
 from utils.inversion import anderson
 from utils.inversion.align import place
-from utils.inversion.problem import Progress
+from utils.inversion.problem import Progress, in_float32, rows_together, tangents
 from utils.inversion.search import ROUNDS, LatentSearch
+from utils.runs.batches import in_batches
 
 REACH_SECONDS = 0.06  # that a clip may lie earlier or later
 GRID_SECONDS = 0.01  # between the offsets at which the encoder is asked first
-LOOKS = 3  # of the encoder, each from where the one before saw the clip to lie
+GAINS_DB = (-6.0, 0.0, 6.0)  # around the generator's level
+CANDIDATES = 8  # offsets that go further: samples are alike at multiples of 256 samples, frames of a WaveGAN's layers
+LOOKS = 2  # of the encoder, each from where the one before saw the clip to lie
 OFFSET_UNIT = 4.0  # samples that one of the offset's latent stands for: it then moves audio about as much as z does
 
 
@@ -44,7 +48,7 @@ class PlacedGenerator:
     @property
     def float32(self) -> "PlacedGenerator":
         """The same in float32."""
-        own = getattr(self._generator, "float32", self._generator)
+        own = in_float32(self._generator)
         return self if own is self._generator else PlacedGenerator(own)
 
     def split(self, latent: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,12 +67,14 @@ class PlacedGenerator:
 
     def jacobian_product(self, latent: tf.Tensor, directions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """As `models.wavegan.WaveGANGenerator.jacobian_product`, of one latent."""
-        audio, tangents = self._generator.network.jacobian_product(latent[:, :-2], directions[..., :-2])
-        moved, by_offset = self._move(audio, latent), self._move(audio, latent, derivative=True)
-        k = directions.shape[1]
-        moved_tangents = self._move(tangents[0], tf.repeat(latent, k, axis=0))
+        audio, moved_by = (
+            self._generator(latent[:, :-2]),
+            tangents(self._generator, latent[:, :-2], directions[0, :, :-2]),
+        )
+        placed, by_offset = self._move(audio, latent), self._move(audio, latent, derivative=True)
+        by_z = self._move(moved_by, tf.repeat(latent, directions.shape[1], axis=0))
         offset, log_gain = (directions[0, :, i, None, None] for i in (-2, -1))
-        return moved, (moved_tangents + offset * by_offset + log_gain * moved)[None]
+        return placed, (by_z + offset * by_offset + log_gain * placed)[None]
 
     def _move(self, audio: tf.Tensor, latent: tf.Tensor, *, derivative: bool = False) -> tf.Tensor:
         """Audio `[B, T, C]` where its latent says, or the derivative of that by the offset's entry."""
@@ -88,11 +94,21 @@ class PlacedSearch(LatentSearch):
     Args:
         generator, encode: as in `LatentSearch`; here the encoder must be.
         level: root mean square of the generator's samples, at which a clip is first shown to the encoder.
+        reach_seconds: that a clip may lie earlier or later.
+        grid_seconds: between the offsets at which the encoder is asked first.
     """
 
-    def __init__(self, generator: Any, *, encode: Any, level: float):
-        self.generator = PlacedGenerator(generator)
-        super().__init__(self.generator, encode=encode, clip_to_prior=False)
+    def __init__(
+        self,
+        generator: Any,
+        *,
+        encode: Callable[[tf.Tensor], Any],
+        level: float,
+        reach_seconds: float = REACH_SECONDS,
+        grid_seconds: float = GRID_SECONDS,
+    ):
+        self._reach, self._step = (round(seconds * generator.sample_rate) for seconds in (reach_seconds, grid_seconds))
+        super().__init__(PlacedGenerator(generator), encode=encode, clip_to_prior=False)
         self._level = level
         clip = [None, generator.num_samples, generator.num_channels]
         self._reconstruct = tf.function(
@@ -105,41 +121,57 @@ class PlacedSearch(LatentSearch):
     def _approach(
         self, targets: np.ndarray, starts: np.ndarray | None, progress: Progress | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Latents `[B, 1, latent_dim + 2]` near which to search, and evaluations `[B]`: the placement at which the
-        encoder's reconstruction, moved back, leaves least of the clip, out of a grid; then more rounds for z."""
-        clips, rate = len(targets), self.generator.sample_rate
-        reach, step = round(REACH_SECONDS * rate), round(GRID_SECONDS * rate)
+        """Latents `[B, CANDIDATES, latent_dim + 2]` near which to search, and evaluations `[B]`.
+
+        Out of a grid the placements at which the encoder's reconstruction, moved back, leaves least of the clip; then
+        more rounds for z.
+        """
+        clips, reach = len(targets), self._reach
         rms = np.sqrt(np.mean(np.square(targets, dtype=np.float64), axis=(1, 2)))
-        offset, gain_db = np.zeros(clips, int), 20 * np.log10(self._level / np.maximum(rms, 1e-9))
-        lowest, to_level = np.full(clips, np.inf), gain_db
-
-        def attempt(at: np.ndarray, gain: np.ndarray) -> None:
-            nonlocal offset, gain_db, lowest
-            sound = self._reconstruct(place(targets, at, gain)).numpy()
-            seen_at, seen_gain, share = fit_placement(targets, sound, reach)
-            better = share < lowest
-            offset, gain_db = np.where(better, seen_at, offset), np.where(better, seen_gain, gain_db)
-            lowest = np.where(better, share, lowest)
-
-        grid = range(-reach, reach + 1, step)
-        for at in grid:
-            attempt(np.full(clips, at), to_level)
+        to_level = 20 * np.log10(self._level / np.maximum(rms, 1e-9))
+        grid = [(at, gain) for at in range(-reach, reach + 1, self._step) for gain in GAINS_DB]
+        looks = [self._look(targets, np.full(clips, at), to_level + gain) for at, gain in grid]
+        offset, gain_db = distinct(*(np.stack(column, axis=1) for column in zip(*looks, strict=True)), self._step // 2)
+        offset, gain_db = offset.ravel(), gain_db.ravel()
+        repeated = np.repeat(targets, CANDIDATES, axis=0)
         for _ in range(LOOKS):
-            attempt(offset, gain_db)
-        silence = np.zeros(clips)
-        inside = tf.constant(place(np.ones_like(targets), offset, silence))  # of the clip, where the generator has it
-        wanted = np.asarray(self._encode(place(targets, offset, gain_db)), np.float64)
+            offset, gain_db, _ = self._look(repeated, offset, gain_db)
+
+        # Of the clip, where the generator has it; the rest was lost when it was cut.
+        inside = place(np.ones_like(repeated), offset, np.zeros(len(offset)))
+        wanted = self._by_rows(self._encode, place(repeated, offset, gain_db))
+
+        def missing(z: np.ndarray) -> np.ndarray:
+            return wanted - self._by_rows(self._encode, inside * self._by_rows(self._render, z.astype(np.float32)))
+
         lower, upper = self._waveform.bounds(True)
-        z = anderson.iterate(
-            lambda z: wanted - np.asarray(self._encode(inside * self._render(tf.constant(z, tf.float32)))),
-            wanted,
-            rounds=ROUNDS,
-            lower=lower,
-            upper=upper,
-        ).astype(np.float32)
-        offset, gain_db, _ = fit_placement(targets, self._render(z).numpy(), reach)
-        evaluations = np.full(clips, len(grid) + LOOKS + ROUNDS + 1)
-        return self.generator.join(z, offset, gain_db)[:, None], evaluations
+        z = anderson.iterate(missing, wanted, rounds=ROUNDS, lower=lower, upper=upper).astype(np.float32)
+        offset, gain_db, _ = fit_placement(repeated, self._by_rows(self._render, z), reach)
+        evaluations = np.full(clips, len(grid) + CANDIDATES * (LOOKS + ROUNDS + 1))
+        return self.generator.join(z, offset, gain_db).reshape(clips, CANDIDATES, -1), evaluations
+
+    def _look(
+        self, targets: np.ndarray, offset: np.ndarray, gain_db: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`fit_placement` of what the encoder makes of clips that are placed as given."""
+        seen = place(targets, offset, gain_db)
+        return fit_placement(targets, self._by_rows(self._reconstruct, seen), self._reach)
+
+    def _by_rows(self, function: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
+        return in_batches(function, rows, rows_together(self.generator))
+
+
+def distinct(offset: np.ndarray, gain_db: np.ndarray, share: np.ndarray, apart: int) -> tuple[np.ndarray, np.ndarray]:
+    """Offset and gain `[B, CANDIDATES]` of the lowest shares, out of `[B, K]` of each, whose offsets are at least so
+    many samples apart; the best one again where there are no more."""
+    chosen = []
+    for row, order in zip(offset, share.argsort(axis=1), strict=True):
+        places: list[int] = []
+        for k in order:
+            if all(abs(row[k] - row[other]) >= apart for other in places):
+                places.append(k)
+        chosen.append((places + CANDIDATES * places[:1])[:CANDIDATES])
+    return tuple(np.take_along_axis(x, np.array(chosen), 1) for x in (offset, gain_db))
 
 
 def fit_placement(clips: np.ndarray, sounds: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -261,12 +261,6 @@ class LeastSquares(Problem):
 
         return self._compile(value)
 
-    def value_of(self, audio: np.ndarray, targets: Targets) -> np.ndarray:
-        """The sum of squares, float64 `[B]`, of audio float32 `[B, T, C]` in place of the generator's, at z = 0."""
-        z = tf.zeros([len(audio), self.generator.latent_dim])
-        residuals = self.objective.residuals(self._point_of(tf.constant(audio), z, targets))
-        return np.square(residuals.numpy().astype(np.float64)).sum(axis=1)
-
     @cached_property
     def residual_gradient(self) -> Function:
         """`value` and 2 J'r, its gradient, float32 `[b, latent_dim]`, J that of `generator`."""
@@ -296,10 +290,10 @@ class LeastSquares(Problem):
             columns = []
             for first in range(0, n, COLUMNS):
                 directions = tf.eye(n)[first : first + COLUMNS]
-                tangents = _tangents(self.generator, z, directions)
+                moved = tangents(self.generator, z, directions)
                 k = directions.shape[0]
                 many_z, many_audio = tf.repeat(z, k, axis=0), tf.repeat(audio, k, axis=0)
-                with tf.autodiff.ForwardAccumulator([many_z, many_audio], [directions, tangents]) as accumulator:
+                with tf.autodiff.ForwardAccumulator([many_z, many_audio], [directions, moved]) as accumulator:
                     residuals = self.objective.residuals(self._point_of(many_audio, many_z, targets))
                 columns.append(accumulator.jvp(residuals))
             jacobian = tf.cast(tf.concat(columns, axis=0), tf.float64)  # [n, M]
@@ -312,7 +306,7 @@ def _no_features(audio: tf.Tensor) -> dict[str, tf.Tensor]:
     return {}
 
 
-def _tangents(generator: Any, z: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
+def tangents(generator: Any, z: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
     """dG/dz along `directions` `[K, latent_dim]` at z `[1, latent_dim]`, float32 `[K, T, C]`."""
     network = getattr(generator, "network", None)
     if hasattr(network, "jacobian_product"):

@@ -239,20 +239,20 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows of the same keys as CSV, atomically; none where there are no rows.
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Iterable[str] = ()) -> None:
+    """Write rows as CSV, atomically: the given columns, then what else the rows have.
 
     A text that a spreadsheet would compute, as the name of a file may be, gets an apostrophe before it.
     """
     rows, text = list(rows), io.StringIO()
-    if not rows:
-        return
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         is_formula = {name for name, value in row.items() if isinstance(value, str) and value.startswith(FORMULA)}
         writer.writerow({name: f"'{value}" if name in is_formula else value for name, value in row.items()})
-    write_text(path, text.getvalue())
+    # A name that is not valid Unicode is shown with question marks, as on the page.
+    write_text(path, text.getvalue().encode("utf-8", "replace").decode("utf-8"))
 
 
 def file_sha256(path: str | Path) -> str:
