@@ -112,6 +112,8 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 	for size in 1 32; do \
 		$(RECOVERY) --n $$(( $(N) < 100 ? 2 : 16 )) --batch_size $$size --methods published,lbfgs,hybrid,search || exit; \
 	done
+	$(RUN) -m studies.formats "$(DATA)" $(STUDY_OPTIONS) --precision $(PRECISION) --results "$(OUTPUT)" \
+		--n $$(( $(N) < 100 ? 4 : 64 ))
 	$(SPEECH) --split selection --objectives "$(OBJECTIVES)"
 	$(SPEECH) --split report --projected
 	$(RUN) -m studies.projected "$(DATA)" $(STUDY_OPTIONS) --precision $(PRECISION) --results "$(OUTPUT)" \

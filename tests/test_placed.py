@@ -21,8 +21,7 @@ def search(tiny):
     x = np.asarray(tiny(z), np.float64)[..., 0]
     weights = tf.constant(np.linalg.lstsq(x, z, rcond=1e-3)[0], tf.float32)
     encode = lambda audio: tf.convert_to_tensor(audio)[..., 0] @ weights  # noqa: E731
-    level = float(np.sqrt(np.square(x).mean()))
-    return PlacedSearch(tiny, encode=encode, level=level, reach_seconds=0.006, grid_seconds=1 / tiny.sample_rate)
+    return PlacedSearch(tiny, encode=encode, reach_seconds=0.006, grid_seconds=1 / tiny.sample_rate)
 
 
 def test_offset_and_gain_are_entries_of_its_latents(tiny):
@@ -73,8 +72,8 @@ def test_the_candidates_are_the_best_of_different_offsets():
     offset, gain_db = np.array([[0, 3, 40, 41, -20], [5, 5, 6, 6, 5]]), np.arange(10.0).reshape(2, 5)
     share = np.array([[0.2, 0.1, 0.5, 0.4, 0.6], [0.5, 0.4, 0.1, 0.2, 0.3]])
     chosen = distinct(offset, gain_db, share, 10)
-    assert chosen[0].tolist() == [[3, 41, -20], [6, 6, 6]]
-    assert chosen[1].tolist() == [[1, 3, 4], [7, 7, 7]]
+    assert chosen[0].tolist() == [[3, 41, -20] + 5 * [3], 8 * [6]]
+    assert chosen[1].tolist() == [[1, 3, 4] + 5 * [1], 8 * [7]]
 
 
 def test_shifted_and_amplified_samples_are_found_exactly(tiny, search):

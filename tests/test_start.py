@@ -37,6 +37,7 @@ SCRIPTS = {
     "docs.audio_examples": None,
     "examples.drums": None,
     "studies.attribution": None,
+    "studies.formats": None,
     "studies.judges": None,
     "studies.projected": None,
     "studies.recovery": None,

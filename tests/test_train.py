@@ -153,7 +153,7 @@ class Counted(Tiny):
 
 
 class Told(keras.Sequential):
-    """A network that is told the domain of its clips, as an `Encoder` is."""
+    """A network that takes the domain of its clips, as an `Encoder` does."""
 
     domains: tuple = ()
 

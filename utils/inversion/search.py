@@ -129,7 +129,7 @@ class LatentSearch:
                 max_iter=JACOBIANS,
                 tol_change=SLOW,
                 tol_value=floor[pending],
-                callback=watched(progress, "waveform"),
+                callback=watched(progress, "waveform", JACOBIANS),
             )
             found.evaluations[pending] += result.evaluations
             lower = result.fun < lowest[pending]
