@@ -20,7 +20,7 @@ Examples:
   python calculate_metrics.py ../shared/data/speech_commands_digits --gradient --keep
   python calculate_metrics.py --originals results/kept/real-aligned/originals --reconstructions theirs/ --table 2
 
-Writes into --output: metrics.jsonl (a line for each row), tableN.jsonl, .md and .csv (both presets beside the paper),
+Writes into --output: metrics.jsonl (a line for each row), tableN.jsonl, .md and .csv (both presets and the paper),
 figureN.png and .svg, and recovered/, the latents found so far: an interrupted row resumes, and a row that was computed
 before is only scored.
 """

@@ -27,7 +27,7 @@ Examples:
     # A first look in a minute
     python deepfake_detection.py ../shared/data/speech_commands_digits --n 20 --repeats 2 --output results/quick
 
-Writes into --output: table3.md, .csv and .jsonl (both presets beside the paper), figure4.png and .svg
+Writes into --output: table3.md, .csv and .jsonl (both presets and the paper), figure4.png and .svg
 (t-SNE of the first repeat's clips), and detection/, a record for each number of each repeat: an interrupted run
 resumes, and a higher --repeats adds to what is there.
 """

@@ -281,7 +281,7 @@ def main() -> None:
         seed=args.seed,
         quiet=args.quiet,
     )
-    # What a .keras file does not tell of itself stands beside it, in NAME.json.
+    # What a .keras file does not say is in NAME.json in the same folder.
     with atomic_path(folder / "drums.keras") as temporary:
         generator.save(temporary)
     made = {"by": "examples/drums.py", "licence": "MIT", **settings, "environment": describe_environment()}

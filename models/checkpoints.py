@@ -1,5 +1,6 @@
 """Keras checkpoints that a person names on a command line."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def existing_file(file: Path, kind: str, remedy: str) -> Path:
     Raises:
         UserError: no such file.
     """
-    if not file.is_file():
+    if not os.path.isfile(file):  # which pathlib's is_file does not answer for too long a name
         raise UserError(f"{file}: no such {kind}; {remedy}")
     return file
 

@@ -4,6 +4,7 @@
 never in a loss. All take audio; the front end is inside the model, and the `.keras` file holds every option.
 """
 
+import os
 from pathlib import Path
 
 import keras
@@ -137,7 +138,7 @@ def find_classifier(path: str | Path) -> Path:
     path, paper = Path(path), Path(PAPER_RECOVERY["classifier"])
     preset = f"--preset paper --export {paper}" if path == paper else f"--export classifier_checkpoint/{FILE_NAME}"
     remedy = f"train_sc09_classifier.py {preset} trains one"
-    return existing_file(path / FILE_NAME if path.is_dir() else path, "classifier", remedy)
+    return existing_file(path / FILE_NAME if os.path.isdir(path) else path, "classifier", remedy)
 
 
 def load_classifier(path: str | Path) -> Classifier:

@@ -34,9 +34,10 @@ from utils.metrics import inception_score
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
-STAGES = {"flow": 150, "vocoder": 900, "front": 650, "joined": 6000}  # steps; then finish
+STAGES = {"flow": 150, "vocoder": 900, "front": 1650, "joined": 6000}  # steps; then finish
 VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum")
 FRONT_UPDATES = 4  # a step
+DENSE_SCALE = 0.2  # norm of the dense layer's directions at first
 FRONT_CODE = 2.0  # weight of the code's error beside the hidden layer's
 READOUT_CLIPS = 500  # by which the code is read from the hidden layer
 VOCODER_BATCH, FRONT_BATCH = 1.5, 6  # of --batch_size
@@ -83,6 +84,7 @@ class FlowTrainer(GeneratorTrainer):
         _require(architecture, dataset)
         keras.utils.set_random_seed(seed)
         super().__init__(architecture, seed, learning_rate, (0.5, 0.99), precision, 0.998, LEAK)
+        self.learning_rate = learning_rate
         self.seed, self.latent_dim, self.num_classes = seed, architecture.latent_dim, max(1, len(dataset.class_names))
         self.clips = Clips(dataset, seed, cache_dir, quiet=quiet)
         self._read_codes(folder / "codes.npz", quiet)
@@ -101,6 +103,8 @@ class FlowTrainer(GeneratorTrainer):
             seed=seed,
             total=updates,
         )
+        dense = self.variables_by_name["G/z_project/dense/kernel"]
+        dense.assign(DENSE_SCALE * self.flow.directions(dense.shape[1], seed))
         channels = architecture.upsamplings[0].channels_out
         self.adaptor, self.adaptor_average = Adaptor(channels), Adaptor(channels)
         silence = tf.zeros([1, self.code.mean.shape[0]])
@@ -137,6 +141,8 @@ class FlowTrainer(GeneratorTrainer):
         if stage == "front":
             rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
             draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
+            share = 1 - (step - first) / STAGES["front"]
+            self.front_optimizer.learning_rate.assign(FRONT_RATE * self.learning_rate * max(share, 0.02))
             losses = [self._front_step(z, self._fitted_readout) for z in draws]
             return tf.nest.map_structure(lambda *values: tf.reduce_mean(values), *losses)
         if stage == "vocoder":

@@ -5,6 +5,7 @@ There are two architectures. `resnet18` is the paper's: a spectrogram and ResNet
 encoder's file tells which it is (`Encoder.options`); inverse_mapping_checkpoint/README.md tells it of the bundled ones.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def find_encoder(path: str | Path) -> Path:
         UserError: no such file.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = list(path.glob("*.keras"))
         path = files[0] if len(files) == 1 else path / FILE_NAME
     paper = Path(PAPER_RECOVERY["encoder"])

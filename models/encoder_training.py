@@ -195,7 +195,7 @@ def new_encoder(
 
 
 class EncoderTrainer(keras.Model):
-    """An encoder beside the frozen networks that teach it: after `compile(optimizer)`, `step` trains it.
+    """An encoder and the frozen networks of its losses: after `compile(optimizer)`, `step` trains it.
 
     Make it in the scope of the `tf.distribute` strategy in which the encoder was made. A step gives every term,
     `real_...` and `synthetic_...`, and the weighted sums `real_loss` and `synthetic_loss`.

@@ -24,7 +24,7 @@ LARGEST_OFFSET, GAIN = 256, 0.1  # samples; standard deviation of the logarithm
 NO_VOICE = np.log2(120.0)  # F0 of a corpus without any voice
 FEWEST_VOICED, LARGEST_JUMP = 4, 0.7  # frames; octaves from the clip's median
 SMOOTHING = np.array([0.1, 0.2, 0.4, 0.2, 0.1])
-SILENCE = 0.02  # energy of a frame's autocorrelation, beside which a frame counts as silent
+SILENCE = 0.02  # energy of a frame's autocorrelation, below which a frame counts as silent
 
 
 @dataclasses.dataclass(frozen=True)

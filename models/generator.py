@@ -142,20 +142,17 @@ def load_generator(
             trusted; for a generator that `models.contract` refuses.
     """
     path = Path(spec)
-    try:
-        is_checkpoint = tf1.is_checkpoint(path)
-    except OSError as error:  # too long a name, a folder that may not be read
-        raise UserError(f"--generator {spec}: {error.strerror}") from error
-    if is_checkpoint:
-        load, description = _from_tf1, (path if path.is_dir() else path.parent) / tf1.DESCRIPTION
-    elif path.is_dir() and (path / "saved_model.pb").is_file():
+    is_folder, is_file = os.path.isdir(path), os.path.isfile(path)  # unlike pathlib's False for too long a name
+    if tf1.is_checkpoint(path):
+        load, description = _from_tf1, (path if is_folder else path.parent) / tf1.DESCRIPTION
+    elif is_folder and (path / "saved_model.pb").is_file():
         load, description = _from_saved_model, path / tf1.DESCRIPTION
-    elif path.suffix == ".pb" and path.is_file():
+    elif path.suffix == ".pb" and is_file:
         load, description = _from_frozen, path.with_suffix(".json")
-    elif path.suffix == ".keras" and path.is_file():
+    elif path.suffix == ".keras" and is_file:
         load, description = _from_keras, path.with_suffix(".json")
-    elif path.exists():
-        found = tf1.list_folder(path) if path.is_dir() else f"a file with suffix {path.suffix or '(none)'!r}"
+    elif is_folder or is_file:
+        found = tf1.list_folder(path) if is_folder else f"a file with suffix {path.suffix or '(none)'!r}"
         raise UserError(
             f"--generator {spec}: looked for infer.meta with model.ckpt* (TF1 folder), saved_model.pb "
             f"(SavedModel folder), *.pb or *.keras; found {found}"

@@ -1,4 +1,4 @@
-"""The architecture `highway` of an encoder: a fixed linear map of log-mel beside convolutions."""
+"""The architecture `highway` of an encoder: a fixed linear map of log-mel in parallel with convolutions."""
 
 import math
 

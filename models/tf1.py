@@ -7,6 +7,7 @@ can rebuild it.
 
 import contextlib
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +51,7 @@ def _no_deprecation_warnings() -> Iterator[None]:
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a folder with an inference graph, or the prefix of a checkpoint's files."""
-    return bool(_graphs(path)) if path.is_dir() else Path(f"{_prefix(path)}.index").is_file()
+    return bool(_graphs(path)) if os.path.isdir(path) else os.path.isfile(f"{_prefix(path)}.index")
 
 
 def _prefix(path: Path) -> Path:

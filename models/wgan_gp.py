@@ -91,7 +91,7 @@ class WassersteinTrainer(GeneratorTrainer):
 
     @staticmethod
     def measures(step: int) -> dict[str, float]:
-        """This recipe has none beside those of its samples."""
+        """This recipe has none but those of its samples."""
         return {}
 
     @staticmethod

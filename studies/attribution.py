@@ -1,4 +1,4 @@
-"""How well the generator's own samples are told from clips of other origin, and what of that survives.
+"""How well the generator's own samples are separated from clips of other origin, also after transformations.
 
 Positives are own samples; negatives, hardest first: samples of the same architecture and data trained from another seed
 (--other_seed), samples of an earlier checkpoint of the same run (--earlier), real clips of the report half, digits

@@ -24,7 +24,7 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def claims(tables: Mapping[int, Mapping[str, Any]], lines: Mapping[str, Lines]) -> list[str]:
-    """The sentences that there are numbers for.
+    """The sentences for which there are numbers.
 
     Args:
         tables: by number, as `utils.report.tables.read_table` gives them.
@@ -59,7 +59,7 @@ def _on_own_samples(lines: Lines) -> str:
 
 
 def _on_digits(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """How many reconstructions of real clips keep their digit, beside the better class-conditional baseline."""
+    """How many reconstructions of real clips keep their digit, and of the better class-conditional baseline."""
     judges = judges_of(row["metrics"] for row in rows.values())
     parts = []
     for judge in judges:

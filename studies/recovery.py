@@ -1,4 +1,4 @@
-"""Searches beside each other on the generator's own samples: how often the latent itself is found, and how fast.
+"""Searches compared on the generator's own samples: how often the latent itself is found, and how fast.
 
   published       the paper's loop, rewritten: SciPy's L-BFGS-B, an eager gradient tape, one clip at a time
   lbfgs           batched L-BFGS from the prior, as the paper's `gradient`

@@ -227,7 +227,7 @@ def write_readme(path: Path, folder: Path) -> None:
 
 
 def read_tables(folder: Path) -> dict[int, dict[str, Any]]:
-    """The tables that there are, by number."""
+    """The tables found, by number."""
     return {number: table for number in TITLES if (table := read_table(folder, number))}
 
 
@@ -243,7 +243,7 @@ def results_markdown(folder: Path, examples: Iterable[int], bundled_sha256: str,
 
     Args:
         folder: of the lines.
-        examples: those of Figures 2 to 4 that there are.
+        examples: those of Figures 2 to 4 that were made.
         bundled_sha256: fingerprint of the generator that comes with the project; lines of another one are named.
         link: to the folder, from the page.
 

@@ -1,12 +1,12 @@
-"""How good a generator's samples are, and whether they are many or a few many times, beside real clips.
+"""How good a generator's samples are, and whether they vary, compared with real clips.
 
 Scored by the judges, which took part in no training: inception score (one split; compare at equal n only), shares of
 confident answers and of each digit, and precision, recall, density and coverage (Naeem et al. 2020, k = 5) among the
 real clips by each judge's pooled features. Of the sound: voiced frames and F0 (pyin from 80 to 500 Hz), level, and the
-hum of the upsampling layers: energy at 62.5, 250 and 1,000 Hz in pauses against the bands beside them. Of variety: how
+hum of the upsampling layers: energy at 62.5, 250 and 1,000 Hz in pauses against neighbouring bands. Of variety: how
 much of the power is one fixed waveform, and the mean squared cosine between two clips, overall and within a digit; the
-variance of log-mel spectrograms within a digit beside that of real clips; how far the nearest training clip is (log-mel
-spectrograms, four frames averaged) beside the same of validation clips. A digit is what the first judge answers, of
+variance of log-mel spectrograms within a digit, and that of real clips; how far the nearest training clip is (log-mel
+spectrograms, four frames averaged) and the same of validation clips. A digit is what the first judge answers, of
 samples and of real clips alike.
 
 Real clips are of the report half, then, where n is more, of the training clips, drawn by the seed; the row `other real`
@@ -18,7 +18,7 @@ Examples:
     # the numbers of the bundled generator in RESULTS.md
     python -m studies.samples --real ../shared/data/speech_commands_digits
 
-    # beside another generator's clips, all columns at their number, too
+    # compared with another generator's clips, all columns at their number, too
     python -m studies.samples --real ../shared/data/speech_commands_digits \\
         --reference ../shared/data/wavegan_reel/published_phase_shuffle_2
 
@@ -88,8 +88,8 @@ from utils.report.origin import origin
 from utils.runs.batches import in_batches, render
 from utils.runs.files import append_jsonl
 
-TITLE = "The generator's samples beside real clips"
-ABOUT = "statistics of the generator's samples beside real clips: inception score, variety, precision and recall"
+TITLE = "The generator's samples and real clips"
+ABOUT = "statistics of the generator's samples and of real clips: inception score, variety, precision and recall"
 KEY = ("set", "n")  # of two lines with the same, the later one counts
 BATCH = 50
 JACOBIANS = 25

@@ -98,7 +98,7 @@ def table_figure(table: Mapping[str, Any]) -> Figure:
 
 
 def detection_markdown(table: Mapping[str, Any]) -> str:
-    """Table 3: accuracy by feature, classifier, condition and preset, beside the paper's."""
+    """Table 3: accuracy by feature, classifier, condition and preset, and the paper's."""
     cells, names = _detection_cells(table), (LOGISTIC_REGRESSION, SVM)
     groups = list(dict.fromkeys(key[:2] for key in cells))
     short = {LOGISTIC_REGRESSION: "LR", SVM: SVM}
@@ -140,7 +140,7 @@ def _detection_cells(table: Mapping[str, Any]) -> dict[tuple[str, str, str, str]
 
 
 def readme_markdown(tables: Mapping[int, Mapping[str, Any]]) -> str:
-    """The README's numbers: a row a method and one baseline, ours (preset aligned) beside the paper's."""
+    """The README's numbers: a row a method and one baseline, ours (preset aligned) and the paper's."""
     rows = {(n, row["row"]): row for n in (1, 2) if n in tables for row in parts_of(tables[n]).get("aligned", ())}
     judges = judges_of(row["metrics"] for row in rows.values())
 

@@ -13,7 +13,7 @@ DIM, CLASSES = 8, 2
 
 
 def trained(num_classes, epochs=150):
-    """A flow to codes that no affine map makes of a normal, the codes and their labels."""
+    """A flow to codes that are no affine map of a normal, the codes and their labels."""
     random = np.random.default_rng(0)
     labels = random.integers(0, CLASSES, 512)
     codes = 0.3 * random.standard_normal((512, DIM)) + np.where(labels, 1.0, -1.0)[:, None]

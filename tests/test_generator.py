@@ -336,7 +336,7 @@ def test_factories_that_break_the_contract(factories, factory, message):
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder; a generator is a TF1 folder"):
         load_generator(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="xxx: File name too long"):
+    with pytest.raises(UserError, match="xxx: no such file or folder"):
         load_generator(tmp_path / ("x" * 300))
     with pytest.raises(UserError, match="ModuleNotFoundError: No module named 'no_such_module'"):
         load_generator("no_such_module:make", trust=True)

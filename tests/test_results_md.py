@@ -203,7 +203,7 @@ def test_published_lines_make_the_same_page_and_readme(folder, run_main):
     done = run_main("studies/results_md.py", lines, "--output", target, "--readme", readme)
     assert done.returncode == EXIT_OK and (target.read_text(), readme.read_text()) == first
 
-    (folder / "recovery.jsonl").unlink()  # published before, not measured anew
+    (folder / "recovery.jsonl").unlink()  # published before, not measured again
     assert run_main(*command).returncode == EXIT_OK and target.read_text() == first[0]
 
     readme.write_text("nothing")

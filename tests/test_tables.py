@@ -120,8 +120,8 @@ def test_rows_that_agree_stand_once(tmp_path):
         shift = 0.01 if preset == "paper" else 0
         tables.add_rows(tmp_path, 1, preset, [row(SILENCE, preset), row(GRADIENT, preset, shift)])
     text = (tmp_path / "table1.md").read_text()
-    assert len(lines_of(text, "| floor: silence", "both presets")) == 4
-    assert not lines_of(text, "| floor: silence", "preset")
+    assert len(lines_of(text, "| baseline: silence", "both presets")) == 4
+    assert not lines_of(text, "| baseline: silence", "preset")
     for preset in ("paper", "aligned"):
         assert len(lines_of(text, "| gradient", f"preset {preset}: batched, float32, max_iter 80 of 50,000")) == 4
         assert f"{SILENCE},preset {preset},ssim" in (tmp_path / "table1.csv").read_text()

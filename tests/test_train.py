@@ -153,7 +153,7 @@ class Counted(Tiny):
 
 
 class Told(keras.Sequential):
-    """A network that is told the domain of its clips, as an `Encoder` is."""
+    """A network that takes the domain of its clips, as an `Encoder` does."""
 
     domains: tuple = ()
 
@@ -510,6 +510,13 @@ def start_workers(command: list[str], **environment: str) -> list[subprocess.Pop
         pipe = subprocess.PIPE
         processes.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=pipe, stderr=pipe, text=True))
     return processes
+
+
+@pytest.mark.slow
+def test_one_worker_trains_as_one_machine(call, whole, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert call(tmp_path, "--distribute", "multi_worker") == options.EXIT_OK
+    same_training(tmp_path, whole)
 
 
 @pytest.mark.slow

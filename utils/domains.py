@@ -1,4 +1,4 @@
-"""Where a clip comes from: what an encoder with statistics by domain is told, and the kinds of clips in tables."""
+"""Where a clip comes from: the domains of an encoder with statistics by domain, and the kinds of clips in tables."""
 
 REAL, SYNTHETIC = "real", "synthetic"
 DOMAINS = (REAL, SYNTHETIC)

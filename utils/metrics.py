@@ -219,7 +219,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 
     |mean difference|^2 + tr(Cx) + tr(Cy) - 2 tr((Cx Cy)^(1/2)). The last trace is the sum of the singular values of
     A B^T for centred, scaled features A and B: no square root of a product of matrices, hence sound where N < D.
-    Biased upwards by small N: compare at equal N, beside the distance of two sets of the same source.
+    Biased upwards by small N: compare at equal N, and with the distance of two sets of the same source.
 
     Args:
         x: `[N, D]`.

@@ -75,9 +75,9 @@ def jacobian_statistics(singular_values: np.ndarray) -> dict[str, float]:
 
 
 def hum(audio: np.ndarray, sample_rate: int, rates: tuple[float, ...] = (62.5, 250.0, 1000.0)) -> float:
-    """How far the energy at a generator's frame rates stands above the bands beside them, in pauses: dB, the largest.
+    """How far the energy at a generator's frame rates is above that of neighbouring bands, in pauses: dB, the largest.
 
-    A pause is the quietest quarter of a clip; bands beside a rate are 7 to 20 % away from it.
+    A pause is the quietest quarter of a clip; neighbouring bands of a rate are 7 to 20 % away from it.
 
     Args:
         audio: float `[N, T, C]`.

@@ -61,8 +61,8 @@ def within_class(measure, audio: np.ndarray, classes: np.ndarray) -> float:
 def nearest_distances(features: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Root mean square difference from each of `features` `[N, ...]` to the nearest of `known` `[M, ...]`; `[N]`.
 
-    Of a generator's samples among training clips, beside those of clips that were not trained on: lower where training
-    clips come out again.
+    Of a generator's samples among training clips, compared with held-out clips: lower where training clips are
+    reproduced.
     """
     a, b = (np.asarray(x, np.float32).reshape(len(x), -1) for x in (features, known))
     squares = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T

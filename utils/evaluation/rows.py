@@ -238,7 +238,7 @@ class Scorer:
         }
 
     def _compare(self, values: Mapping[str, np.ndarray], other: str) -> dict[str, Any]:
-        """By metric, the values of a row's clips beside those of another row."""
+        """By metric, the values of a row's clips compared with those of another row."""
         said = {}
         for key, theirs in self._scored[other].items():
             if key in values:

@@ -4,11 +4,11 @@ Where a target is in a generator's range, the residual at the sought z is zero, 
 quadratically where quasi-Newton steps crawl along valleys. The price is the Jacobian of every residual in all n
 latents; forward mode gives it for n forward passes, and only J'J and J'r leave the network (`linearise`).
 
-The method is Levenberg's and Marquardt's (Nocedal & Wright 2006, section 10.3). Trials are cheap beside a Jacobian, so
-each step tries several dampings in one batch and keeps the best. A box is handled by an active set: variables at a
-bound that the gradient pushes outwards stay there, those that a step would carry across one stop on it, and the others'
-step is solved again. Every row has its own damping, acceptance and stopping, and a finished row leaves the batch. The
-solver's own state is NumPy and float64, as in `utils.inversion.lbfgs`.
+The method is Levenberg's and Marquardt's (Nocedal & Wright 2006, section 10.3). Trials are cheap compared with a
+Jacobian, so each step tries several dampings in one batch and keeps the best. A box is handled by an active set:
+variables at a bound that the gradient pushes outwards stay there, those that a step would carry across one stop on it,
+and the others' step is solved again. Every row has its own damping, acceptance and stopping, and a finished row leaves
+the batch. The solver's own state is NumPy and float64, as in `utils.inversion.lbfgs`.
 
 A Jacobian costs as much as dozens of gradients, and serves longer than for one step: in coordinates in which its damped
 J'J is the identity the problem is nearly round, and there L-BFGS (`utils.inversion.lbfgs`) goes on by gradients alone

@@ -240,7 +240,7 @@ class Recovery:
             method: a name in `utils.inversion.names.METHODS`.
             targets: float32 `[B, T, C]` in [-1, 1].
             identities: of the B clips.
-            domain: "real", or "synthetic" for the generator's own samples: what is told to the encoder.
+            domain: "real", or "synthetic" for the generator's own samples: which the encoder is given.
             progress: called after each evaluation of a search.
             neighbours: float32 `[B, latent_dim]`, latents of the windows before these; a search starts there where the
                 objective is lower than at its own first start.

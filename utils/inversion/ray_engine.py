@@ -130,7 +130,7 @@ class _Worker:
 def _cluster(address: str | None, actors: int | None) -> Iterator[Callable]:
     """Within the block Ray runs; gives a function of rows and of `_Worker`'s arguments to the answers, as they come."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # a dead actor is told of by `recover`
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # `recover` reports a dead actor
     os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray gives way to everything else on the machine
     import ray
     import ray.data

@@ -1,4 +1,4 @@
-"""Tables 1 to 3 as JSON lines, Markdown and CSV beside the paper's numbers.
+"""Tables 1 to 3 as JSON lines, Markdown and CSV, with the paper's numbers.
 
 `tableN.jsonl` is the source of all the others: of Tables 1 and 2 a line for each row, of Table 3 a line for each preset
 with its cells and how they were made. Two runs of a script, one for each preset, make one table.
@@ -42,11 +42,11 @@ ROW_TITLES = {
     HYBRID: "hybrid",
     SEARCH: "search (ours)",
     PROJECTED: "hybrid, projected (no latent of the prior)",
-    OTHER: "floor: other real clips",
-    TEMPLATE: "floor: one waveform a digit",
-    CLASS_SAMPLE: "floor: a random sample of the digit",
-    SAMPLE: "floor: random samples",
-    SILENCE: "floor: silence",
+    OTHER: "baseline: other real clips",
+    TEMPLATE: "class-conditional baseline: one waveform a digit",
+    CLASS_SAMPLE: "class-conditional baseline: a random sample of the digit",
+    SAMPLE: "baseline: random samples",
+    SILENCE: "baseline: silence",
 }
 NONE = "–"
 
@@ -166,7 +166,7 @@ def read_table(folder: Path, number: int) -> dict[str, Any] | None:
 
 
 def table_markdown(table: Mapping[str, Any]) -> str:
-    """A table as Markdown: numbers beside the paper's, and how they were made."""
+    """A table as Markdown: ours and the paper's numbers, and how ours were made."""
     return detection_markdown(table) if table["table"] == 3 else rows_markdown(table)
 
 
@@ -201,7 +201,7 @@ def row_label(row: Mapping[str, Any]) -> str:
 
 
 def rows_markdown(table: Mapping[str, Any]) -> str:
-    """Table 1 or 2: beside the paper, by the judge, the latents, and how the numbers were made."""
+    """Table 1 or 2: as the paper's, by the judge, the latents, and how the numbers were made."""
     number, presets = table["table"], parts_of(table)
     lines = ["Numbers of the paper's kind, by the classifier that also serves as a loss.", ""]
     lines += _grid(presets, BESIDE_PAPER, published.ROWS[number])

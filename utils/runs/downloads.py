@@ -144,9 +144,10 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, origin: str = "giv
     import requests
 
     pooch.get_logger().setLevel("ERROR")  # the progress bar says as much
-    download = pooch.HTTPDownloader(progressbar=not quiet, chunk_size=CHUNK, timeout=TIMEOUT)
     try:
-        pooch.retrieve(url, sha256, path.name, path.parent, downloader=download)
+        with tqdm(total=1, desc=path.name, unit="B", unit_scale=True, disable=quiet) as bar:
+            download = pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)
+            pooch.retrieve(url, sha256, path.name, path.parent, downloader=download)
         return
     except requests.HTTPError as error:
         reason = f"the server answered {error.response.status_code} {error.response.reason}"

@@ -5,7 +5,7 @@ import threading
 
 from tqdm import tqdm
 
-SECONDS = (2, 5)  # after which a `MovingBar` is drawn anew: on a terminal, and in a file or a pipe
+SECONDS = (2, 5)  # after which a `MovingBar` is redrawn: on a terminal, and in a file or a pipe
 
 
 def progress_bar(title: str, total: int, *, unit: str = "clip", quiet: bool = False, **settings) -> tqdm:
