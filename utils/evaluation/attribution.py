@@ -167,7 +167,7 @@ class Thresholds:
     Attributes:
         made_below: of a clip of other origin, like those of the calibration, the score is lower with a probability of
             at most `false_made`.
-        not_above: of an own sample the score is higher with a probability of at most `false_not`.
+        not_above: of an own sample the score is as high or higher with a probability of at most `false_not`.
         false_made, false_not: those probabilities.
         own, others: how many scores of each the thresholds rest on.
     """
@@ -195,7 +195,7 @@ class Thresholds:
             return ABSTAINS, ""
         if score < self.made_below:
             return (MADE, "") if exact else (RELATED, NOT_EXACT) if lossless else (MADE, LOSSY)
-        return (NOT if score > self.not_above else ABSTAINS), ""
+        return (NOT if score >= self.not_above else ABSTAINS), ""
 
 
 def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:
