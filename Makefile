@@ -90,7 +90,7 @@ setup-docs: setup ## what `make docs` and the notebook docs/walkthrough.ipynb ne
 setup-export: setup ## what export.py needs besides, for ONNX and for Hugging Face's datasets
 	$(RUN) -m pip install --quiet -r requirements-export.txt
 
-demo: setup ## invert the demo clips by all three methods and say where the page to listen to is
+demo: setup ## invert the demo clips by all four methods and say where the page to listen to is
 	$(RUN) latent_vector_recovery.py datasets/demo --method all --max_iter 200 --output results/demo
 	@echo "Open in a browser: file://$(CURDIR)/results/demo/index.html"
 
@@ -113,7 +113,7 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 		$(RECOVERY) --n $$(( $(N) < 100 ? 2 : 16 )) --batch_size $$size --methods published,lbfgs,hybrid,search || exit; \
 	done
 	$(RUN) -m studies.formats "$(DATA)" $(STUDY_OPTIONS) --precision $(PRECISION) --results "$(OUTPUT)" \
-		--n $$(( $(N) < 100 ? 2 : 24 ))
+		--n $$(( $(N) < 100 ? 4 : 64 ))
 	$(SPEECH) --split selection --objectives "$(OBJECTIVES)"
 	$(SPEECH) --split report --projected
 	$(RUN) -m studies.projected "$(DATA)" $(STUDY_OPTIONS) --precision $(PRECISION) --results "$(OUTPUT)" \
@@ -128,7 +128,7 @@ results: setup ## every table and figure of the paper, RESULTS.md and its lines 
 page: setup ## RESULTS.md and the numbers of README.md again, from the lines in results/published alone
 	$(RUN) -m studies.results_md --readme README.md
 
-audio: setup ## the sounds in docs/audio: clips and what each method makes of them
+audio: setup ## the sounds in docs/audio: clips and their reconstructions
 	$(RUN) -m docs.audio_examples "$(DATA)"
 
 docs: setup-docs ## the API's pages, docs/api/index.html

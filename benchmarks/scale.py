@@ -14,6 +14,7 @@ Examples:
 """
 
 import argparse
+import importlib.util
 import os
 import tempfile
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 from statistics import median
 
 from utils import options
+from utils.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -32,7 +34,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--groups", **count, default=8, help="batches per actor, or of the local engine")
     parser.add_argument("--rounds", **count, default=3, help="measurements of each engine; medians are printed")
     parser.add_argument("--memory", **count, help="instead, print the memory while N short clips are inverted")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not importlib.util.find_spec("ray"):
+        raise UserError("needs Ray, which is not installed: make setup-ray")
+    return args
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from pathlib import Path
 from unittest import mock
 
 from utils import options
+from utils.runs.cache import cache_folder
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--width", type=options.positive_int, default=64, metavar="N", help="of encoder and classifier")
     options.add_shared(parser, "precision", "batch_size", batch_size=64)
     add("--rounds", type=options.non_negative_int, default=5, metavar="N", help="steps of which medians are taken")
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where decoded clips are kept")
     return parser.parse_args()
 
 

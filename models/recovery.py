@@ -26,8 +26,6 @@ from utils.losses import Objective, parse_objective
 from utils.options import OWN_OBJECTIVE, REAL_OBJECTIVE
 from utils.runs.cache import cache_folder
 
-LEVEL_SAMPLES = 32  # whose level is the generator's
-
 
 def choose_objective(networks: Networks, text: str | None, *, own: bool) -> Objective:
     """What a search minimises: what `--objective` says, or else the default.
@@ -82,16 +80,22 @@ def make_search(networks: Networks, *, clip_to_prior: bool = True) -> LatentSear
     derivatives."""
     encode = partial(networks.encode, domain=SYNTHETIC) if networks.sha256("encoder") else None
     search = LatentSearch(networks.fast_generator, encode=encode, clip_to_prior=clip_to_prior, cache=cache_folder())
+    consequence = "the method search minimises the objective at once, as hybrid does"
+    return search if _can_search(search, networks, consequence) else None
+
+
+def _can_search(search: LatentSearch, networks: Networks, consequence: str) -> bool:
+    """Whether the generator has forward-mode derivatives; where not, a line on stderr says what follows."""
     try:
         search.check()
     except Exception as error:  # whatever a foreign network may raise
         print(
-            f"warning: {networks.generator.name}: no forward-mode derivatives, so the method search minimises the "
-            f"objective at once, as hybrid does: {type(error).__name__}: {one_line(error)}",
+            f"warning: {networks.generator.name}: no forward-mode derivatives, so {consequence}: "
+            f"{type(error).__name__}: {one_line(error)}",
             file=sys.stderr,
         )
-        return None
-    return search
+        return False
+    return True
 
 
 def make_recovery(
@@ -131,36 +135,31 @@ def make_recovery(
 
 def make_placed_search(networks: Networks) -> PlacedSearch:
     """The search for latent, offset and gain, by the generator and encoder of the run."""
-    encode = partial(networks.encode, domain=SYNTHETIC)
-    return PlacedSearch(networks.fast_generator, encode=encode, level=sample_level(networks))
-
-
-def sample_level(networks: Networks) -> float:
-    """Root mean square of the generator's samples."""
-    samples = networks.generator(networks.generator.sample_prior(0, LEVEL_SAMPLES)).numpy()
-    return float(np.sqrt(np.mean(np.square(samples))))
+    return PlacedSearch(networks.fast_generator, encode=partial(networks.encode, domain=SYNTHETIC))
 
 
 def make_aligner(networks: Networks) -> Callable[[np.ndarray], Placements]:
     """Where clips begin and how loud they are, as the generator would have it: clips float32 `[B, T, C]` to
     `Placements`.
 
-    By the search for latent, offset and gain where it finds the clip to be one of the generator's samples; of others by
-    `utils.inversion.align.align`, with the encoder and generator of the run.
+    By the search for latent, offset and gain where it finds the clip to be one of the generator's samples; of others,
+    and all where the generator has no forward-mode derivatives, by `utils.inversion.align.align`, with the encoder and
+    generator of the run.
     """
-    generator, encode, level = networks.fast_generator, networks.encode, sample_level(networks)
+    generator, encode = networks.fast_generator, networks.encode
+    search = make_placed_search(networks)
+    searched = _can_search(search, networks, "--align goes by log-mel spectrograms alone")
     by_sound = partial(
         align,
         reconstruct=tf.function(lambda audio: generator(encode(audio, REAL)), autograph=False),
         sample_rate=generator.sample_rate,
-        level=level,
+        level=search.level,
         batch_size=rows_together(generator),
     )
-    if generator.network is None:  # the search takes a WaveGAN's own derivatives
-        return lambda clips: Placements(*by_sound(clips), np.zeros_like(clips))
-    search = make_placed_search(networks)
 
     def aligned(clips: np.ndarray) -> Placements:
+        if not searched:
+            return Placements(*by_sound(clips), np.zeros_like(clips))
         found = search(clips)
         z, offset, gain_db = search.generator.split(found.z)
         offset, beyond = np.rint(offset).astype(int), np.zeros_like(clips)

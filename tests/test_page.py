@@ -158,6 +158,13 @@ def test_numbers(key, value, text):
     assert format_number(key, value) == text
 
 
+def test_the_best_of_a_clip_s_methods_is_marked_where_they_differ(tmp_path):
+    results = make_clip(tmp_path, "a.wav", ("gradient", "hybrid"), log_mel_distance=0.5)
+    results[1]["objective"] = 0.001
+    page = written(tmp_path, results)
+    assert [tag.get("class") for tag in page.all("div", "a.wav")].count("best") == 1
+
+
 def test_missing_numbers_are_dashes_and_not_sorted_by(tmp_path):
     odd = {"snr_db": float("nan"), "ssim": float("inf"), "objective": None, "z_mse": float("nan")}
     page = written(tmp_path, make_clip(tmp_path, "a.wav", **odd))
@@ -238,6 +245,10 @@ def test_silence_is_the_floor_of_the_files(tmp_path):
     results = make_clip(tmp_path, "a.wav", log_mel_distance=0.5, log_mel_distance_silence=2.25)
     assert "silence12.25" in "".join(written(tmp_path, results).text.split())
     assert "silence" not in written(tmp_path, make_clip(tmp_path, "b.wav")).text
+    own = {"kind": "own sample", "log_mel_distance_silence": 2.25} | JUDGED
+    page = written(tmp_path, make_clip(tmp_path, "own/0", ("gradient", "hybrid"), **own))
+    table = [cell["data-title"] for cell in page.all("td")]
+    assert "silence, median" not in page.text and "2.25" not in page.text and not any("judge" in t for t in table)
 
 
 def test_judges_answers_stand_by_clip_and_reconstruction(tmp_path):

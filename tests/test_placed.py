@@ -21,8 +21,7 @@ def search(tiny):
     x = np.asarray(tiny(z), np.float64)[..., 0]
     weights = tf.constant(np.linalg.lstsq(x, z, rcond=1e-3)[0], tf.float32)
     encode = lambda audio: tf.convert_to_tensor(audio)[..., 0] @ weights  # noqa: E731
-    level = float(np.sqrt(np.square(x).mean()))
-    return PlacedSearch(tiny, encode=encode, level=level, reach_seconds=0.006, grid_seconds=1 / tiny.sample_rate)
+    return PlacedSearch(tiny, encode=encode, reach_seconds=0.006, grid_seconds=1 / tiny.sample_rate)
 
 
 def test_offset_and_gain_are_entries_of_its_latents(tiny):

@@ -77,8 +77,8 @@ def accuracy(path, dataset):
 
 
 def test_the_epoch_that_is_best_on_the_selection_half_is_kept(run_main, data, tmp_path):
-    """At a rate so high that it forgets again; and with --keep_epochs every epoch."""
-    given = ("--epochs", 4, "--learning_rate", 0.05, "--schedule", "constant", "--keep_epochs", "--augment", "none")
+    """At a rate so high that it learns nothing, and no later epoch is better; with --keep_epochs every epoch."""
+    given = ("--epochs", 4, "--learning_rate", 0.3, "--schedule", "constant", "--keep_epochs", "--augment", "none")
     done = run_main("train_sc09_classifier.py", *arguments(data, tmp_path, *given, "--seed", 3))
     assert done.returncode == 0, done.stderr
     selection = load_dataset(data, 2048, 1, 16000, "selection", cache_dir=tmp_path / "cache", quiet=True)
@@ -87,7 +87,7 @@ def test_the_epoch_that_is_best_on_the_selection_half_is_kept(run_main, data, tm
     assert [path.name for path in kept] == [f"{epoch:04}.keras" for epoch in (1, 2, 3, 4)]
     assert [accuracy(path, selection) for path in kept] == pytest.approx(accuracies)
     best = int(np.argmax(accuracies))
-    assert accuracies[best] > accuracies[-1]  # otherwise this tells nothing
+    assert best < 3  # otherwise this tells nothing
     weights = [load_classifier(path).get_weights() for path in (kept[best], tmp_path / "run" / "best.keras")]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)

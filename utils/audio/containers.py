@@ -202,7 +202,10 @@ LAYOUTS = {
     b"riff": Layout(40, "<16sQ", W64_DATA, size_of_header=24, alignment=8),
     AU: Layout(0, ">4s4xI", b"", alignment=1),
 }
-NO_LENGTH = {"I": 0x7FFFFF00, "Q": 0x7FFFFFFFFFFFFF00}  # from here on a size stands for "until the end"
+NO_LENGTH = {
+    "I": 0x7F000000 - 8,
+    "Q": 0x7F00000000000000,
+}  # from here on a size beyond the file's stands for any length
 LARGEST = {"I": 0xFFFFFFFF, "Q": 0xFFFFFFFFFFFFFFFF}
 SMALLEST_REMAINDER = 256  # bytes after the last chunk; padding and an ID3v1 tag are shorter
 
@@ -222,11 +225,12 @@ def _chunk_parts(file: BinaryIO, size: int) -> list[Part]:
     while data := _find_data(file, start, size):
         held, said = (max(0, count - data.layout.besides) for count in (size - data.start, data.said))
         end = _after_chunks(file, data.start + max(0, data.said), size, data.layout)
-        streamed = data.said >= NO_LENGTH[data.form[-1]] or not said and held and size - end >= SMALLEST_REMAINDER
-        if streamed or said > held:
+        unsaid = not said and held and size - end >= SMALLEST_REMAINDER
+        if unsaid or said > held:
             length = min(size - data.start + data.layout.size_of_header, LARGEST[data.form[-1]])
-            note, says = ("streamed", "no length") if streamed else ("truncated", f"{said} bytes of audio")
-            notes = {note: f"the header says {says}, the file holds {held} bytes"}
+            streamed = unsaid or said >= NO_LENGTH[data.form[-1]]
+            says = f"{said} bytes of audio" + (", which stands for any length" if streamed else "")
+            notes = {"streamed" if streamed else "truncated": f"the header says {says}; the file holds {held} bytes"}
             return [*parts, Part(start, size, {data.place - start: struct.pack(data.form, length)}, notes=notes)]
         if size - end < SMALLEST_REMAINDER:
             return [*parts, Part(start, end)]

@@ -20,6 +20,8 @@ from tqdm import tqdm
 from utils.audio.files import Clip
 from utils.domains import SYNTHETIC
 from utils.errors import UserError, one_line
+from utils.inversion.placed import PlacedSearch
+from utils.inversion.problem import in_float32
 from utils.inversion.search import LatentSearch
 from utils.inversion.store import Record, ResultStore, array_sha256
 
@@ -49,7 +51,8 @@ class Attributor:
     """Scores clips by what is left of them when their best reconstruction is taken away.
 
     By the search for the latent itself (`utils.inversion.search`), from the encoder's answer, or without an encoder
-    from the nearest of a bank of samples.
+    from the nearest of a bank of samples. With an encoder, clips whose latent is not found are searched again for
+    latent, offset and gain (`utils.inversion.placed`), and the better of both answers counts.
 
     Args:
         generator: in float32, as in `utils.inversion.methods`, with `name`.
@@ -73,6 +76,7 @@ class Attributor:
     ):
         self._generator, self.settings = generator, settings
         self._search = LatentSearch(fast, encode=encode and partial(encode, domain=SYNTHETIC), cache=cache)
+        self._placed = encode and PlacedSearch(fast, encode=partial(encode, domain=SYNTHETIC))
         try:
             self._search.check()
         except Exception as error:  # whatever a foreign network may raise
@@ -88,7 +92,8 @@ class Attributor:
 
         Returns:
             Per clip `score` (None for silence, or where the generator was not finite), `exact` (whether no more is left
-            than the rounding of the clip's samples), `evaluations` of the generator, `seconds`, and `z` `[latent_dim]`.
+            than the rounding of the clip's samples), `offset_ms` and `gain_db` that bring the clip to where the
+            generator has it, `evaluations` of the generator, `seconds`, and `z` `[latent_dim]`.
         """
         keys = [{"audio_sha256": array_sha256(clip), **self.settings} for clip in audio]
         names = [f"scores/{key['audio_sha256']}" for key in keys]
@@ -108,17 +113,33 @@ class Attributor:
     def _records(self, audio: np.ndarray) -> list[Record]:
         started_at = time.monotonic()
         found = self._search(audio)
-        reconstructions = np.asarray(self._generator(found.z))
+        z, exact, evaluations = found.z, found.exact, found.evaluations
+        reconstructions = np.array(self._generator(z))
+        offset_ms, gain_db = np.zeros(len(audio)), np.zeros(len(audio))
+        lost = np.flatnonzero(~exact & audio.any(axis=(1, 2)))
+        if self._placed and lost.size:
+            moved = self._placed(audio[lost])
+            placed_z, offset, gain = self._placed.generator.split(moved.z)
+            elsewhere = np.asarray(in_float32(self._placed.generator)(moved.z))
+            errors = (np.square(x - audio[lost]).mean(axis=(1, 2)) for x in (elsewhere, reconstructions[lost]))
+            better = moved.exact | (moved.in_range & np.less(*errors))
+            evaluations[lost] += moved.evaluations
+            which = lost[better]
+            z[which], exact[which], reconstructions[which] = placed_z[better], moved.exact[better], elsewhere[better]
+            offset_ms[which] = 1000 * offset[better] / self._generator.sample_rate
+            gain_db[which] = gain[better]
         seconds = (time.monotonic() - started_at) / len(audio)
         records = []
         for i, clip in enumerate(audio):
             facts = {
                 "score": residual_score(clip, reconstructions[i]),
-                "exact": bool(found.exact[i] and clip.any()),
-                "evaluations": int(found.evaluations[i]),
+                "exact": bool(exact[i] and clip.any()),
+                "offset_ms": float(offset_ms[i]),
+                "gain_db": float(gain_db[i]),
+                "evaluations": int(evaluations[i]),
                 "seconds": seconds,
             }
-            records.append(Record(facts, {"z": found.z[i]}))
+            records.append(Record(facts, {"z": z[i]}))
         return records
 
 
@@ -146,7 +167,7 @@ class Thresholds:
     Attributes:
         made_below: of a clip of other origin, like those of the calibration, the score is lower with a probability of
             at most `false_made`.
-        not_above: of an own sample the score is higher with a probability of at most `false_not`.
+        not_above: of an own sample the score is as high or higher with a probability of at most `false_not`.
         false_made, false_not: those probabilities.
         own, others: how many scores of each the thresholds rest on.
     """
@@ -174,7 +195,7 @@ class Thresholds:
             return ABSTAINS, ""
         if score < self.made_below:
             return (MADE, "") if exact else (RELATED, NOT_EXACT) if lossless else (MADE, LOSSY)
-        return (NOT if score > self.not_above else ABSTAINS), ""
+        return (NOT if score >= self.not_above else ABSTAINS), ""
 
 
 def calibrate(own: Sequence[float], others: Sequence[float]) -> Thresholds:

@@ -11,7 +11,7 @@ and the others' step is solved again. Every row has its own damping, acceptance 
 the batch. The solver's own state is NumPy and float64, as in `utils.inversion.lbfgs`.
 
 A Jacobian costs as much as dozens of gradients, and serves longer than for one step: in coordinates in which its damped
-J'J is the identity the problem is nearly round, and there L-BFGS (`utils.inversion.lbfgs`) goes on by gradients alone
+J'J is the identity the problem is nearly round, and there L-BFGS (`utils.inversion.lbfgs`) continues by gradients alone
 until it slows down. For own samples of the bundled generator, from six rounds of its encoder, that is one Jacobian and
 10 to 25 gradients, where a Jacobian a step, or J'J of the step before (the chord method), took 3 or 4 of them.
 """

@@ -20,6 +20,7 @@ from utils.runs.batches import in_batches
 REACH_SECONDS = 0.06  # that a clip may lie earlier or later
 GRID_SECONDS = 0.01  # between the offsets at which the encoder is asked first
 GAINS_DB = (-6.0, 0.0, 6.0)  # around the generator's level
+LEVEL_SAMPLES = 32  # whose level is the generator's: a clip is first shown to the encoder at that
 CANDIDATES = 8  # offsets that go further: samples are alike at multiples of 256 samples, frames of a WaveGAN's layers
 LOOKS = 2  # of the encoder, each from where the one before saw the clip to lie
 OFFSET_UNIT = 4.0  # samples that one of the offset's latent stands for: it then moves audio about as much as z does
@@ -93,9 +94,11 @@ class PlacedSearch(LatentSearch):
 
     Args:
         generator, encode: as in `LatentSearch`; here the encoder must be.
-        level: root mean square of the generator's samples, at which a clip is first shown to the encoder.
         reach_seconds: that a clip may lie earlier or later.
         grid_seconds: between the offsets at which the encoder is asked first.
+
+    Attributes:
+        level: root mean square of the generator's samples.
     """
 
     def __init__(
@@ -103,13 +106,13 @@ class PlacedSearch(LatentSearch):
         generator: Any,
         *,
         encode: Callable[[tf.Tensor], Any],
-        level: float,
         reach_seconds: float = REACH_SECONDS,
         grid_seconds: float = GRID_SECONDS,
     ):
         self._reach, self._step = (round(seconds * generator.sample_rate) for seconds in (reach_seconds, grid_seconds))
         super().__init__(PlacedGenerator(generator), encode=encode, clip_to_prior=False)
-        self._level = level
+        samples = np.asarray(in_float32(generator)(generator.sample_prior(0, LEVEL_SAMPLES)))
+        self.level = float(np.sqrt(np.mean(np.square(samples))))
         clip = [None, generator.num_samples, generator.num_channels]
         self._reconstruct = tf.function(
             lambda audio: generator(encode(audio)), input_signature=[tf.TensorSpec(clip)], autograph=False
@@ -128,7 +131,7 @@ class PlacedSearch(LatentSearch):
         """
         clips, reach = len(targets), self._reach
         rms = np.sqrt(np.mean(np.square(targets, dtype=np.float64), axis=(1, 2)))
-        to_level = 20 * np.log10(self._level / np.maximum(rms, 1e-9))
+        to_level = 20 * np.log10(self.level / np.maximum(rms, 1e-9))
         grid = [(at, gain) for at in range(-reach, reach + 1, self._step) for gain in GAINS_DB]
         looks = [self._look(targets, np.full(clips, at), to_level + gain) for at, gain in grid]
         offset, gain_db = distinct(*(np.stack(column, axis=1) for column in zip(*looks, strict=True)), self._step // 2)

@@ -33,6 +33,7 @@ DOWNLOADS = ("summary.csv", "results.jsonl", "failures.jsonl")
 SILENCE = "log_mel_distance_silence"
 Sound = tuple[np.ndarray, int]  # audio [T, C] and its rate in Hz
 DASH = "–"
+NOTHING = ' class="nothing"'  # a cell that a narrow screen leaves out
 
 
 class Number(NamedTuple):
@@ -116,6 +117,11 @@ class _Kind:
         """Keys of `NUMBERS` that are shown of this kind."""
         keys = [key for key, number in NUMBERS.items() if number.kind in (None, self.name)]
         return [k for k in keys if not NUMBERS[k].optional or any(_number(r.get(k)) is not None for r in self.results)]
+
+    @functools.cached_property
+    def judges(self) -> list[str]:
+        """Judges of files; most of a generator's own samples are no digit."""
+        return _judges(self.results) if self.name == FILE else []
 
 
 def write_page(
@@ -260,7 +266,7 @@ def _summary(kind: _Kind, methods: list[str]) -> str:
     """A row a method with medians, and of files one of silence."""
     if not kind.clips:
         return ""
-    numbers, judges = kind.numbers, _judges(kind.results)
+    numbers, judges = kind.numbers, kind.judges
     heads = [f"{NUMBERS[k].label}{_unit(NUMBERS[k].unit)}" for k in numbers]
     places = [f"same digit, {judge}" for judge in judges]
     head = ["method", "clips", *heads, *places, "outcome"]
@@ -274,14 +280,16 @@ def _summary(kind: _Kind, methods: list[str]) -> str:
             cells += [_same_digit(results, judge) for judge in judges]
             rows.append([_swatch(methods, method) + _text(method), f"{len(results):,}", *cells, outcome])
     silence = _median(kind.results, SILENCE)
-    if silence is not None:
+    if kind.name == FILE and silence is not None:
         cells = [format_number(key, silence if key == "log_mel_distance" else None) for key in numbers]
         rows.append(["silence", f"{len(kind.clips):,}", *cells, *[DASH] * len(judges), "floor"])
     plain = [re.sub("<.*?>", "", title) for title in head]
     lines = [
         "<tr>"
         + "".join(
-            f'<td data-title="{plain[i]}">{cell}</td>' if i else f"<th scope=row>{cell}</th>"
+            f'<td data-title="{plain[i]}"{NOTHING if cell == DASH else ""}>{cell}</td>'
+            if i
+            else f"<th scope=row>{cell}</th>"
             for i, cell in enumerate(row)
         )
         + "</tr>"
@@ -307,7 +315,7 @@ def _scatter(kind: _Kind, methods: list[str]) -> str:
                 series.setdefault(methods.index(method), []).append(Point(cost, quality, number, title))
     if sum(map(len, series.values())) < 2:
         return ""
-    silence = _median(kind.results, SILENCE)
+    silence = _median(kind.results, SILENCE) if kind.name == FILE else None
     level = None if silence is None else (silence, "silence, median")
     label = f"{NUMBERS[key].label}{f', {unit}' if (unit := NUMBERS[key].unit) else ''}"
     return (
@@ -323,9 +331,9 @@ def _downloads(output_dir: Path) -> str:
 
 def _legend(present: list[str], results: list[dict]) -> str:
     known = {
-        "judges": bool(_judges(results)),
+        "judges": bool(_judges(r for r in results if r.get("kind", FILE) == FILE)),
         "exact": any(result.get("match") for result in results),
-        "silence": _median(results, SILENCE) is not None,
+        "silence": any(r.get("kind", FILE) == FILE and r.get(SILENCE) is not None for r in results),
         "status": bool(results),
     }
     entries = [(NUMBERS[key].label, NUMBERS[key].means) for key in present]
@@ -384,7 +392,7 @@ def _card(output_dir: Path, kind: _Kind, source: str, methods: list[str]) -> str
     best = {}
     for key in kind.numbers:
         values = [value for method in present if (value := _number(clip[method].get(key))) is not None]
-        if NUMBERS[key].better and len(values) > 1:
+        if NUMBERS[key].better and len(set(values)) > 1:
             best[key] = max(values) if NUMBERS[key].better > 0 else min(values)
 
     figures = []
@@ -393,7 +401,7 @@ def _card(output_dir: Path, kind: _Kind, source: str, methods: list[str]) -> str
         result = clip[method] if column else None
         label = f"{method} of {source}" if column else f"original {source}"
         swatch = _swatch(methods, method) if column else ""
-        numbers = _numbers(result, kind, best) if result else _original_facts(first, sound)
+        numbers = _numbers(result, kind, best) if result else _original_facts(first, kind, sound)
         curves = "" if result else _curves(output_dir, clip, present, methods)
         player = f'<audio controls preload="none" src="{audio_url(name)}" aria-label="{_text(label)}"></audio>'
         figures.append(
@@ -436,7 +444,7 @@ def _pictures(sound: Sound | str, decibels: np.ndarray | None, peak: float, top:
 
 def _numbers(result: dict, kind: _Kind, best: dict[str, float]) -> str:
     rows = []
-    for judge in _judges([result]):
+    for judge in kind.judges if _judges([result]) else ():
         same = _digit(result, judge, "clip") == _digit(result, judge, "reconstruction")
         text = _text(result[f"{judge}_reconstruction"])
         rows.append(f'<div class="judged"><dt>{judge}</dt><dd class="{"same" if same else "other"}">{text}</dd></div>')
@@ -449,8 +457,8 @@ def _numbers(result: dict, kind: _Kind, best: dict[str, float]) -> str:
     return f'<dl class="numbers">{"".join(rows)}</dl>'
 
 
-def _original_facts(result: dict, sound: Sound | str) -> str:
-    rows = [(judge, _text(result[f"{judge}_clip"])) for judge in _judges([result])]
+def _original_facts(result: dict, kind: _Kind, sound: Sound | str) -> str:
+    rows = [(judge, _text(result[f"{judge}_clip"])) for judge in kind.judges if _judges([result])]
     if not isinstance(sound, str):
         audio, rate = sound
         rows += [
@@ -460,7 +468,7 @@ def _original_facts(result: dict, sound: Sound | str) -> str:
         ]
     if result.get("windows", 1) != 1:
         rows.append(("windows", format_number("evaluations", result["windows"])))
-    if _number(result.get(SILENCE)) is not None:
+    if kind.name == FILE and _number(result.get(SILENCE)) is not None:
         rows.append(("log-mel distance to silence", format_number("log_mel_distance", result[SILENCE])))
     cells = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in rows)
     return f'<dl class="numbers">{cells}</dl>'

@@ -5,7 +5,7 @@ Colours are the page's: series k has the class `s{k}`. Text and axes are drawn i
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 34  # margins of a plot in its own units
 CURVE_POINTS = 100  # of one curve, at most
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-FEWEST_DECADES = 2  # an axis that spans fewer has ticks at 2 and 5 times the powers of ten, too
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,18 @@ class _Scale:
 
     def ticks(self) -> list[float]:
         if not self.logarithmic:
-            ticks = MaxNLocator(4).tick_values(self.low, self.high)
-        else:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            factors = (1, 2, 5) if math.log10(self.high / self.low) < FEWEST_DECADES else (1,)
-            ticks = [factor * 10.0**decade for decade in decades for factor in factors]
-            ticks = ticks[:: -(-len(ticks) // 6)]
+            return self._within(MaxNLocator(4).tick_values(self.low, self.high))
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        tens = self._within(10.0**decade for decade in decades)
+        if len(tens) > 2:
+            return tens[:: -(-len(tens) // 6)]
+        return self._within(factor * 10.0**decade for decade in decades for factor in (1, 2, 5))
+
+    def _within(self, ticks: Iterable[float]) -> list[float]:
         return [float(tick) for tick in ticks if self.low <= tick <= self.high]
 
 
-def curves_svg(curves: Mapping[int, np.ndarray], *, x_label: str, y_label: str, width: int = 300) -> str:
+def curves_svg(curves: Mapping[int, np.ndarray], *, x_label: str, y_label: str, width: int = 220) -> str:
     """Curves over 1, 2, 3, ... on logarithmic axes; a curve of one value is a dot.
 
     Args:
