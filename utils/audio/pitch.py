@@ -48,7 +48,7 @@ def pitches(
         audio: int16 or float32 `[N, T, C]`.
         sample_rate: Hz.
         hop: as in `pitch`.
-        cache_dir: where results are kept, by default `utils.runs.cache.cache_folder()`; their key is of the samples and of every option.
+        cache_dir: where results are kept, keyed by the samples and every option; None: `cache_folder()`.
         quiet: no progress bar.
 
     Returns:
