@@ -19,8 +19,8 @@ from utils.latents import squash, unsquash
 from utils.priors import PRIORS
 
 TIME_FREQUENCIES = np.exp(np.linspace(0, 5, 32)).astype(np.float32)
-STEPS = 5  # of the flow
-ITERATIONS = 6  # of a step's inverse
+STEPS = 12  # of the flow; short ones, so that the iteration of their inverse contracts
+ITERATIONS = 8
 SHRINKAGE = 0.1  # of a class's covariance towards that of all codes within classes
 PAIRED = 1024  # most codes paired at once
 JITTER = 0.05  # standard deviation of noise on codes in training
@@ -154,12 +154,10 @@ class Flow(tf.Module):
         return squash(with_class(u, labels, self.num_classes, MARGIN))
 
     def _slope(self, x, number, labels):
-        """Mean slope of step `number` from x by Runge and Kutta's method of fourth order."""
-        h, t = 1 / STEPS, tf.fill(tf.shape(labels), tf.constant(number / STEPS, tf.float32))
-        first = self.average(x, t, labels)
-        second = self.average(x + h / 2 * first, t + h / 2, labels)
-        third = self.average(x + h / 2 * second, t + h / 2, labels)
-        return (first + 2 * second + 2 * third + self.average(x + h * third, t + h, labels)) / 6
+        """Slope of step `number` from x by the midpoint method."""
+        t = tf.fill(tf.shape(labels), tf.constant(number / STEPS, tf.float32))
+        half = 0.5 / STEPS
+        return self.average(x + half * self.average(x, t, labels), t + half, labels)
 
     def _step_back(self, y, number, labels):
         """What step `number` brings to y, by fixed-point iteration: exact, where a step of -h would be off by 0.06."""

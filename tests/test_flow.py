@@ -18,7 +18,7 @@ def trained(num_classes, epochs=150):
     labels = random.integers(0, CLASSES, 512)
     codes = 0.3 * random.standard_normal((512, DIM))
     codes[:, 4:] += np.where(labels, 1.0, -1.0)[:, None]
-    codes[:, 1] = np.abs(codes[:, 2]) + 0.05 * codes[:, 1]
+    codes[:, 1] = np.abs(codes[:, 2]) + 0.3 * codes[:, 1]
     codes = np.float32((codes - codes.mean(axis=0)) / codes.std(axis=0))
     labels = labels if num_classes > 1 else np.zeros_like(labels)
     flow = Flow(codes, labels, num_classes, importance=np.ones(DIM), seed=0, total=2 * epochs)
