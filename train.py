@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils import choices, options
+from utils.runs.cache import cache_folder
 
 PRESETS = {
     "aligned": {},
@@ -77,7 +78,7 @@ def parse_options() -> argparse.Namespace:
     add("--augment_real", action=options.Switch, default=True, help=moved)
     degraded = "give the samples that are encoded what real clips have: noise, and an end of zeros"
     add("--augment_synthetic", action=options.Switch, default=True, help=degraded)
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where decoded clips are kept")
 
     model = parser.add_argument_group("model")
     add = model.add_argument

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils import choices, options
+from utils.runs.cache import cache_folder
 
 PRESETS = {
     "aligned": {},
@@ -65,7 +66,7 @@ def parse_options() -> argparse.Namespace:
         help="light: random time shift, gain, noise, silenced stretches and removed bands; heavy (for the judges): "
         "other speeds, rooms, spectral tilts, band limits, coloured noise and codecs too",
     )
-    add("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    add("--cache", type=Path, default=cache_folder(), metavar="DIR", help="where decoded clips are kept")
 
     model = parser.add_argument_group("model")
     add = model.add_argument

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from utils import options
 from utils.report.markdown import table_lines
+from utils.runs.cache import cache_folder
 
 HERE = Path(__file__).parent
 
@@ -28,7 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     work = "where they are inverted; remove it to invert them again"
     parser.add_argument("--work", type=Path, default=Path("results/audio"), metavar="DIR", help=work)
     cache = "where decoded clips are kept"
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help=cache)
+    parser.add_argument("--cache", type=Path, default=cache_folder(), metavar="DIR", help=cache)
     more = 'further options of latent_vector_recovery.py, such as --recovery="--max_iter 100" (default: none)'
     parser.add_argument("--recovery", default="", metavar="OPTIONS", help=more)
     return parser.parse_args()

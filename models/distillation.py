@@ -78,7 +78,7 @@ class FlowTrainer(GeneratorTrainer):
         learning_rate: float,
         precision: str,
         folder: Path,
-        cache_dir: Path = Path("cache"),
+        cache_dir: Path | None = None,
         quiet: bool = False,
     ):
         _require(architecture, dataset)

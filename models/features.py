@@ -125,7 +125,7 @@ class Clips:
         self,
         dataset: Dataset,
         seed: int | None,
-        cache_dir: Path = Path("cache"),
+        cache_dir: Path | None = None,
         absent: float | None = None,
         *,
         quiet: bool = False,

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import options
+from utils.runs.cache import cache_folder
 
 REAL_CLIPS = "real clips"
 
@@ -30,7 +31,9 @@ def parse_arguments() -> argparse.Namespace:
     options.add_input(parser, "SC09, of which the selection half is used")
     options.add_shared(parser, "generator", "encoder", "precision", "batch_size", "seed")
     parser.add_argument("--n", type=options.positive_int, default=24, metavar="N", help="clips of each kind")
-    parser.add_argument("--cache", type=Path, default=Path("cache"), metavar="DIR", help="where decoded clips are kept")
+    parser.add_argument(
+        "--cache", type=Path, default=cache_folder(), metavar="DIR", help="where decoded clips are kept"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where formats.jsonl goes")
     return parser.parse_args()
 

@@ -80,5 +80,7 @@ def test_what_is_cut_otherwise_is_encoded_as_well_as_what_is_not(kind, within, r
         return np.mean(list(map(stft_distance, place(targets, zero, louder), place(made, zero, louder))))
 
     unmoved = distance(clips, zero, zero, zero)
-    as_it_is, aligned = (distance(moved, zero + 9, *how) for how in ((zero, zero), make_aligner(networks)(moved)))
+    found = make_aligner(networks)(moved)
+    places = (zero, zero), (found.offset, found.gain_db)
+    as_it_is, aligned = (distance(moved, zero + 9, *how) for how in places)
     assert aligned < min(as_it_is, within * unmoved)

@@ -8,7 +8,8 @@ import librosa
 import numpy as np
 from tqdm import tqdm
 
-from utils.runs.files import atomic_path
+from utils.runs.cache import cache_folder
+from utils.runs.cached_arrays import keep_array, read_array
 
 LOWEST, HIGHEST = 65.0, 500.0  # Hz
 CHUNK = 250  # clips a file of the cache
@@ -37,7 +38,7 @@ def pitch(clip: np.ndarray, sample_rate: int, hop: int) -> np.ndarray:
 
 
 def pitches(
-    audio: np.ndarray, sample_rate: int, hop: int, cache_dir: Path = Path("cache"), *, quiet: bool = False
+    audio: np.ndarray, sample_rate: int, hop: int, cache_dir: Path | None = None, *, quiet: bool = False
 ) -> np.ndarray:
     """`pitch` of the mean of the channels of many clips, by all processors, 0.1 s a clip and processor.
 
@@ -47,7 +48,7 @@ def pitches(
         audio: int16 or float32 `[N, T, C]`.
         sample_rate: Hz.
         hop: as in `pitch`.
-        cache_dir: where results are kept; their key is of the samples and of every option.
+        cache_dir: where results are kept, keyed by the samples and every option; None: `cache_folder()`.
         quiet: no progress bar.
 
     Returns:
@@ -62,14 +63,12 @@ def pitches(
         for first in range(0, len(audio), CHUNK):
             clips = np.ascontiguousarray(audio[first : first + CHUNK])
             key = hashlib.sha256(options.encode() + str(clips.shape).encode() + clips.tobytes()).hexdigest()[:24]
-            path = Path(cache_dir) / "pitch" / f"{key}.npy"
-            if path.is_file():
-                found = np.load(path)
-            else:
+            path = (cache_dir or cache_folder()) / "pitch" / f"{key}.npy"
+            found = read_array(path)
+            if found is None:
                 mono = clips[..., 0] if clips.shape[2] == 1 else clips.astype(np.float32).mean(axis=2)
                 found = np.stack(parallel(joblib.delayed(pitch)(clip, sample_rate, hop) for clip in mono))
-                with atomic_path(path) as temporary:
-                    np.save(temporary, found)
+                keep_array(path, found)
             chunks.append(found)
             bar.update(len(clips))
     return np.concatenate(chunks)

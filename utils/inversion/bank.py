@@ -1,6 +1,5 @@
 """Latents of the prior and how they sound: starts near a clip, for searches."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from utils import spectrograms
-from utils.errors import one_line
 from utils.runs.batches import in_batches
-from utils.runs.files import atomic_path
+from utils.runs.cached_arrays import keep_array, read_array
 
 POOL = 4  # frames and bands of the log-mel spectrogram that a feature is the mean of
 BATCH = 64
@@ -47,10 +45,11 @@ class LatentBank:
         """
         if self._features is None:
             self._z = self._generator.sample_prior(0, self._size, OFFSET)
-            self._features = self._kept()
+            self._features = self._file and read_array(self._file)
             if self._features is None:
                 self._features = self._computed()
-                self._keep()
+                if self._file:
+                    keep_array(self._file, self._features)
         wanted = self._describe(targets).numpy()
         distance = np.square(self._features).sum(axis=1) - 2 * wanted @ self._features.T  # up to the clip's own norm
         return self._z[distance.argsort(axis=1)[:, :k]]
@@ -59,25 +58,6 @@ class LatentBank:
         signature = [tf.TensorSpec([None, self._generator.latent_dim])]
         sound = tf.function(lambda z: self._describe(self._generator(z)), input_signature=signature)
         return in_batches(sound, self._z, BATCH)
-
-    def _kept(self) -> np.ndarray | None:
-        """The features of the file; None where there is none, or one that cannot be read."""
-        if self._file is None or not self._file.is_file():
-            return None
-        try:
-            return np.load(self._file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            print(f"warning: {self._file}: computed again: {one_line(error)}", file=sys.stderr)
-            return None
-
-    def _keep(self) -> None:
-        if self._file is None:
-            return
-        try:
-            with atomic_path(self._file) as temporary:
-                np.save(temporary, self._features)
-        except OSError as error:
-            print(f"warning: {self._file}: not kept: {one_line(error)}", file=sys.stderr)
 
     def _describe(self, audio: tf.Tensor) -> tf.Tensor:
         """float32 `[B, features]`."""
