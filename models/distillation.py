@@ -35,7 +35,7 @@ from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
 STAGES = {"flow": 150, "vocoder": 900, "front": 1450, "joined": 6000}  # steps; then finish
-VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum")
+VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum", "similarity")
 FRONT_UPDATES = 4  # a step
 DENSE_SCALE = 0.2  # norm of the dense layer's directions at first
 FRONT_CODE = 2.0  # weight of the code's error beside the hidden layer's

@@ -14,8 +14,8 @@ WINDOWS = ((256, 128), (512, 128), (1024, 256), (2048, 512))  # of the spectral 
 FLOOR = 1e-2  # of magnitudes under a logarithm
 LEVEL_FLOOR = 1e-5  # of a frame's power
 SOFT = 1e-3  # root mean square below which a frame counts as silent in "hum"
-WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "hum": 0.3, "code": 2.0}
-FADING = {"hum": 0.05}  # a loss below which its gradient fades, since it is never 0
+WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "hum": 0.3, "similarity": 0.3, "code": 2.0}
+FADING = {"hum": 0.05, "similarity": 0.02}  # a loss below which its gradient fades, since it is never 0
 
 
 class Adaptor(keras.Model):
@@ -41,7 +41,8 @@ class SpeechLosses:
     spectral: L1 of log-spectrograms of four windows. log_mel: its squared error; without it the vocoder is 10 dB too
     quiet and learns slower. voice: L1 of the normalised autocorrelation at the lags of voices. level: squared error of
     the frames' log root mean square, which the median answer of an L1 leaves too low. hum: power of what all frames of
-    a clip have in common, each brought to one level, as upsampling layers leave it in pauses. code: squared error of
+    a clip have in common, each brought to one level, as upsampling layers leave it in pauses. similarity: of different
+    clips' waveforms, which magnitudes never see. code: squared error of
     log-mel in the whitened code, without which a generator learns an average word.
 
     Args:
@@ -63,6 +64,7 @@ class SpeechLosses:
             "voice": tf.reduce_mean(tf.abs(next(correlations) - next(correlations))),
             "level": tf.reduce_mean(tf.square(self._level(audio) - self._level(targets))),
             "hum": self._hum(audio),
+            "similarity": similarity(audio),
             "code": tf.reduce_mean(tf.square(self.code.log_mel_difference(log_mel - coded))),
         }
 
@@ -113,6 +115,15 @@ def spectral_loss(audio: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         a, b = (tf.math.log(magnitude(stft(x, frame, hop)) + FLOOR) for x in (audio, targets))
         losses.append(tf.reduce_mean(tf.abs(a - b)))
     return tf.add_n(losses)
+
+
+def similarity(audio: tf.Tensor) -> tf.Tensor:
+    """Mean squared cosine between the waveforms of different clips `[B, T, C]`, B of at least 2; in [0, 1]."""
+    count = tf.shape(audio)[0]
+    rows = tf.reshape(audio, [count, -1])
+    rows = rows / (tf.norm(rows, axis=1, keepdims=True) + 1e-6)
+    cosines = tf.linalg.set_diag(tf.matmul(rows, rows, transpose_b=True), tf.zeros([count]))
+    return tf.reduce_sum(tf.square(cosines)) / tf.cast(tf.maximum(count * (count - 1), 1), tf.float32)
 
 
 def unit(gradient: tf.Tensor) -> tf.Tensor:
