@@ -66,6 +66,7 @@ def test_the_flow_makes_what_the_affine_map_cannot(of_classes):
     assert wanted > 0.8 and by_flow > 0.5 and abs(by_affine) < 0.3
 
 
+@pytest.mark.slow
 def test_without_labels_the_latents_are_not_restricted():
     flow, codes, labels = trained(1, epochs=3)
     z = flow.inverse(tf.constant(codes), tf.constant(labels, tf.int32)).numpy()

@@ -137,6 +137,7 @@ def test_a_run_whose_reader_goes_away_ends_as_usual(repo_root):
     assert process.stderr.read() == "finished\n" and process.wait() == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_closed_streams_writes_what_it_should(repo_root, tmp_path):
     """Closed, their numbers would go to the next files that are opened, and take what is printed."""
     command = (

@@ -126,6 +126,7 @@ def test_operations_that_reach_outside_are_refused(tmp_path, name, inside_a_func
         load_generator(tmp_path / "g.pb")
 
 
+@pytest.mark.slow
 def test_layers_and_signals_are_trusted(tmp_path):
     keras.utils.set_random_seed(0)
     layers = keras.layers
