@@ -339,7 +339,7 @@ def _postfix(bar: tqdm, method: str) -> Progress | None:
         elif now - shown_at > bar.mininterval:
             shown_at = now
             left = (now - began_at) / (step - 1) * max(most - step, 0)
-            text = f"{method}, {stage}: {running} starts running, step {step} of at most {most}"
+            text = f"{method}, {stage}: {running} starts running, step {step} of about {most}"
             bar.set_postfix_str(f"{text} ({left:.0f} s), value {objective:.4g}")
 
     return None if bar.disable else show
