@@ -94,12 +94,11 @@ from models.generator import Generator, load_generator
 from models.tf1 import write_tf1
 from models.wavegan import Architecture
 from models.wgan_gp import WassersteinTrainer
-from utils.audio.class_code import class_code
 from utils.audio.datasets import Dataset, load_dataset
 from utils.audio.files import write_wav
 from utils.errors import UserError
 from utils.evaluation.generator_statistics import jacobian_statistics, level_statistics
-from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance, within_class
+from utils.evaluation.honesty import fixed_waveform_share, mean_squared_cosine, variance
 from utils.runs.batches import in_batches
 from utils.runs.training_run import TrainingRun
 
@@ -176,11 +175,6 @@ def evaluate(generator: Generator, dataset: Dataset) -> tuple[dict[str, float], 
         "squared_cosine": mean_squared_cosine(audio),
         "log_mel_variance": variance(log_mels(audio, dataset)) / spread if spread > 0 else np.nan,
     }
-    num_classes = len(dataset.class_names)
-    if num_classes:
-        code = class_code(z, num_classes)
-        facts["fixed_share_in_class"] = within_class(fixed_waveform_share, audio, code)
-        facts["squared_cosine_in_class"] = within_class(mean_squared_cosine, audio, code)
     spectra = np.median([generator.network.singular_values(row) for row in z[:JACOBIANS]], axis=0)
     facts |= {"singular_1": spectra[0], "singular_10": spectra[min(9, len(spectra) - 1)], "singular_last": spectra[-1]}
     return facts | jacobian_statistics(spectra), audio

@@ -1,5 +1,5 @@
 """Critics of speech: of the waveform folded by several periods (HiFi-GAN: Kong et al., 2020) and of log-spectrograms of
-several windows (UnivNet: Jang et al., 2021), the latter conditional on the class."""
+several windows (UnivNet: Jang et al., 2021)."""
 
 import keras
 import tensorflow as tf
@@ -18,7 +18,7 @@ SPECTRA = ((256, 128, (4, 4)), (1024, 256, (4, 8)))
 SPECTRUM_CHANNELS = ((64, 1), (96, 2), (128, 2), (128, 1))
 MAGNITUDE_FLOOR = 1e-2
 LARGEST_SHIFT = 512  # samples
-R1, R1_EVERY = 4.0, 8  # gradient penalty on real clips (Mescheder et al., 2018) and steps between two
+R1, R1_EVERY = 0.02, 8  # gradient penalty on real clips (Mescheder et al., 2018) and steps between two
 WEIGHTS = {"adversarial": 1.0, "features": 1.0}
 
 
@@ -45,28 +45,21 @@ class PeriodCritic(keras.Model):
 
 
 class SpectrumCritic(keras.Model):
-    """Audio `[B, T, C]` of classes int32 `[B]` to patch scores `[B, n]` and activations, by a log-spectrogram.
+    """Audio `[B, T, C]` to patch scores `[B, n]` and activations, by a log-spectrogram."""
 
-    The score is that of a projection discriminator (Miyato & Koyama, 2018); features are pooled over time only.
-    """
-
-    def __init__(self, frame: int, hop: int, patch: tuple[int, int], num_classes: int):
+    def __init__(self, frame: int, hop: int, patch: tuple[int, int]):
         super().__init__()
         self.front_end = frame, hop, patch
         self.convolutions = [layers.Conv2D(n, 3, stride, padding="same") for n, stride in SPECTRUM_CHANNELS]
         self.score = layers.Conv2D(1, 1)
-        self.embedding = layers.Dense(num_classes, use_bias=False)
 
-    def call(self, audio: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def call(self, audio: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         h, activations = spectrum_image(audio, *self.front_end), []
         for convolution in self.convolutions:
             h = tf.nn.leaky_relu(convolution(h), 0.2)
             activations.append(h)
-        pooled = tf.reduce_mean(h, axis=1)
-        pooled = tf.reshape(pooled, [-1, pooled.shape[1] * pooled.shape[2]])
-        score, embedding = self.score(h), self.embedding(pooled)
-        projection = tf.reduce_sum(embedding * tf.one_hot(classes, embedding.shape[1]), axis=1)
-        return tf.reshape(score, [-1, score.shape[1] * score.shape[2]]) + projection[:, None], activations
+        score = self.score(h)
+        return tf.reshape(score, [-1, score.shape[1] * score.shape[2]]), activations
 
 
 class Critics(tf.Module):
@@ -75,26 +68,23 @@ class Critics(tf.Module):
     Args:
         num_samples: T.
         num_channels: C.
-        num_classes: 1 where there are no labels.
         learning_rate: of Adam.
     """
 
-    def __init__(self, num_samples: int, num_channels: int, num_classes: int, learning_rate: float = 2e-4):
+    def __init__(self, num_samples: int, num_channels: int, learning_rate: float = 2e-4):
         super().__init__()
         self.periods = [PeriodCritic(period) for period in PERIODS]
-        self.spectra = [SpectrumCritic(*options, num_classes) for options in SPECTRA]
+        self.spectra = [SpectrumCritic(*options) for options in SPECTRA]
         silence = tf.zeros([1, num_samples, num_channels])
-        self(silence, tf.zeros([1], tf.int32), tf.zeros([2], tf.int32))
+        self(silence, tf.zeros([2], tf.int32))
         networks = self.periods + self.spectra
         self.critic_variables = [v.value for network in networks for v in network.trainable_variables]
         self.optimizer = keras.optimizers.Adam(learning_rate, 0.5, 0.99, name="critics_adam")
         self.optimizer.build(self.critic_variables)
         self.network_state = [variable for network in networks for variable in all_variables(network)]
 
-    def __call__(
-        self, audio: tf.Tensor, classes: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-        """Scores `[B, n]` of each critic and all activations, of audio `[B, T, C]` and classes int32 `[B]`.
+    def __call__(self, audio: tf.Tensor, seed: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Scores `[B, n]` of each critic and all activations, of audio `[B, T, C]`.
 
         The seed, int32 `[2]`, decides the shift, the noise, the crop and the phase shuffle, alike for all clips.
         """
@@ -106,25 +96,22 @@ class Critics(tf.Module):
             [len(PERIODS), len(PERIOD_CHANNELS)], phase_seed, -PHASE_SHUFFLE, PHASE_SHUFFLE + 1, tf.int32
         )
         answers = [critic(crop, shifts[i]) for i, critic in enumerate(self.periods)]
-        answers += [critic(audio, classes) for critic in self.spectra]
+        answers += [critic(audio) for critic in self.spectra]
         return [scores for scores, _ in answers], [h for _, activations in answers for h in activations]
 
-    def gradient(
-        self, audio: tf.Tensor, classes: tf.Tensor, clips: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def gradient(self, audio: tf.Tensor, clips: tf.Tensor, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Losses of a generator and their balanced gradient at its audio.
 
         Args:
             audio: float32 `[B + P, T, C]`: what was made of B clips, then P samples.
-            classes: int32 `[B + P]`.
             clips: float32 `[B, T, C]`, whose activations those of the first B are to have.
             seed: int32 `[2]`.
         """
         count = clips.shape[0]
-        wanted = self(clips, classes[:count], seed)[1]
+        wanted = self(clips, seed)[1]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(audio)
-            scores, activations = self(audio, classes, seed)
+            scores, activations = self(audio, seed)
             losses = {"adversarial": -tf.add_n([tf.reduce_mean(s) for s in scores]) / len(scores)}
             distances = [
                 tf.reduce_mean(tf.abs(h[:count] - target)) / (tf.reduce_mean(tf.abs(target)) + 1e-6)
@@ -133,25 +120,23 @@ class Critics(tf.Module):
             losses["features"] = tf.add_n(distances) / len(distances)
         return losses, tf.add_n([WEIGHTS[name] * unit(tape.gradient(loss, audio)) for name, loss in losses.items()])
 
-    def update(
-        self, clips: tf.Tensor, clip_classes: tf.Tensor, audio: tf.Tensor, classes: tf.Tensor, seed: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def update(self, clips: tf.Tensor, audio: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         """One update by the hinge loss, every `R1_EVERY`-th with a penalty on the slope at real clips.
 
         Args:
-            clips: float32 `[B, T, C]`, real, of classes int32 `[B]`.
-            audio: float32 `[P, T, C]`, generated, of classes int32 `[P]`.
+            clips: float32 `[B, T, C]`, real.
+            audio: float32 `[P, T, C]`, generated.
             seed: int32 `[2]`, of which the second decides when the penalty is due.
         """
         count = clips.shape[0]
         with tf.GradientTape() as tape:
-            scores, _ = self(tf.concat([clips, audio], 0), tf.concat([clip_classes, classes], 0), seed)
+            scores, _ = self(tf.concat([clips, audio], 0), seed)
             hinge = tf.add_n(
                 [tf.reduce_mean(tf.nn.relu(1 - s[:count])) + tf.reduce_mean(tf.nn.relu(1 + s[count:])) for s in scores]
             ) / len(scores)
             penalty = tf.cond(
                 seed[1] % R1_EVERY == 0,
-                lambda: R1_EVERY * R1 / 2 * self._slope(clips, clip_classes, seed),
+                lambda: R1_EVERY * R1 / 2 * self._slope(clips, seed),
                 lambda: 0.0,
             )
             loss = hinge + penalty
@@ -159,11 +144,11 @@ class Critics(tf.Module):
         self.optimizer.apply_gradients(zip(gradients, self.critic_variables, strict=True))
         return {"hinge": hinge, "critic_penalty": penalty}
 
-    def _slope(self, clips, classes, seed):
+    def _slope(self, clips, seed):
         """Mean squared norm of the gradient of the mean score at clips, in units of their power."""
         with tf.GradientTape() as inner:
             inner.watch(clips)
-            scores, _ = self(clips, classes, seed)
+            scores, _ = self(clips, seed)
             total = tf.add_n([tf.reduce_sum(tf.reduce_mean(s, axis=1)) for s in scores]) / len(scores)
         power = tf.reduce_mean(tf.reduce_sum(tf.square(clips), axis=[1, 2]))
         return power * tf.reduce_mean(tf.reduce_sum(tf.square(inner.gradient(total, clips)), axis=[1, 2]))

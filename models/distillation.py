@@ -1,11 +1,11 @@
-"""Recipe `flow`: a WaveGAN generator taught by a flow and a vocoder, finished by critics.
+"""Recipe `flow`: a WaveGAN generator taught by a map from the prior and a vocoder, finished by critics.
 
 Its stages, each a stretch of the training's steps (`STAGES`):
-    flow      the invertible map T from the prior to the clips' code (`models.flow`).
     vocoder   the generator's later half, with an adaptor, from clips' features to clips; by spectra.
-    front     the generator's first half by regression: to the adaptor's output at T(z).
-    joined    all weights: on clips at T^-1 of their code, and on draws z towards the vocoder's audio of T(z).
-    finish    the same with critics of clips and draws, conditional on the class.
+    front     the generator's first half by regression: to the adaptor's output at T(z), T being the map from the prior
+              to the clips' code (`models.class_map`); its start is in closed form (`models.front`).
+    joined    all weights: on clips at T^-1 of their code, on draws z towards the vocoder's audio of T(z), and by
+              critics of both.
 No classifier takes part in any loss. A classifier of the recipe's own decides which weights are exported.
 """
 
@@ -15,37 +15,36 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.spatial.distance import cdist
 from sklearn.linear_model import Ridge
 
+from models.class_map import ClassMap
 from models.critics import Critics
 from models.features import BANDS, FRAMES, VARIANTS, Clips, PrincipalCode, features_of
-from models.flow import Flow
+from models.front import dense_start, upsampling_start
 from models.gan_training import PRIOR, Batches, GeneratorTrainer
 from models.selection import train_selection_classifier
 from models.vocoder import Adaptor, SpeechLosses, without_hum
-from models.wavegan import Architecture, WaveGANGenerator
-from utils.audio.class_code import class_code, class_code_of_normal
+from models.wavegan import FIRST_FRAMES, Architecture, WaveGANGenerator
 from utils.audio.datasets import Dataset, batch_indices
 from utils.errors import UserError
 from utils.evaluation.generator_statistics import hum, level_statistics
-from utils.latents import unsquash
 from utils.metrics import inception_score
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
-STAGES = {"flow": 150, "vocoder": 900, "front": 1450, "joined": 6000}  # steps; then finish
+STAGES = {"vocoder": 1200, "front": 150}  # steps; then joined
 VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum", "similarity")
 FRONT_UPDATES = 4  # a step
-DENSE_SCALE = 0.2  # norm of the dense layer's directions at first
+SLACK = 1.5  # below 0, as low as the hidden layer is asked to be at first
 FRONT_CODE = 2.0  # weight of the code's error beside the hidden layer's
 READOUT_CLIPS = 500  # by which the code is read from the hidden layer
-VOCODER_BATCH, FRONT_BATCH = 1.5, 6  # of --batch_size
-VOCODER_RATE, FRONT_RATE, JOINED_RATE = 2.5, 5.0, 2.0  # of --learning_rate
+VOCODER_BATCH, FRONT_BATCH, JOINED_BATCH = 1.5, 6, 0.5  # of --batch_size; joined: clips, and as many draws
+VOCODER_RATE, FRONT_RATE, JOINED_RATE = 2.5, 1.0, 0.5  # of --learning_rate
 CRITICS_EVERY = 2  # steps to an update of the critics
-CRITICS_WARM_UP = 100  # steps of a stage in which the critics learn alone
+CRITICS_WARM_UP = 100  # steps in which the critics learn alone
 CRITICS_WEIGHT = 0.6  # of the critics' gradient, whose terms have norm 1 each
 LEAK = 0.02  # of the ReLUs backward: Adam's first steps silence channels for good without it
+DECIDED = 0.9  # probability of a class from which a sample counts as decided
 PERIODIC = 0.5  # autocorrelation from which a frame counts as voiced
 MEASURED = 500  # clips, and samples, of `measures`
 
@@ -93,22 +92,17 @@ class FlowTrainer(GeneratorTrainer):
         self.classifier = None
         if self.num_classes > 1:
             self.classifier = self._read_classifier(folder / "selection.keras", quiet)
-        updates = STAGES["flow"] * (len(dataset) // min(256, len(dataset)))
-        labels = np.tile(self.labels, VARIANTS)
-        self.flow = Flow(
+        self.class_map = ClassMap(
             self.codes.reshape(-1, architecture.latent_dim),
-            labels,
+            np.tile(self.labels, VARIANTS),
             self.num_classes,
             importance=np.square(self.code.deviation) / np.mean(np.square(self.code.deviation)),
             seed=seed,
-            total=updates,
         )
-        dense = self.variables_by_name["G/z_project/dense/kernel"]
-        dense.assign(DENSE_SCALE * self.flow.directions(dense.shape[1], seed))
         channels = architecture.upsamplings[0].channels_out
-        self.adaptor, self.adaptor_average = Adaptor(channels), Adaptor(channels)
-        silence = tf.zeros([1, self.code.mean.shape[0]])
-        self.adaptor(silence), self.adaptor_average(silence)
+        self.adaptor, self.adaptor_average = (Adaptor(self.clips.front_end, self.code, channels) for _ in range(2))
+        mean = tf.zeros([1, architecture.latent_dim])
+        self.adaptor(mean, mean), self.adaptor_average(mean, mean)
         self.adaptor_average.set_weights(self.adaptor.get_weights())
         self.network_state = [v.value for network in (self.adaptor, self.adaptor_average) for v in network.variables]
         self.teacher_by_name = {
@@ -125,7 +119,7 @@ class FlowTrainer(GeneratorTrainer):
         self.front_optimizer = keras.optimizers.Adam(FRONT_RATE * learning_rate, 0.9, 0.99, name="front_adam")
         self.front_optimizer.build([self.variables_by_name[n] for n in self.front_names])
         self.generator_optimizer.learning_rate.assign(JOINED_RATE * learning_rate)
-        self.critics = Critics(architecture.num_samples, architecture.num_channels, self.num_classes)
+        self.critics = Critics(architecture.num_samples, architecture.num_channels)
         self.losses = SpeechLosses(self.clips.front_end, self.code)
         self.best = tf.Variable(-1.0, trainable=False, name="best_score")
 
@@ -135,9 +129,6 @@ class FlowTrainer(GeneratorTrainer):
         if step == first:
             self._begin(stage)
         seed = tf.constant([self.seed, step])
-        if stage == "flow":
-            codes = self.codes[step % VARIANTS]
-            return {"flow": self.flow.epoch(codes, self.labels, self.seed, step)}
         if stage == "front":
             rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
             draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
@@ -146,35 +137,39 @@ class FlowTrainer(GeneratorTrainer):
             losses = [self._front_step(z, self._fitted_readout) for z in draws]
             return tf.nest.map_structure(lambda *values: tf.reduce_mean(values), *losses)
         if stage == "vocoder":
-            return self._vocoder_step(*self._real(batches, step, VOCODER_BATCH)[:2])
-        with_critics = stage == "finish" and step - first >= CRITICS_WARM_UP
-        clips, codes, labels = self._real(batches, step, 1)
-        z = tf.constant(batches.latents(step))
-        losses, audio, labels = self._joined_step(clips, codes, labels, z, seed, with_critics)
-        if stage == "finish" and (step % CRITICS_EVERY == 0 or not with_critics):
-            losses |= self._critics_step(clips, labels, audio, seed)
+            return self._vocoder_step(*self._real(batches, step, VOCODER_BATCH))
+        with_critics = step - first >= CRITICS_WARM_UP
+        clips, codes, labels = self._real(batches, step, JOINED_BATCH)
+        z = tf.constant(batches.latents(step)[: len(clips)])
+        losses, audio = self._joined_step(clips, codes, labels, z, seed, with_critics)
+        if step % CRITICS_EVERY == 0 or not with_critics:
+            losses |= self._critics_step(clips, audio, seed)
         return losses
 
     def clips_of(self, batches: Batches, step: int) -> list[str]:
         """The files that `train_step` takes."""
-        if stage_of(step)[0] in ("flow", "front"):
+        if stage_of(step)[0] == "front":
             return []
         return batches.names(step)
 
-    def decode(self, w: tf.Tensor) -> tf.Tensor:
-        """The vocoder's audio `[B, T, C]` of codes `[B, L]`, by its averaged weights."""
-        return self.teacher.from_hidden(self.adaptor_average(self.code.decode(w)))
+    def wanted(self, z: tf.Tensor) -> tf.Tensor:
+        """What the generator's later half is to be given at z `[B, L]`: `[B, 64, channels]`, before the ReLU."""
+        return self.adaptor_average(self.class_map.forward(z), z)
+
+    def decode(self, z: tf.Tensor) -> tf.Tensor:
+        """The vocoder's audio `[B, T, C]` at z `[B, L]`, by its averaged weights."""
+        return self.teacher.from_hidden(self.wanted(z))
 
     # ---- updates --------------------------------------------------------------------
 
     @tf.function(autograph=False)
-    def _vocoder_step(self, clips, codes):
+    def _vocoder_step(self, clips, codes, labels):
         """One update of adaptor and later half on clips `[B, T, C]` from their codes `[B, L]`."""
         variables = [self.variables_by_name[name] for name in self.back_names] + self.adaptor_variables
-        features = self.code.decode(codes)
+        z = self.class_map.inverse(codes, labels)
         with tf.GradientTape() as tape:
-            audio = self.generator.from_hidden(self.adaptor(features))
-        losses, upstream = self.losses.gradient(audio, clips, features, VOCODER_TERMS)
+            audio = self.generator.from_hidden(self.adaptor(codes, z))
+        losses, upstream = self.losses.gradient(audio, clips, self.code.decode(codes), VOCODER_TERMS)
         gradients = tape.gradient(audio, variables, output_gradients=upstream)
         self._apply(self.back_optimizer, gradients, variables, self._back_averages(), 0.995)
         return losses | {"gradient": tf.linalg.global_norm(gradients)}
@@ -184,7 +179,7 @@ class FlowTrainer(GeneratorTrainer):
         """One update of the first half on draws `[B, L]`, by the squared error of the hidden layer, as a share of its
         variance, and by that of the code which the layer's linear readout holds."""
         variables = [self.variables_by_name[name] for name in self.front_names]
-        target = self.adaptor_average(self.code.decode(self.flow.forward(z)))
+        target = self.wanted(z)
         positive = tf.nn.relu(target)
         with tf.GradientTape() as tape:
             hidden = self.generator.hidden(z)
@@ -201,34 +196,34 @@ class FlowTrainer(GeneratorTrainer):
     @functools.cached_property
     def _fitted_readout(self):
         """The convolution of three taps `[3, channels, 64]` from the hidden layer to log-mel, by least squares."""
-        features = self.code.decode(tf.constant(self.codes[0, :READOUT_CLIPS]))
-        hidden = np.pad(tf.nn.relu(self.adaptor_average(features)).numpy(), [(0, 0), (1, 1), (0, 0)])
+        codes, labels = tf.constant(self.codes[0, :READOUT_CLIPS]), tf.constant(self.labels[:READOUT_CLIPS])
+        hidden = tf.nn.relu(self.adaptor_average(codes, self.class_map.inverse(codes, labels)))
+        hidden = np.pad(hidden.numpy(), [(0, 0), (1, 1), (0, 0)])
         rows = np.concatenate([hidden[:, k : k + FRAMES] for k in range(3)], axis=2).reshape(-1, 3 * hidden.shape[2])
-        wanted = features[:, : FRAMES * BANDS].numpy().reshape(-1, BANDS)
+        wanted = self.code.decode(codes)[:, : FRAMES * BANDS].numpy().reshape(-1, BANDS)
         fit = Ridge(1e-2).fit(rows, wanted)
         return tf.constant(fit.coef_.T.reshape(3, hidden.shape[2], BANDS), tf.float32)
 
     @tf.function(autograph=False)
     def _joined_step(self, clips, codes, labels, z, seed, with_critics: bool):
         """One update of the generator on clips `[B, T, C]` at T^-1 of their codes and on draws z `[B, L]`."""
-        z_clips, drawn = self.flow.inverse(codes, labels), self.flow.forward(z)
-        targets = tf.concat([clips, without_hum(self.decode(drawn), seed)], axis=0)
+        z_clips, drawn = self.class_map.inverse(codes, labels), self.class_map.forward(z)
+        targets = tf.concat([clips, without_hum(self.decode(z), seed)], axis=0)
         features = self.code.decode(tf.concat([codes, drawn], axis=0))
         with tf.GradientTape() as tape:
             audio = self.generator(tf.concat([z_clips, z], axis=0))
         losses, upstream = self.losses.gradient(audio, targets, features)
-        classes = tf.concat([labels, self._classes(z)], axis=0)
         if with_critics:
-            more, gradient = self.critics.gradient(audio, classes, clips, seed)
+            more, gradient = self.critics.gradient(audio, clips, seed)
             losses, upstream = losses | more, upstream + CRITICS_WEIGHT * gradient
         gradients = tape.gradient(audio, self.generator_variables, output_gradients=upstream)
         self.apply_to_generator(gradients)
-        return losses | {"gradient": tf.linalg.global_norm(gradients)}, audio, classes
+        return losses | {"gradient": tf.linalg.global_norm(gradients)}, audio
 
     @tf.function(autograph=False)
-    def _critics_step(self, clips, classes, audio, seed):
-        """One update of the critics; audio may be of more rows than the clips, the first of the clips' own classes."""
-        return self.critics.update(clips, classes[: clips.shape[0]], audio, classes, seed)
+    def _critics_step(self, clips, audio, seed):
+        """One update of the critics; audio may be of more rows than the clips."""
+        return self.critics.update(clips, audio, seed)
 
     def _apply(self, optimizer, gradients, variables, averages, ema):
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -242,17 +237,36 @@ class FlowTrainer(GeneratorTrainer):
         if stage == "front":
             for name in self.back_names:
                 self.teacher_by_name[name].assign(self.averages[name])
+            self._start_front()
         if stage == "joined":
             for name in self.back_names:
                 self.averages[name].assign(self.teacher_by_name[name])
             for name, variable in self.variables_by_name.items():
                 variable.assign(self.averages[name])
 
+    def _start_front(self):
+        """The first half's weights in closed form, and their averages."""
+        architecture = self.generator.architecture
+        names = "G/z_project/dense/kernel", "G/z_project/dense/bias"
+        for name, value in zip(
+            names, dense_start(architecture, self.class_map, self.code, self.adaptor.mixing), strict=True
+        ):
+            self.variables_by_name[name].assign(value)
+        if architecture.upsample == "zeros":
+            shape = [-1, FIRST_FRAMES, architecture.first_channels]
+            kernel = upsampling_start(
+                architecture.upsamplings[0],
+                lambda z: tf.reshape(self.generator.first_activations(z), shape),
+                lambda z: tf.maximum(self.wanted(z), -SLACK),
+                self.seed,
+                architecture.latent_dim,
+            )
+            self.variables_by_name[f"{architecture.layer_names[0]}/kernel"].assign(kernel)
+        for name in self.front_names:
+            self.averages[name].assign(self.variables_by_name[name])
+
     def _back_averages(self):
         return [self.averages[name] for name in self.back_names] + [v.value for v in self.adaptor_average.variables]
-
-    def _classes(self, z):
-        return class_code_of_normal(unsquash(z), self.num_classes)
 
     # ---- data --------------------------------------------------------------------
 
@@ -291,23 +305,23 @@ class FlowTrainer(GeneratorTrainer):
     def measures(self, step: int) -> dict[str, float]:
         """How good the generator is after so many steps, in what the last step's stage is judged by.
 
-        Up to the vocoder's stages audio is the vocoder's, later the generator's; in either case of the held-out clips'
-        codes and of draws of the prior. log_mel, voice, ...: losses on held-out clips. accuracy: share of them that the
-        recipe's classifier judges correct, of the clips themselves. inception_score, class_code: of draws, by the same
-        classifier; share judged as their class code says. periodic: share of frames with a period, of draws; of the
-        clips' own periodic frames, those in the reconstruction. level_db: of draws against clips. hum_db: at the
-        generator's frame rates in pauses of draws.
+        In the vocoder's stage audio is the vocoder's, later the generator's; in either case of the held-out clips'
+        codes and of draws of the prior. val_log_mel, ...: losses on held-out clips. val_accuracy: share of them that
+        the recipe's classifier judges correct, of the clips themselves. accuracy, inception_score, decided: of draws,
+        by the same classifier; share of draws with a class of probability 0.9 or more. periodic: share of frames with
+        a period, of draws; val_periodic: of the clips' own periodic frames, those in the reconstruction. level_db: of
+        draws against clips. hum_db: at the generator's frame rates in pauses of draws.
         """
         stage = stage_of(max(0, step - 1))[0]
-        if stage == "flow":
-            return self._flow_measures()
         z = PRIOR.draw(np.random.default_rng([self.seed, 0xE7A1]), (MEASURED, self.codes.shape[2])).astype(np.float32)
         generator = WaveGANGenerator(self.generator.architecture, self.averaged_weights())
         if stage == "vocoder":
-            adapted = lambda w: generator.from_hidden(self.adaptor_average(self.code.decode(w)))  # noqa: E731
-            of_prior, of_code = (lambda z: adapted(self.flow.forward(z))), (lambda w, labels: adapted(w))
+            of_prior = lambda z: generator.from_hidden(self.wanted(z))  # noqa: E731
+            of_code = lambda w, labels: generator.from_hidden(  # noqa: E731
+                self.adaptor_average(w, self.class_map.inverse(w, labels))
+            )
         else:
-            of_prior, of_code = generator, lambda w, labels: generator(self.flow.inverse(w, labels))
+            of_prior, of_code = generator, lambda w, labels: generator(self.class_map.inverse(w, labels))
         drawn = in_batches(tf.function(of_prior, autograph=False), z, 50)
         facts = {"hum_db": hum(drawn, self.clips.dataset.sample_rate)}
         if self.held_out is not None:
@@ -316,7 +330,9 @@ class FlowTrainer(GeneratorTrainer):
         if self.classifier is not None:
             probabilities = self._classify(drawn)
             facts["inception_score"] = inception_score(probabilities)[0]
-            facts["class_code"] = float(np.mean(probabilities.argmax(axis=1) == class_code(z, self.num_classes)))
+            facts["decided"] = float(np.mean(probabilities.max(axis=1) >= DECIDED))
+            wanted = self.class_map.labels(tf.constant(z)).numpy()
+            facts["accuracy"] = float(np.mean(probabilities.argmax(axis=1) == wanted))
         if stage == "front":
             facts["front_error"] = float(self._front_error(tf.constant(z)))
         return facts
@@ -324,13 +340,13 @@ class FlowTrainer(GeneratorTrainer):
     def is_worth_exporting(self, step: int, facts: dict[str, float]) -> bool:
         """Whether the generator with these measures is the best so far; without measures on clips, whether it is whole.
 
-        The score is the mean of accuracy on held-out clips and of the draws judged as their class code says.
+        The score is the mean of accuracy on held-out clips and on draws.
         """
-        if stage_of(max(0, step - 1))[0] not in ("front", "joined", "finish"):
+        if stage_of(max(0, step - 1))[0] not in ("front", "joined"):
             return False
         if "val_accuracy" not in facts:
             return True
-        score = (facts["val_accuracy"] + facts["class_code"]) / 2
+        score = (facts["val_accuracy"] + facts["accuracy"]) / 2
         if score < self.best:
             return False
         self.best.assign(score)
@@ -361,28 +377,8 @@ class FlowTrainer(GeneratorTrainer):
                 facts[name] = float(np.mean(self._classify(audio).argmax(axis=1) == labels))
         return facts
 
-    def _flow_measures(self):
-        if self.held_out is None:
-            codes, labels = self.codes[0], self.labels
-        else:
-            rows = np.arange(len(self.held_out.dataset))
-            codes = self.code.encode(in_batches(lambda i: self.held_out.features(np.zeros_like(i), i), rows, 128))
-            labels = np.int32(self.held_out.labels)
-        facts = self.flow.measures(codes, labels, self.seed)
-        z = PRIOR.draw(np.random.default_rng([self.seed, 0xE7A1]), (MEASURED, codes.shape[1])).astype(np.float32)
-        drawn = np.asarray(self.flow.forward(tf.constant(z)))
-        facts["nearest"], facts["val_nearest"] = (
-            float(np.median(cdist(rows, self.codes[0]).min(axis=1))) for rows in (drawn, codes)
-        )
-        if self.classifier is not None:
-            log_mel = np.asarray(self.code.decode(drawn))[:, : FRAMES * BANDS].reshape(-1, FRAMES, BANDS)
-            probabilities = in_batches(self.classifier, log_mel, 100)
-            facts["inception_score"] = inception_score(probabilities)[0]
-            facts["class_code"] = float(np.mean(probabilities.argmax(axis=1) == class_code(z, self.num_classes)))
-        return facts
-
     def _front_error(self, z):
-        target = tf.nn.relu(self.adaptor_average(self.code.decode(self.flow.forward(z))))
+        target = tf.nn.relu(self.wanted(z))
         generator = WaveGANGenerator(self.generator.architecture, self.averaged_weights())
         error = tf.reduce_mean(tf.square(tf.nn.relu(generator.hidden(z)) - target))
         return error / tf.reduce_mean(tf.math.reduce_variance(target, axis=0))
@@ -404,7 +400,7 @@ def stage_of(step: int) -> tuple[str, int]:
         if step < first + length:
             return name, first
         first += length
-    return "finish", first
+    return "joined", first
 
 
 def _require(architecture, dataset):

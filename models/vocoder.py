@@ -10,6 +10,8 @@ from utils.spectrograms import magnitude, stft
 
 PITCH_CENTRES = np.linspace(6.2, 8.8, 14, dtype=np.float32)  # base-2 Hz: 74 to 446 Hz
 PITCH_WIDTH = 0.2  # octaves
+BLOCK = 4  # frames to one run of the voice's phase
+NOISES = 6  # channels
 WINDOWS = ((256, 128), (512, 128), (1024, 256), (2048, 512))  # of the spectral loss: frame and hop
 FLOOR = 1e-2  # of magnitudes under a logarithm
 LEVEL_FLOOR = 1e-5  # of a frame's power
@@ -19,20 +21,54 @@ FADING = {"hum": 0.05, "similarity": 0.02}  # a loss below which its gradient fa
 
 
 class Adaptor(keras.Model):
-    """Features `[B, 4224]` to what the generator's later half starts from, `[B, 64, channels]`, before the ReLU.
+    """Codes w and their latents z, `[B, L]` each, to the later half's input `[B, 64, channels]`, before the ReLU.
 
-    One convolution of three taps over log-mel, the fundamental frequency as 14 bumps over the octaves, and periodicity.
+    One convolution of three taps over log-mel, the fundamental frequency as 14 bumps over the octaves, periodicity,
+    the bumps times the cosine and the sine of the voice's phase (`voice_phase`), and `NOISES` fixed random combinations
+    of z a frame. Without the last two a vocoder has nothing to tell one frame of a steady sound from the next, and hums
+    at their rate.
+
+    Args:
+        front_end: of the features.
+        code: of w.
+        channels: of the output.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, front_end: FrontEnd, code: PrincipalCode, channels: int):
         super().__init__()
+        self.front_end, self.code = front_end, code
         self.convolution = layers.Conv1D(channels, 3, padding="same")
+        latent_dim = len(code.components)
+        mixing = np.random.default_rng(0).standard_normal((latent_dim, FRAMES * NOISES)) / latent_dim**0.5
+        mixing[0] = 0  # which stands for the class
+        self.mixing = np.float32(3**0.5 * mixing)
 
-    def call(self, features: tf.Tensor) -> tf.Tensor:
+    def call(self, w: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
+        features = self.code.decode(w)
         log_mel = tf.reshape(features[:, : FRAMES * BANDS], [-1, FRAMES, BANDS])
-        log_f0, periodicity = features[:, -2 * FRAMES : -FRAMES, None], features[:, -FRAMES:, None]
-        pitch = 2 * tf.exp(-tf.square((log_f0 - PITCH_CENTRES) / PITCH_WIDTH) / 2)
-        return self.convolution(tf.concat([log_mel, pitch, 2 * periodicity, tf.ones_like(periodicity)], axis=2))
+        log_f0, periodicity = features[:, -2 * FRAMES : -FRAMES], features[:, -FRAMES:, None]
+        pitch = 2 * tf.exp(-tf.square((log_f0[..., None] - PITCH_CENTRES) / PITCH_WIDTH) / 2)
+        phase = voice_phase(log_f0, self.front_end.hop / self.front_end.sample_rate)[..., None]
+        voice = pitch * tf.clip_by_value(periodicity, 0.0, 1.0)
+        noise = tf.reshape(tf.matmul(z, self.mixing), [-1, FRAMES, NOISES])
+        parts = [log_mel, pitch, 2 * periodicity, tf.ones_like(periodicity)]
+        return self.convolution(tf.concat([*parts, voice * tf.cos(phase), voice * tf.sin(phase), noise], axis=2))
+
+
+def voice_phase(log_f0: tf.Tensor, seconds: float) -> tf.Tensor:
+    """Phase of a voice in the middle of each frame, in radians, 0 in the middle of every block of `BLOCK` frames.
+
+    Set anew every 64 ms, which is hardly heard, it is a function of the frequencies nearby, which a generator can
+    learn; that of the whole clip is not.
+
+    Args:
+        log_f0: base-2 Hz `[B, 64]`.
+        seconds: from one frame to the next.
+    """
+    cycles = tf.reshape(seconds * tf.pow(2.0, log_f0), [-1, FRAMES // BLOCK, BLOCK])
+    within = tf.cumsum(cycles, axis=2) - cycles / 2
+    middle = tf.reduce_sum(cycles, axis=2, keepdims=True) / 2
+    return tf.reshape(2 * np.pi * (within - middle), [-1, FRAMES])
 
 
 class SpeechLosses:

@@ -109,12 +109,12 @@ class Upsampling:
     @functools.cached_property
     def offsets(self) -> range:
         """The offsets d that any phase needs, from the first to the last."""
-        offsets = [d for _, d, _ in self._taps]
+        offsets = [d for _, d, _ in self.taps]
         return range(min(offsets), max(offsets) + 1)
 
     @functools.cached_property
-    def _taps(self) -> list[tuple[int, int, int]]:
-        """(tap, offset, phase) of every non-zero entry of W."""
+    def taps(self) -> list[tuple[int, int, int]]:
+        """(tap, offset d, phase p) of every non-zero entry of W."""
         s, k_len = self.stride, self.kernel_len
         if self.upsample == "zeros":
             pad = max(k_len - s, 0) // 2
@@ -125,12 +125,16 @@ class Upsampling:
     def polyphase_kernel(self, kernel: tf.Tensor) -> tf.Tensor:
         """W, float32 `[offsets, channels_in, stride * channels_out]`, of a kernel in its TF1 shape; differentiable."""
         spread = np.zeros((len(self.offsets), self.stride, self.kernel_len), np.float32)
-        for k, d, p in self._taps:
+        for k, d, p in self.taps:
             spread[d - self.offsets.start, p, k] = 1
         kernel = kernel[0] if self.upsample == "zeros" else tf.transpose(kernel, [0, 2, 1])
         spread_kernel = tf.tensordot(spread, kernel, 1)
         w = tf.transpose(spread_kernel, [0, 3, 1, 2])
         return tf.reshape(w, [len(self.offsets), self.channels_in, self.stride * self.channels_out])
+
+    def neighbours(self, x: tf.Tensor) -> tf.Tensor:
+        """The input frames that go into each output block: `[B, n, C_in]` to `[B * n, offsets * C_in]`."""
+        return _neighbours(x, self.offsets)
 
     def __call__(self, x: tf.Tensor, w: tf.Tensor, w_back: tf.Tensor | None = None) -> tf.Tensor:
         """`[B, n, channels_in]` and W, of one dtype, to `[B, stride * n, channels_out]`, without the bias.
