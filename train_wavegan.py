@@ -3,10 +3,10 @@
 Recipes:
   flow      in stages, each printing what it is judged by: features of the clips (log-mel, pitch, periodicity) and their
             code; an invertible map from the prior to the code; the later half of the generator as a vocoder; the first
-            half by regression; both joined; critics. Batch 16, dim 32, for a CPU: 40,000 steps take some 7 hours on two
-            free cores, and the first whole generator is there after one. Labels help where there are any. Needs more
-            clips than --latent_dim; pitch takes 0.1 s a clip and processor, once. --minutes stops it, the same command
-            resumes.
+            half to follow the map, from a start in closed form; all joined, with critics. Batch 16, dim 32, for a CPU:
+            the first whole generator is there after half an hour on two free cores. Labels help where there are any.
+            Needs more clips than --latent_dim; pitch takes 0.1 s a clip and processor, once. --minutes stops it, the
+            same command resumes.
   wgan_gp   the published one: waveform critic with phase shuffle, gradient penalty, five critic updates for each of the
             generator, batch 64. For a GPU and days.
 

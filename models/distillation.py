@@ -32,14 +32,16 @@ from utils.metrics import inception_score
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
-STAGES = {"vocoder": 1200, "front": 150}  # steps; then joined
+STAGES = {"vocoder": 1500, "front": 150}  # steps; then joined
 VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum", "similarity")
 FRONT_UPDATES = 4  # a step
 SLACK = 1.5  # below 0, as low as the hidden layer is asked to be at first
 FRONT_CODE = 2.0  # weight of the code's error beside the hidden layer's
 READOUT_CLIPS = 500  # by which the code is read from the hidden layer
 VOCODER_BATCH, FRONT_BATCH, JOINED_BATCH = 1.5, 6, 0.5  # of --batch_size; joined: clips, and as many draws
-VOCODER_RATE, FRONT_RATE, JOINED_RATE = 2.5, 1.0, 0.5  # of --learning_rate
+VOCODER_RATE, FRONT_RATE = 2.5, 0.25  # of --learning_rate
+JOINED_BACK_RATE, JOINED_FRONT_RATE = 0.5, 0.02  # a solved first half is lost at the rate of the other
+FRONT_WARM_UP = 10  # steps
 CRITICS_EVERY = 2  # steps to an update of the critics
 CRITICS_WARM_UP = 100  # steps in which the critics learn alone
 CRITICS_WEIGHT = 0.6  # of the critics' gradient, whose terms have norm 1 each
@@ -118,7 +120,6 @@ class FlowTrainer(GeneratorTrainer):
         self.back_optimizer.build([self.variables_by_name[n] for n in self.back_names] + self.adaptor_variables)
         self.front_optimizer = keras.optimizers.Adam(FRONT_RATE * learning_rate, 0.9, 0.99, name="front_adam")
         self.front_optimizer.build([self.variables_by_name[n] for n in self.front_names])
-        self.generator_optimizer.learning_rate.assign(JOINED_RATE * learning_rate)
         self.critics = Critics(architecture.num_samples, architecture.num_channels)
         self.losses = SpeechLosses(self.clips.front_end, self.code)
         self.best = tf.Variable(-1.0, trainable=False, name="best_score")
@@ -132,8 +133,8 @@ class FlowTrainer(GeneratorTrainer):
         if stage == "front":
             rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
             draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
-            share = 1 - (step - first) / STAGES["front"]
-            self.front_optimizer.learning_rate.assign(FRONT_RATE * self.learning_rate * max(share, 0.02))
+            share = max(0.02, 1 - (step - first) / STAGES["front"]) * min(1, (step - first + 1) / FRONT_WARM_UP)
+            self.front_optimizer.learning_rate.assign(FRONT_RATE * self.learning_rate * share)
             losses = [self._front_step(z, self._fitted_readout) for z in draws]
             return tf.nest.map_structure(lambda *values: tf.reduce_mean(values), *losses)
         if stage == "vocoder":
@@ -216,8 +217,16 @@ class FlowTrainer(GeneratorTrainer):
         if with_critics:
             more, gradient = self.critics.gradient(audio, clips, seed)
             losses, upstream = losses | more, upstream + CRITICS_WEIGHT * gradient
-        gradients = tape.gradient(audio, self.generator_variables, output_gradients=upstream)
-        self.apply_to_generator(gradients)
+        front, back = (
+            [self.variables_by_name[name] for name in names] for names in (self.front_names, self.back_names)
+        )
+        gradients = tape.gradient(audio, front + back, output_gradients=upstream)
+        averages = [self.averages[name] for name in self.front_names]
+        self._apply(self.front_optimizer, gradients[: len(front)], front, averages, self.ema)
+        # The adaptor, which the optimizer has too, is done.
+        back_gradients = gradients[len(front) :] + [tf.zeros_like(v) for v in self.adaptor_variables]
+        averages = [self.averages[name] for name in self.back_names]
+        self._apply(self.back_optimizer, back_gradients, back + self.adaptor_variables, averages, self.ema)
         return losses | {"gradient": tf.linalg.global_norm(gradients)}, audio
 
     @tf.function(autograph=False)
@@ -229,7 +238,7 @@ class FlowTrainer(GeneratorTrainer):
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         steps = tf.cast(optimizer.iterations, tf.float32)
         decay = tf.minimum(ema, steps / (steps + 10))
-        for average, variable in zip(averages, variables, strict=True):
+        for average, variable in zip(averages, variables, strict=False):
             average.assign(decay * average + (1 - decay) * variable)
 
     def _begin(self, stage):
@@ -243,6 +252,8 @@ class FlowTrainer(GeneratorTrainer):
                 self.averages[name].assign(self.teacher_by_name[name])
             for name, variable in self.variables_by_name.items():
                 variable.assign(self.averages[name])
+            self.front_optimizer.learning_rate.assign(JOINED_FRONT_RATE * self.learning_rate)
+            self.back_optimizer.learning_rate.assign(JOINED_BACK_RATE * self.learning_rate)
 
     def _start_front(self):
         """The first half's weights in closed form, and their averages."""
