@@ -43,6 +43,7 @@ from utils.runs.cache import cache_folder
 PRESETS = {
     "aligned": {},
     "paper": {
+        "architecture": "resnet18",
         "width": 64,
         "classifier": options.PAPER_RECOVERY["classifier"],
         "front_end": "stft_real",
@@ -83,6 +84,9 @@ def parse_options() -> argparse.Namespace:
     model = parser.add_argument_group("model")
     add = model.add_argument
     options.add_shared(model, "preset", "generator", "trust", "classifier", "judge", "precision", "clip_to_prior")
+    kinds = "the paper's ResNet-18, or a linear map of log-mel with convolutions beside it, for which --width and "
+    kinds += "--front_end say nothing"
+    add("--architecture", choices=choices.ENCODERS, default="resnet18", help=kinds)
     channels = "channels of the encoder's first stage; the paper's ResNet-18 has 64"
     add("--width", type=options.positive_int, default=32, metavar="N", help=channels)
     add("--front_end", choices=choices.FRONT_ENDS, default="log_magnitude", help="what the encoder sees of a clip")
@@ -233,6 +237,7 @@ def train(
             learning_rate=args.learning_rate,
             decay_updates=total * updates if args.schedule == "cosine" else None,
             init_from=last if last.is_file() else args.init_from,
+            architecture=args.architecture,
             width=args.width,
             front_end=args.front_end,
             bounded=args.clip_to_prior,

@@ -32,16 +32,15 @@ from utils.metrics import inception_score
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
-STAGES = {"vocoder": 1500, "front": 150}  # steps; then joined
+STAGES = {"vocoder": 1200, "front": 150}  # steps; then joined
 VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum", "similarity")
 FRONT_UPDATES = 4  # a step
 SLACK = 1.5  # below 0, as low as the hidden layer is asked to be at first
 FRONT_CODE = 2.0  # weight of the code's error beside the hidden layer's
 READOUT_CLIPS = 500  # by which the code is read from the hidden layer
 VOCODER_BATCH, FRONT_BATCH, JOINED_BATCH = 1.5, 6, 0.5  # of --batch_size; joined: clips, and as many draws
-VOCODER_RATE, FRONT_RATE = 2.5, 0.25  # of --learning_rate
+VOCODER_RATE, FRONT_RATE = 2.5, 1.0  # of --learning_rate
 JOINED_BACK_RATE, JOINED_FRONT_RATE = 0.5, 0.02  # a solved first half is lost at the rate of the other
-FRONT_WARM_UP = 10  # steps
 CRITICS_EVERY = 2  # steps to an update of the critics
 CRITICS_WARM_UP = 100  # steps in which the critics learn alone
 CRITICS_WEIGHT = 0.6  # of the critics' gradient, whose terms have norm 1 each
@@ -133,8 +132,8 @@ class FlowTrainer(GeneratorTrainer):
         if stage == "front":
             rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
             draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
-            share = max(0.02, 1 - (step - first) / STAGES["front"]) * min(1, (step - first + 1) / FRONT_WARM_UP)
-            self.front_optimizer.learning_rate.assign(FRONT_RATE * self.learning_rate * share)
+            share = 1 - (step - first) / STAGES["front"]
+            self.front_optimizer.learning_rate.assign(FRONT_RATE * self.learning_rate * max(share, 0.02))
             losses = [self._front_step(z, self._fitted_readout) for z in draws]
             return tf.nest.map_structure(lambda *values: tf.reduce_mean(values), *losses)
         if stage == "vocoder":
@@ -217,9 +216,8 @@ class FlowTrainer(GeneratorTrainer):
         if with_critics:
             more, gradient = self.critics.gradient(audio, clips, seed)
             losses, upstream = losses | more, upstream + CRITICS_WEIGHT * gradient
-        front, back = (
-            [self.variables_by_name[name] for name in names] for names in (self.front_names, self.back_names)
-        )
+        front = [self.variables_by_name[name] for name in self.front_names]
+        back = [self.variables_by_name[name] for name in self.back_names]
         gradients = tape.gradient(audio, front + back, output_gradients=upstream)
         averages = [self.averages[name] for name in self.front_names]
         self._apply(self.front_optimizer, gradients[: len(front)], front, averages, self.ema)
@@ -238,7 +236,7 @@ class FlowTrainer(GeneratorTrainer):
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         steps = tf.cast(optimizer.iterations, tf.float32)
         decay = tf.minimum(ema, steps / (steps + 10))
-        for average, variable in zip(averages, variables, strict=False):
+        for average, variable in zip(averages, variables[: len(averages)], strict=True):
             average.assign(decay * average + (1 - decay) * variable)
 
     def _begin(self, stage):

@@ -17,6 +17,7 @@ from models.checkpoints import existing_file, load_keras
 from models.front_ends import Spectrogram
 from models.highway import highway
 from models.resnet import BatchNormalization, resnet18
+from utils.choices import ENCODERS
 from utils.domains import DOMAINS, REAL
 from utils.errors import UserError
 from utils.latents import squash
@@ -38,8 +39,8 @@ class Encoder(keras.Model):
         architecture: "resnet18", or "highway", which ignores width and front_end.
         width: channels of the first stage; the paper's ResNet-18 has 64.
         front_end: "log_magnitude", or "stft_real" (the paper's, stacked to three channels).
-        bounded: end in tanh, a highway in erf, which keeps z in the box (-1, 1) of a uniform prior. The paper's output
-            is linear.
+        bounded: end in tanh, a highway in erf, which keeps z in the box (-1, 1) of a uniform prior. The paper's
+            output is linear.
         num_samples: T.
         num_channels: C.
         sample_rate: in Hz.
@@ -70,8 +71,8 @@ class Encoder(keras.Model):
         precision: str = "float32",
         **kwargs,
     ):
-        if architecture not in ("resnet18", "highway"):
-            raise ValueError(f"architecture must be 'resnet18' or 'highway'. Received: {architecture!r}")
+        if architecture not in ENCODERS:
+            raise ValueError(f"architecture must be one of {', '.join(ENCODERS)}. Received: {architecture!r}")
         super().__init__(**{**kwargs, "dtype": precision})
         self.options = {
             "latent_dim": latent_dim,

@@ -161,6 +161,7 @@ def new_encoder(
     decay_updates: int | None,
     init_from: str | Path | None,
     bounded: bool,
+    architecture: str = "resnet18",
     **options,
 ) -> Encoder:
     """An encoder for a generator's clips as its training begins, compiled with Adam.
@@ -172,6 +173,7 @@ def new_encoder(
         decay_updates: updates after which the rate is 0, on a cosine; None: it is constant.
         init_from: begin with the weights of this encoder and its architecture (`encoder_from`).
         bounded: keep its answers in the prior's box, where there is one.
+        architecture: of the encoder, where `init_from` gives none.
         options: the others of `Encoder`.
     """
     keras.utils.set_random_seed(seed)
@@ -183,7 +185,8 @@ def new_encoder(
         "generator": generator.fingerprint,
         "bounded": bounded and PRIORS[generator.prior].bounded,
     }
-    encoder = encoder_from(init_from, options, flag="--init_from") if init_from else Encoder(**options)
+    encoder = encoder_from(init_from, options, flag="--init_from") if init_from else None
+    encoder = encoder or Encoder(architecture=architecture, **options)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_updates) if decay_updates else learning_rate
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(encoder.trainable_variables)

@@ -18,7 +18,7 @@ from utils.priors import PRIORS
 STEEPNESS = 16.0  # M, where the d z have unit variance: higher is more exact, and harder on every later layer
 SCALE = 0.2  # of the dense layer, the second one's kernel being larger by as much
 GATED = 0.7  # of the units, for the thresholds
-DRAWS, CHUNK = 6000, 200
+DRAWS, CHUNK = 4000, 200
 RIDGE = 1e-6  # of the mean square of the activations
 
 

@@ -1,4 +1,4 @@
-"""The architecture `highway` of an encoder: a fixed linear map of log-mel in parallel with convolutions."""
+"""The architecture `highway` of an encoder: a linear map of log-mel in parallel with convolutions."""
 
 import math
 
@@ -15,7 +15,7 @@ LARGEST_U = 3.0  # that the linear map can answer
 def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precision: str) -> keras.KerasTensor:
     """Audio float32 `[B, T, C]` to u float32 `[B, latent_dim]`, of which `squash` makes z.
 
-    A highway (Srivastava et al., 2015) between a fixed linear map of log-mel, the layer "linear", and what convolutions
+    A highway (Srivastava et al., 2015) between a linear map of log-mel, the layer "linear", and what convolutions
     on log-mel and on the waveform answer. The waveform has phase, which magnitudes do not hold.
 
     Args:
@@ -26,7 +26,7 @@ def highway(audio: keras.KerasTensor, latent_dim: int, sample_rate: int, precisi
     """
     x = LogMel(sample_rate, hop=HOP, floor=FLOOR)(audio)
     x = layers.Rescaling(0.5, 1 + 0.5 * math.log(FLOOR))(x)  # to about unit variance
-    linear = layers.Dense(latent_dim, trainable=False, name="linear")(layers.Flatten()(x))
+    linear = layers.Dense(latent_dim, name="linear")(layers.Flatten()(x))
     linear = layers.Activation(lambda u: LARGEST_U * tf.tanh(u / LARGEST_U), name="bounded")(linear)
     for channels, stride in ((32, 2), (64, 2), (96, 2), (128, 2)):
         x = layers.Conv2D(channels, 3, stride, padding="same", dtype=precision)(x)

@@ -16,7 +16,7 @@ WINDOWS = ((256, 128), (512, 128), (1024, 256), (2048, 512))  # of the spectral 
 FLOOR = 1e-2  # of magnitudes under a logarithm
 LEVEL_FLOOR = 1e-5  # of a frame's power
 SOFT = 1e-3  # root mean square below which a frame counts as silent in "hum"
-WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 2.0, "level": 0.3, "hum": 0.3, "similarity": 0.3, "code": 2.0}
+WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "hum": 0.3, "similarity": 0.3, "code": 2.0}
 FADING = {"hum": 0.05, "similarity": 0.02}  # a loss below which its gradient fades, since it is never 0
 
 

@@ -5,6 +5,7 @@ ARCHITECTURES = ("resnet18", "mel_cnn", "waveform_cnn")  # models.classifier
 AUGMENTATIONS = ("none", "light", "heavy")  # utils.audio.augment
 DRAWS = ("random", "first")  # utils.evaluation.clips
 FEATURE_DISTANCES = ("mse", "mae")  # models.encoder_training
+ENCODERS = ("resnet18", "highway")  # models.encoder
 FRONT_ENDS = ("stft_real", "log_magnitude")  # utils.spectrograms
 LENGTHS = (16384, 32768, 65536)  # models.wavegan
 PRIORS = ("uniform", "normal")  # utils.priors
