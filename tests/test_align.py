@@ -59,9 +59,8 @@ def test_a_silent_clip_stays_where_it_is_and_none_is_raised_beyond_full_scale():
 
 
 # Own samples match so well at their own position that the 20 to 80 samples by which the search misses it matter.
-@pytest.mark.parametrize(
-    ("kind", "within"), [pytest.param("own samples", 1.2, marks=pytest.mark.slow), ("speech", 1.05)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "within"), [("own samples", 1.2), ("speech", 1.05)])
 def test_what_is_cut_otherwise_is_encoded_as_well_as_what_is_not(kind, within, repo_root):
     """By the bundled networks: clips moved by 90 to 180 ms and 9 dB quieter."""
     networks = Networks(repo_root / "checkpoint", encoder=repo_root / "inverse_mapping_checkpoint")

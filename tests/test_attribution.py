@@ -376,6 +376,7 @@ def test_dry_run_writes_nothing(run_main, tmp_path):
     assert done.returncode == 0 and "Would attribute 24 files" in done.stdout and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_study_and_its_figure(calibration, data, run_main, tmp_path):
     arguments = ("studies/attribution.py", data, *GENERATOR, "--calibration", calibration, "--n", 6, "--robust_n", 2)
     where = ("--output", tmp_path / "scores", "--results", tmp_path, "--cache", tmp_path / "cache", "--quiet")

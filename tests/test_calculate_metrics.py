@@ -302,7 +302,12 @@ def wavegan(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "method, precision", [("gradient", "float32"), ("hybrid", "float32"), ("hybrid", "mixed_bfloat16")]
+    "method, precision",
+    [
+        ("hybrid", "float32"),
+        pytest.param("gradient", "float32", marks=pytest.mark.slow),
+        pytest.param("hybrid", "mixed_bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_recovery_and_tables_find_the_same_latents_for_the_same_clip(
     run_main, wavegan, place, tmp_path, method, precision

@@ -657,6 +657,7 @@ def stopped(repo_root: Path, args: tuple, output: Path, stop: signal.Signals) ->
     return subprocess.CompletedProcess(args, process.returncode, out, err)
 
 
+@pytest.mark.slow
 def test_a_killed_and_an_interrupted_run_go_on_and_end_like_an_uninterrupted_one(run, repo_root, tmp_path):
     folder = write_clips(tmp_path / "in", 16)
     (folder / "05.wav").write_bytes(b"")

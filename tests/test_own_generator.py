@@ -71,6 +71,7 @@ def test_generate(generator, clips):
     np.testing.assert_allclose([audio for audio, _ in written], model(latents.z), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_train(generator, encoder):
     trained = load_encoder(encoder)
     shape = trained.num_samples, trained.num_channels
@@ -81,6 +82,7 @@ def test_train(generator, encoder):
     assert all(np.isfinite(row[name]) for row in steps for name in ("real_spectral", "synthetic_latent"))
 
 
+@pytest.mark.slow
 def test_recover(run_main, generator, clips, encoder):
     output = generator.parent / "found"
     given = ("--method", "all", "--encoder", encoder, "--limit", FILES, "--own_samples", OWN, "--max_iter", 300)
