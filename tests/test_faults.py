@@ -147,11 +147,11 @@ def test_a_recovery_whose_disk_vanishes(run_main, clips, expected, disk, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["full", "gone"])
 def test_a_training_whose_disk_is_full_or_gone(call, place, whole, disk, monkeypatch, capsys, fault):  # noqa: F811
-    count = TrainingRun.count
+    count = TrainingRun._count
     run = disk.path / "run"
 
-    def break_after(self, step_losses):
-        count(self, step_losses)
+    def break_after(self, losses, began):
+        count(self, losses, began)
         if self.done == STEPS + 2:
             if fault == "full":
                 disk.fill()
@@ -159,7 +159,7 @@ def test_a_training_whose_disk_is_full_or_gone(call, place, whole, disk, monkeyp
                 run.rename(disk.path / "elsewhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "count", break_after)
+        patch.setattr(TrainingRun, "_count", break_after)
         patch.setattr(sys, "argv", ["train.py", *arguments(place, disk.path)])
         with pytest.raises(SystemExit) as end:
             options.run(__import__("train").main)

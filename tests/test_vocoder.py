@@ -43,22 +43,17 @@ def test_what_all_frames_share_is_taken_out_and_its_power_kept():
 
 @pytest.mark.slow
 def test_it_speaks_at_the_pitch_it_is_given():
-    """A small vocoder, trained on buzzes of many pitches, buzzes at one that it was not trained on, by pYIN."""
+    """A small vocoder, trained on buzzes of many pitches, buzzes at ones that it was not trained on, by pYIN."""
     keras.utils.set_random_seed(0)
-    front_end, architecture = FrontEnd(16384, RATE), Architecture(latent_dim=8, dim=8)
-    time, random = np.arange(16384) / RATE, np.random.default_rng(0)
-
-    def buzz(hertz):
-        phase = 2 * np.pi * hertz[:, None] * time + random.uniform(0, 6, (len(hertz), 1))
-        audio = sum(np.cos(k * phase) / k for k in range(1, 8))
-        return np.float32(0.05 * audio * np.hanning(16384))[..., None]
-
-    hertz = 2 ** random.uniform(np.log2(90), np.log2(250), 256)
-    audio = buzz(hertz)
+    front_end, architecture = FrontEnd(16384, RATE), Architecture(latent_dim=4, dim=12)
+    hertz = 2 ** np.random.default_rng(0).uniform(np.log2(100), np.log2(220), 256)
+    phase = 2 * np.pi * hertz[:, None] * np.arange(16384) / RATE
+    buzz = 0.1 * sum(np.cos(k * phase) / k for k in range(1, 6)) * np.hanning(16384)
+    audio = np.float32(buzz)[..., None]
     log_mel = front_end.log_mel(tf.constant(audio)).numpy().reshape(len(audio), -1)
     tracks = np.repeat(np.log2(hertz)[:, None], FRAMES, axis=1)
-    features = np.concatenate([log_mel, tracks, np.ones_like(tracks)], axis=1)
-    code = PrincipalCode.fit(np.float32(features), 8, 0)
+    features = np.float32(np.concatenate([log_mel, tracks, np.ones_like(tracks)], axis=1))
+    code = PrincipalCode.fit(features, 4, 0)
     codes = np.float32(code.encode(features))
     weights = {name: tf.Variable(value) for name, value in initial_weights(architecture, 0).items()}
     network = WaveGANGenerator(architecture, weights, trainable=True, leak=0.02)
@@ -66,7 +61,7 @@ def test_it_speaks_at_the_pitch_it_is_given():
     adaptor(codes[:1], codes[:1])
     variables = [v for name, v in weights.items() if "upconv" in name and "upconv_0" not in name]
     variables += [v.value for v in adaptor.trainable_variables]
-    optimizer = keras.optimizers.Adam(2e-3, 0.6, 0.99)
+    optimizer = keras.optimizers.Adam(1e-3, 0.6, 0.99)
 
     @tf.function
     def step(codes, audio):
@@ -75,11 +70,11 @@ def test_it_speaks_at_the_pitch_it_is_given():
         _, upstream = losses.gradient(made, audio, code.decode(codes), ("spectral", "log_mel", "voice", "level"))
         optimizer.apply_gradients(zip(tape.gradient(made, variables, upstream), variables, strict=True))
 
-    for number in range(400):
-        rows = np.random.default_rng(number).integers(0, len(codes), 16)
+    for number in range(750):
+        rows = np.random.default_rng(number).integers(6, len(codes), 8)
         step(tf.constant(codes[rows]), tf.constant(audio[rows]))
-    z = np.zeros((6, 8), np.float32)
-    made = network.from_hidden(adaptor(codes[:6], z)).numpy()[..., 0]
+    made = network.from_hidden(adaptor(codes[:6], np.zeros((6, 4), np.float32))).numpy()[..., 0]
     heard = [librosa.pyin(x, fmin=80, fmax=300, sr=RATE, frame_length=1024, hop_length=HOP)[0] for x in made]
-    semitones = [12 * np.abs(np.log2(np.nanmedian(f0) / f)) for f0, f in zip(heard, hertz, strict=False)]
-    assert np.median(semitones) < 1
+    medians = np.array([np.median(f0[~np.isnan(f0)]) if not np.isnan(f0).all() else np.nan for f0 in heard])
+    within = np.abs(12 * np.log2(medians / hertz[:6])) < 1
+    assert within.sum() >= 3, medians
