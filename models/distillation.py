@@ -21,7 +21,7 @@ from models.class_map import ClassMap
 from models.critics import Critics
 from models.features import BANDS, FRAMES, VARIANTS, Clips, PrincipalCode, features_of
 from models.front import dense_start, upsampling_start
-from models.gan_training import PRIOR, Batches, GeneratorTrainer
+from models.gan_training import PRIOR, Batches, GeneratorTrainer, apply_and_average
 from models.selection import train_selection_classifier
 from models.vocoder import Adaptor, SpeechLosses, without_hum
 from models.wavegan import FIRST_FRAMES, Architecture, WaveGANGenerator
@@ -171,7 +171,7 @@ class FlowTrainer(GeneratorTrainer):
             audio = self.generator.from_hidden(self.adaptor(codes, z))
         losses, upstream = self.losses.gradient(audio, clips, self.code.decode(codes), VOCODER_TERMS)
         gradients = tape.gradient(audio, variables, output_gradients=upstream)
-        self._apply(self.back_optimizer, gradients, variables, self._back_averages(), 0.995)
+        apply_and_average(self.back_optimizer, gradients, variables, self._back_averages(), 0.995)
         return losses | {"gradient": tf.linalg.global_norm(gradients)}
 
     @tf.function(autograph=False)
@@ -190,7 +190,7 @@ class FlowTrainer(GeneratorTrainer):
             loss = error + 0.1 * tf.reduce_mean(tf.square(hidden - target)) / scale + FRONT_CODE * code
         gradients = tape.gradient(loss, variables)
         averages = [self.averages[name] for name in self.front_names]
-        self._apply(self.front_optimizer, gradients, variables, averages, 0.995)
+        apply_and_average(self.front_optimizer, gradients, variables, averages, 0.995)
         return {"front": error, "front_code": code}
 
     @functools.cached_property
@@ -220,24 +220,17 @@ class FlowTrainer(GeneratorTrainer):
         back = [self.variables_by_name[name] for name in self.back_names]
         gradients = tape.gradient(audio, front + back, output_gradients=upstream)
         averages = [self.averages[name] for name in self.front_names]
-        self._apply(self.front_optimizer, gradients[: len(front)], front, averages, self.ema)
+        apply_and_average(self.front_optimizer, gradients[: len(front)], front, averages, self.ema)
         # The adaptor, which the optimizer has too, is done.
         back_gradients = gradients[len(front) :] + [tf.zeros_like(v) for v in self.adaptor_variables]
         averages = [self.averages[name] for name in self.back_names]
-        self._apply(self.back_optimizer, back_gradients, back + self.adaptor_variables, averages, self.ema)
+        apply_and_average(self.back_optimizer, back_gradients, back + self.adaptor_variables, averages, self.ema)
         return losses | {"gradient": tf.linalg.global_norm(gradients)}, audio
 
     @tf.function(autograph=False)
     def _critics_step(self, clips, audio, seed):
         """One update of the critics; audio may be of more rows than the clips."""
         return self.critics.update(clips, audio, seed)
-
-    def _apply(self, optimizer, gradients, variables, averages, ema):
-        optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        steps = tf.cast(optimizer.iterations, tf.float32)
-        decay = tf.minimum(ema, steps / (steps + 10))
-        for average, variable in zip(averages, variables[: len(averages)], strict=True):
-            average.assign(decay * average + (1 - decay) * variable)
 
     def _begin(self, stage):
         """What a stage starts from: the averages of the one before."""

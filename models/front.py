@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from models.class_map import ClassMap
 from models.features import BANDS, FRAMES, PrincipalCode
+from models.gan_training import PRIOR
 from models.wavegan import FIRST_FRAMES, Architecture, Upsampling
-from utils.priors import PRIORS
 
 STEEPNESS = 16.0  # M, where the d z have unit variance: higher is more exact, and harder on every later layer
 SCALE = 0.2  # of the dense layer, the second one's kernel being larger by as much
@@ -96,7 +96,7 @@ def upsampling_start(layer: Upsampling, hidden, target, seed: int, latent_dim: i
         seed: of the draws.
         latent_dim: L.
     """
-    z = PRIORS["uniform"].draw(np.random.default_rng([seed, 0x15]), (DRAWS, latent_dim)).astype(np.float32)
+    z = PRIOR.draw(np.random.default_rng([seed, 0x15]), (DRAWS, latent_dim)).astype(np.float32)
     size = len(layer.offsets) * layer.channels_in
     gram, moment = np.zeros((size, size)), np.zeros((size, layer.stride * layer.channels_out))
 

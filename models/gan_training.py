@@ -71,12 +71,26 @@ class GeneratorTrainer(tf.Module):
 
     def apply_to_generator(self, gradients: list[tf.Tensor]) -> None:
         """One Adam step of the generator, and of its moving average."""
-        self.generator_optimizer.apply_gradients(zip(gradients, self.generator_variables, strict=True))
-        # The average starts as a plain mean, so that early exports are not the random start.
-        steps = tf.cast(self.generator_optimizer.iterations, tf.float32)
-        decay = tf.minimum(self.ema, steps / (steps + 10))
-        for name, average in self.averages.items():
-            average.assign(decay * average + (1 - decay) * self.variables_by_name[name])
+        averages = list(self.averages.values())
+        apply_and_average(self.generator_optimizer, gradients, self.generator_variables, averages, self.ema)
+
+
+def apply_and_average(
+    optimizer: keras.Optimizer,
+    gradients: list[tf.Tensor],
+    variables: list[tf.Variable],
+    averages: list[tf.Variable],
+    ema: float,
+) -> None:
+    """One step of an optimizer, and of the moving averages of the first `len(averages)` variables.
+
+    An average starts as a plain mean, so that early exports are not the random start.
+    """
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    steps = tf.cast(optimizer.iterations, tf.float32)
+    decay = tf.minimum(ema, steps / (steps + 10))
+    for average, variable in zip(averages, variables[: len(averages)], strict=True):
+        average.assign(decay * average + (1 - decay) * variable)
 
 
 def all_variables(network: keras.Model) -> list[tf.Variable]:
