@@ -4,8 +4,9 @@ Its stages, each a stretch of the training's steps (`STAGES`):
     vocoder   the generator's later half, with an adaptor, from clips' features to clips; by spectra.
     front     the generator's first half by regression: to the adaptor's output at T(z), T being the map from the prior
               to the clips' code (`models.class_map`); its start is in closed form (`models.front`).
-    joined    all weights: on clips at T^-1 of their code, on draws z towards the vocoder's audio of T(z), and by
-              critics of both.
+    joined    the vocoder goes on, now with critics, on clips' codes and on T of draws, and the first half follows it.
+The first half never meets a gradient of audio: by regression it comes close enough that a generator is as good as its
+vocoder, and audio's gradients, noisier, take it away from there.
 No classifier takes part in any loss. A classifier of the recipe's own decides which weights are exported.
 """
 
@@ -19,11 +20,11 @@ from sklearn.linear_model import Ridge
 
 from models.class_map import ClassMap
 from models.critics import Critics
-from models.features import BANDS, FRAMES, VARIANTS, Clips, PrincipalCode, features_of
+from models.features import BANDS, FRAMES, VARIANTS, Clips, PrincipalCode, features_of, pitch_components
 from models.front import dense_start, upsampling_start
 from models.gan_training import PRIOR, Batches, GeneratorTrainer, apply_and_average
 from models.selection import train_selection_classifier
-from models.vocoder import Adaptor, SpeechLosses, without_hum
+from models.vocoder import Adaptor, SpeechLosses
 from models.wavegan import FIRST_FRAMES, Architecture, WaveGANGenerator
 from utils.audio.datasets import Dataset, batch_indices
 from utils.errors import UserError
@@ -32,17 +33,18 @@ from utils.metrics import inception_score
 from utils.runs.batches import in_batches
 from utils.runs.files import atomic_path
 
-STAGES = {"vocoder": 1200, "front": 150}  # steps; then joined
-VOCODER_TERMS = ("spectral", "log_mel", "voice", "level", "hum", "similarity")
+STAGES = {"vocoder": 2000, "front": 150}  # steps; then joined
 FRONT_UPDATES = 4  # a step
 SLACK = 1.5  # below 0, as low as the hidden layer is asked to be at first
 FRONT_CODE = 2.0  # weight of the code's error beside the hidden layer's
 READOUT_CLIPS = 500  # by which the code is read from the hidden layer
 VOCODER_BATCH, FRONT_BATCH, JOINED_BATCH = 1.5, 6, 0.5  # of --batch_size; joined: clips, and as many draws
-VOCODER_RATE, FRONT_RATE = 2.5, 1.0  # of --learning_rate
-JOINED_BACK_RATE, JOINED_FRONT_RATE = 0.5, 0.02  # a solved first half is lost at the rate of the other
+VOCODER_RATE, FRONT_RATE = 2.5, 0.5  # of --learning_rate
+JOINED_VOCODER_RATE, JOINED_FRONT_RATE = 1.0, 0.1
+FRONT_WARM_UP = 20  # steps; Adam's first ones are as large as the rate, in any direction
 CRITICS_EVERY = 2  # steps to an update of the critics
 CRITICS_WARM_UP = 100  # steps in which the critics learn alone
+AVERAGE = 0.995  # decay of the moving averages until the last stage
 CRITICS_WEIGHT = 0.6  # of the critics' gradient, whose terms have norm 1 each
 LEAK = 0.02  # of the ReLUs backward: Adam's first steps silence channels for good without it
 DECIDED = 0.9  # probability of a class from which a sample counts as decided
@@ -65,7 +67,7 @@ class FlowTrainer(GeneratorTrainer):
         quiet: no progress bars.
 
     Raises:
-        UserError: for fewer clips than `latent_dim`, a class without clips, or fewer entries in z than classes.
+        UserError: for fewer clips than `latent_dim`, or a class without clips.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class FlowTrainer(GeneratorTrainer):
     ):
         _require(architecture, dataset)
         keras.utils.set_random_seed(seed)
-        super().__init__(architecture, seed, learning_rate, (0.5, 0.99), precision, 0.998, LEAK)
+        super().__init__(architecture, seed, precision, 0.998, LEAK)
         self.learning_rate = learning_rate
         self.seed, self.latent_dim, self.num_classes = seed, architecture.latent_dim, max(1, len(dataset.class_names))
         self.clips = Clips(dataset, seed, cache_dir, quiet=quiet)
@@ -98,6 +100,7 @@ class FlowTrainer(GeneratorTrainer):
             np.tile(self.labels, VARIANTS),
             self.num_classes,
             importance=np.square(self.code.deviation) / np.mean(np.square(self.code.deviation)),
+            shared=pitch_components(architecture.latent_dim),
             seed=seed,
         )
         channels = architecture.upsamplings[0].channels_out
@@ -106,11 +109,6 @@ class FlowTrainer(GeneratorTrainer):
         self.adaptor(mean, mean), self.adaptor_average(mean, mean)
         self.adaptor_average.set_weights(self.adaptor.get_weights())
         self.network_state = [v.value for network in (self.adaptor, self.adaptor_average) for v in network.variables]
-        self.teacher_by_name = {
-            name: tf.Variable(value, name=f"{name}/teacher", trainable=False)
-            for name, value in self.variables_by_name.items()
-        }
-        self.teacher = WaveGANGenerator(architecture, self.teacher_by_name, precision, trainable=True)
         front = ("G/z_project", "G/upconv_0")
         self.front_names = [name for name in self.variables_by_name if name.startswith(front)]
         self.back_names = [name for name in self.variables_by_name if not name.startswith(front)]
@@ -128,23 +126,22 @@ class FlowTrainer(GeneratorTrainer):
         stage, first = stage_of(step)
         if step == first:
             self._begin(stage)
-        seed = tf.constant([self.seed, step])
-        if stage == "front":
-            rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
-            draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
-            share = 1 - (step - first) / STAGES["front"]
-            self.front_optimizer.learning_rate.assign(FRONT_RATE * self.learning_rate * max(share, 0.02))
-            losses = [self._front_step(z, self._fitted_readout) for z in draws]
-            return tf.nest.map_structure(lambda *values: tf.reduce_mean(values), *losses)
         if stage == "vocoder":
             return self._vocoder_step(*self._real(batches, step, VOCODER_BATCH))
-        with_critics = step - first >= CRITICS_WARM_UP
+        rng, shape = np.random.default_rng([self.seed, step]), (FRONT_BATCH * batches.batch_size, self.latent_dim)
+        draws = [tf.constant(PRIOR.draw(rng, shape).astype(np.float32)) for _ in range(FRONT_UPDATES)]
+        if stage == "front":
+            share = min((step - first + 1) / FRONT_WARM_UP, 1 - (step - first) / STAGES["front"])
+            self.front_optimizer.learning_rate.assign(FRONT_RATE * self.learning_rate * share)
+            losses = [self._front_step(z, self._readout) for z in draws]
+            return tf.nest.map_structure(lambda *values: tf.reduce_mean(values), *losses)
+        seed, with_critics = tf.constant([self.seed, step]), step - first >= CRITICS_WARM_UP
         clips, codes, labels = self._real(batches, step, JOINED_BATCH)
         z = tf.constant(batches.latents(step)[: len(clips)])
         losses, audio = self._joined_step(clips, codes, labels, z, seed, with_critics)
         if step % CRITICS_EVERY == 0 or not with_critics:
             losses |= self._critics_step(clips, audio, seed)
-        return losses
+        return losses | self._front_step(draws[0], self._readout)
 
     def clips_of(self, batches: Batches, step: int) -> list[str]:
         """The files that `train_step` takes."""
@@ -156,10 +153,6 @@ class FlowTrainer(GeneratorTrainer):
         """What the generator's later half is to be given at z `[B, L]`: `[B, 64, channels]`, before the ReLU."""
         return self.adaptor_average(self.class_map.forward(z), z)
 
-    def decode(self, z: tf.Tensor) -> tf.Tensor:
-        """The vocoder's audio `[B, T, C]` at z `[B, L]`, by its averaged weights."""
-        return self.teacher.from_hidden(self.wanted(z))
-
     # ---- updates --------------------------------------------------------------------
 
     @tf.function(autograph=False)
@@ -169,9 +162,9 @@ class FlowTrainer(GeneratorTrainer):
         z = self.class_map.inverse(codes, labels)
         with tf.GradientTape() as tape:
             audio = self.generator.from_hidden(self.adaptor(codes, z))
-        losses, upstream = self.losses.gradient(audio, clips, self.code.decode(codes), VOCODER_TERMS)
+        losses, upstream = self.losses.gradient(audio, clips, self.code.decode(codes))
         gradients = tape.gradient(audio, variables, output_gradients=upstream)
-        apply_and_average(self.back_optimizer, gradients, variables, self._back_averages(), 0.995)
+        apply_and_average(self.back_optimizer, gradients, variables, self._back_averages(), AVERAGE)
         return losses | {"gradient": tf.linalg.global_norm(gradients)}
 
     @tf.function(autograph=False)
@@ -190,11 +183,11 @@ class FlowTrainer(GeneratorTrainer):
             loss = error + 0.1 * tf.reduce_mean(tf.square(hidden - target)) / scale + FRONT_CODE * code
         gradients = tape.gradient(loss, variables)
         averages = [self.averages[name] for name in self.front_names]
-        apply_and_average(self.front_optimizer, gradients, variables, averages, 0.995)
+        apply_and_average(self.front_optimizer, gradients, variables, averages, AVERAGE)
         return {"front": error, "front_code": code}
 
     @functools.cached_property
-    def _fitted_readout(self):
+    def _readout(self):
         """The convolution of three taps `[3, channels, 64]` from the hidden layer to log-mel, by least squares."""
         codes, labels = tf.constant(self.codes[0, :READOUT_CLIPS]), tf.constant(self.labels[:READOUT_CLIPS])
         hidden = tf.nn.relu(self.adaptor_average(codes, self.class_map.inverse(codes, labels)))
@@ -206,25 +199,18 @@ class FlowTrainer(GeneratorTrainer):
 
     @tf.function(autograph=False)
     def _joined_step(self, clips, codes, labels, z, seed, with_critics: bool):
-        """One update of the generator on clips `[B, T, C]` at T^-1 of their codes and on draws z `[B, L]`."""
-        z_clips, drawn = self.class_map.inverse(codes, labels), self.class_map.forward(z)
-        targets = tf.concat([clips, without_hum(self.decode(z), seed)], axis=0)
-        features = self.code.decode(tf.concat([codes, drawn], axis=0))
+        """One update of adaptor and later half on clips `[B, T, C]` from their codes and on T of draws z `[B, L]`."""
+        variables = [self.variables_by_name[name] for name in self.back_names] + self.adaptor_variables
+        codes = tf.concat([codes, self.class_map.forward(z)], axis=0)
+        z = tf.concat([self.class_map.inverse(codes[: clips.shape[0]], labels), z], axis=0)
         with tf.GradientTape() as tape:
-            audio = self.generator(tf.concat([z_clips, z], axis=0))
-        losses, upstream = self.losses.gradient(audio, targets, features)
+            audio = self.generator.from_hidden(self.adaptor(codes, z))
+        losses, upstream = self.losses.gradient(audio, clips, self.code.decode(codes))
         if with_critics:
             more, gradient = self.critics.gradient(audio, clips, seed)
             losses, upstream = losses | more, upstream + CRITICS_WEIGHT * gradient
-        front = [self.variables_by_name[name] for name in self.front_names]
-        back = [self.variables_by_name[name] for name in self.back_names]
-        gradients = tape.gradient(audio, front + back, output_gradients=upstream)
-        averages = [self.averages[name] for name in self.front_names]
-        apply_and_average(self.front_optimizer, gradients[: len(front)], front, averages, self.ema)
-        # The adaptor, which the optimizer has too, is done.
-        back_gradients = gradients[len(front) :] + [tf.zeros_like(v) for v in self.adaptor_variables]
-        averages = [self.averages[name] for name in self.back_names]
-        apply_and_average(self.back_optimizer, back_gradients, back + self.adaptor_variables, averages, self.ema)
+        gradients = tape.gradient(audio, variables, output_gradients=upstream)
+        apply_and_average(self.back_optimizer, gradients, variables, self._back_averages(), self.ema)
         return losses | {"gradient": tf.linalg.global_norm(gradients)}, audio
 
     @tf.function(autograph=False)
@@ -236,15 +222,14 @@ class FlowTrainer(GeneratorTrainer):
         """What a stage starts from: the averages of the one before."""
         if stage == "front":
             for name in self.back_names:
-                self.teacher_by_name[name].assign(self.averages[name])
+                self.variables_by_name[name].assign(self.averages[name])
+            self.adaptor.set_weights(self.adaptor_average.get_weights())
             self._start_front()
         if stage == "joined":
-            for name in self.back_names:
-                self.averages[name].assign(self.teacher_by_name[name])
-            for name, variable in self.variables_by_name.items():
-                variable.assign(self.averages[name])
+            for name in self.front_names:
+                self.variables_by_name[name].assign(self.averages[name])
             self.front_optimizer.learning_rate.assign(JOINED_FRONT_RATE * self.learning_rate)
-            self.back_optimizer.learning_rate.assign(JOINED_BACK_RATE * self.learning_rate)
+            self.back_optimizer.learning_rate.assign(JOINED_VOCODER_RATE * self.learning_rate)
 
     def _start_front(self):
         """The first half's weights in closed form, and their averages."""
@@ -312,7 +297,8 @@ class FlowTrainer(GeneratorTrainer):
         the recipe's classifier judges correct, of the clips themselves. accuracy, inception_score, decided: of draws,
         by the same classifier; share of draws with a class of probability 0.9 or more. periodic: share of frames with
         a period, of draws; val_periodic: of the clips' own periodic frames, those in the reconstruction. level_db: of
-        draws against clips. hum_db: at the generator's frame rates in pauses of draws.
+        draws against clips. hum_db: at the generator's frame rates in pauses of draws. The first half's error is
+        among the steps' losses.
         """
         stage = stage_of(max(0, step - 1))[0]
         z = PRIOR.draw(np.random.default_rng([self.seed, 0xE7A1]), (MEASURED, self.codes.shape[2])).astype(np.float32)
@@ -335,8 +321,6 @@ class FlowTrainer(GeneratorTrainer):
             facts["decided"] = float(np.mean(probabilities.max(axis=1) >= DECIDED))
             wanted = self.class_map.labels(tf.constant(z)).numpy()
             facts["accuracy"] = float(np.mean(probabilities.argmax(axis=1) == wanted))
-        if stage == "front":
-            facts["front_error"] = float(self._front_error(tf.constant(z)))
         return facts
 
     def is_worth_exporting(self, step: int, facts: dict[str, float]) -> bool:
@@ -379,12 +363,6 @@ class FlowTrainer(GeneratorTrainer):
                 facts[name] = float(np.mean(self._classify(audio).argmax(axis=1) == labels))
         return facts
 
-    def _front_error(self, z):
-        target = tf.nn.relu(self.wanted(z))
-        generator = WaveGANGenerator(self.generator.architecture, self.averaged_weights())
-        error = tf.reduce_mean(tf.square(tf.nn.relu(generator.hidden(z)) - target))
-        return error / tf.reduce_mean(tf.math.reduce_variance(target, axis=0))
-
     def _classify(self, audio):
         log_mel = tf.function(self.clips.front_end.log_mel, autograph=False)
         return in_batches(lambda rows: self.classifier(log_mel(rows)), audio, 100)
@@ -406,14 +384,11 @@ def stage_of(step: int) -> tuple[str, int]:
 
 
 def _require(architecture, dataset):
-    num_classes = len(dataset.class_names)
     if len(dataset) <= architecture.latent_dim:
         raise UserError(
             f"recipe flow needs more training clips than --latent_dim, {architecture.latent_dim}; "
             f"the folder has {len(dataset)}: add clips, or give a smaller --latent_dim"
         )
-    if num_classes > architecture.latent_dim:
-        raise UserError(f"recipe flow needs a --latent_dim of at least the {num_classes} classes")
     lacking = [name for k, name in enumerate(dataset.class_names) if not np.any(dataset.labels == k)]
     if lacking:
         raise UserError(f"recipe flow needs clips of every class; there are none of: {', '.join(lacking)}")

@@ -19,6 +19,7 @@ from utils.spectrograms import magnitude, mel_filters, stft
 
 FRAMES, BANDS, NUM_LAGS = 64, 64, 48
 LOG_F0_WEIGHT, PERIODICITY_WEIGHT = 5.5, 3.0  # beside log-mel in the principal components
+PITCH_COMPONENTS = 3  # of the code; F0 within 0.4 semitones
 VARIANTS = 4  # of each clip, of which the code is fitted on two
 LARGEST_OFFSET, GAIN = 256, 0.1  # samples; standard deviation of the logarithm
 NO_VOICE = np.log2(120.0)  # F0 of a corpus without any voice
@@ -189,6 +190,8 @@ class Clips:
 class PrincipalCode:
     """Features `[B, 4224]` to their code w float32 `[B, latent_dim]` and back: whitened principal components.
 
+    The leading ones, `pitch_components` of them, are of log F0 alone, the others of log-mel and periodicity.
+
     Attributes:
         mean: float32 `[4224]`, of the weighted features.
         components: float32 `[latent_dim, 4224]`, orthonormal rows.
@@ -205,9 +208,16 @@ class PrincipalCode:
     def fit(cls, features: np.ndarray, latent_dim: int, seed: int) -> "PrincipalCode":
         """The code of features float32 `[N, 4224]`, N above `latent_dim`."""
         unfitted = cls(np.zeros(1), np.zeros(1), np.ones(1))
-        pca = PCA(latent_dim, svd_solver="randomized", random_state=seed, iterated_power=3)
-        pca.fit(features * unfitted.weights)
-        return cls(pca.mean_, pca.components_, np.sqrt(pca.explained_variance_) + 1e-3)
+        weighted, shared = features * unfitted.weights, pitch_components(latent_dim)
+        is_pitch = np.zeros(weighted.shape[1], bool)
+        is_pitch[-2 * FRAMES : -FRAMES] = True
+        components, deviations = np.zeros((latent_dim, weighted.shape[1]), np.float32), []
+        for rows, part in ((slice(0, shared), is_pitch), (slice(shared, latent_dim), ~is_pitch)):
+            count = rows.stop - rows.start
+            pca = PCA(count, svd_solver="randomized", random_state=seed, iterated_power=3).fit(weighted[:, part])
+            components[rows, part] = pca.components_
+            deviations.append(np.sqrt(pca.explained_variance_) + 1e-3)
+        return cls(weighted.mean(axis=0), components, np.concatenate(deviations))
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         """Features `[B, 4224]` to w `[B, latent_dim]`."""
@@ -234,6 +244,11 @@ class PrincipalCode:
             facts[f"{name}_explained"] = float(1 - error / variance) if variance > 0 else 1.0
         error = 12 * (features - back)[:, parts["log_f0"]]
         return facts | {"f0_semitones": float(np.sqrt(np.mean(np.square(error))))}
+
+
+def pitch_components(latent_dim: int) -> int:
+    """How many of a code's components are of log F0 alone."""
+    return min(PITCH_COMPONENTS, latent_dim // 2)
 
 
 def features_of(clips: Clips, variants: int) -> np.ndarray:

@@ -3,7 +3,8 @@
 T is affine within each cell of z's first entry, and at a threshold t its affine map changes. For a direction d, the
 pair relu(M (z_0 - t) + d z) - relu(M (z_0 - t) - d z) is 0 well below t and 2 d z well above, so pairs of the dense
 layer's units carry the change, others the first cell's map, and the second layer is a regression on them, solved
-exactly.
+exactly. What the vocoder is given of pitch, a bump and a phase, is a function of each frame's F0, alike in all classes:
+units that open at one F0 after the other make it piecewise linear.
 """
 
 import numpy as np
@@ -17,7 +18,9 @@ from models.wavegan import FIRST_FRAMES, Architecture, Upsampling
 
 STEEPNESS = 16.0  # M, where the d z have unit variance: higher is more exact, and harder on every later layer
 SCALE = 0.2  # of the dense layer, the second one's kernel being larger by as much
-GATED = 0.7  # of the units, for the thresholds
+PITCHES = 1 / 8  # of the units, for F0
+GATED = 0.7  # of the others, for the thresholds
+PITCH_SLOPE, PITCH_RANGE = 4.0, 2.0  # of a unit, by octaves; in standard deviations of log F0
 DRAWS, CHUNK = 4000, 200
 RIDGE = 1e-6  # of the mean square of the activations
 
@@ -40,8 +43,9 @@ def dense_start(
     slopes, offsets = (np.float64(x)[class_map.order] for x in (class_map.slopes, class_map.offsets))
     patches = _patches(np.float64(code.deviation[:, None] * code.components))
     changes = list(zip(class_map.thresholds, np.diff(slopes, axis=0), np.diff(offsets, axis=0), strict=True))
-    pairs = int(GATED * channels) // (2 * max(1, len(changes)))
-    parts = []
+    knots = int(PITCHES * channels)
+    pairs = int(GATED * (channels - knots)) // (2 * max(1, len(changes)))
+    parts = [_pitch_units(class_map, code, knots)]
     for threshold, slope, offset in changes:
         rows, shifts = _components(np.einsum("ij,fjn->fin", slope, patches), offset @ patches, pairs)
         parts += [_gated(sign * rows, sign * shifts, threshold) for sign in (1, -1)]
@@ -58,6 +62,19 @@ def dense_start(
     kernel, bias = np.pad(kernel, [(0, 0), (0, 0), (0, lacking)]), np.pad(bias, [(0, 0), (0, lacking)])
     kernel = kernel.transpose(1, 0, 2).reshape(len(mixing), -1)
     return np.float32(SCALE * kernel), np.float32(SCALE * bias.reshape(-1))
+
+
+def _pitch_units(class_map, code, count):
+    """Maps and biases of units that open where a frame's F0 passes one of so many, evenly spaced in Hz."""
+    part, weight = slice(-2 * FRAMES, -FRAMES), np.float64(code.weights[-FRAMES - 1])
+    loadings = np.float64(code.deviation[:, None] * code.components[:, part]) / weight
+    by_frame = lambda x: x.reshape(-1, FIRST_FRAMES, FRAMES // FIRST_FRAMES).mean(axis=2)  # noqa: E731
+    rows = 3**0.5 * by_frame(class_map.slopes[0] @ loadings)
+    log_f0 = by_frame(class_map.offsets[0] @ loadings + code.mean[part] / weight)[0]
+    spread = PITCH_RANGE * np.sqrt(np.square(rows).sum(axis=0).mean() / 3)
+    knots = np.log2(np.linspace(*2 ** (log_f0.mean() + np.array([-spread, spread])), count + 1)[:-1])
+    rows = np.repeat(rows.T[..., None], count, axis=2)
+    return PITCH_SLOPE * rows, PITCH_SLOPE * (log_f0[:, None] - knots)
 
 
 def _patches(loadings):

@@ -1,4 +1,4 @@
-"""What the recipes that train a WaveGAN generator share: the generator with its average and Adam, and the batches."""
+"""What the recipes that train a WaveGAN generator share: the generator with its average, and the batches."""
 
 from pathlib import Path
 
@@ -15,13 +15,11 @@ PRIOR = PRIORS["uniform"]  # WaveGAN's
 
 
 class GeneratorTrainer(tf.Module):
-    """Generator weights, their moving average and the generator's Adam; a recipe adds what it is trained against.
+    """Generator weights and their moving average; a recipe adds what they are trained by.
 
     Args:
         architecture: of the generator.
         seed: of its initial weights.
-        learning_rate: of Adam.
-        betas: of Adam.
         precision: of the generator's convolutions, as in `WaveGANGenerator`.
         ema: decay of the moving average of the weights.
         leak: of the generator's ReLUs, as in `WaveGANGenerator`.
@@ -31,8 +29,6 @@ class GeneratorTrainer(tf.Module):
         self,
         architecture: Architecture,
         seed: int,
-        learning_rate: float,
-        betas: tuple[float, float],
         precision: str = "float32",
         ema: float = 0.999,
         leak: float = 0.0,
@@ -42,9 +38,6 @@ class GeneratorTrainer(tf.Module):
         self.variables_by_name = {name: tf.Variable(value, name=name) for name, value in start.items()}
         self.averages = {name: tf.Variable(value, name=f"{name}/ema") for name, value in start.items()}
         self.generator = WaveGANGenerator(architecture, self.variables_by_name, precision, trainable=True, leak=leak)
-        self.generator_variables = list(self.variables_by_name.values())
-        self.generator_optimizer = keras.optimizers.Adam(learning_rate, *betas, name="generator_adam")
-        self.generator_optimizer.build(self.generator_variables)
         self.ema = ema
         self.batches: Batches | None = None  # set before the first step
         self._checkpoints: Checkpoints | None = None
@@ -68,11 +61,6 @@ class GeneratorTrainer(tf.Module):
     def averaged_weights(self) -> dict[str, np.ndarray]:
         """The moving average of the generator's weights by TF1 name: what is exported and sampled from."""
         return {name: value.numpy() for name, value in self.averages.items()}
-
-    def apply_to_generator(self, gradients: list[tf.Tensor]) -> None:
-        """One Adam step of the generator, and of its moving average."""
-        averages = list(self.averages.values())
-        apply_and_average(self.generator_optimizer, gradients, self.generator_variables, averages, self.ema)
 
 
 def apply_and_average(

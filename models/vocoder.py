@@ -16,7 +16,7 @@ WINDOWS = ((256, 128), (512, 128), (1024, 256), (2048, 512))  # of the spectral 
 FLOOR = 1e-2  # of magnitudes under a logarithm
 LEVEL_FLOOR = 1e-5  # of a frame's power
 SOFT = 1e-3  # root mean square below which a frame counts as silent in "hum"
-WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 1.0, "level": 0.3, "hum": 0.3, "similarity": 0.3, "code": 2.0}
+WEIGHTS = {"spectral": 1.0, "log_mel": 1.5, "voice": 2.0, "level": 0.3, "hum": 0.3, "similarity": 0.3, "code": 2.0}
 FADING = {"hum": 0.05, "similarity": 0.02}  # a loss below which its gradient fades, since it is never 0
 
 
@@ -49,10 +49,9 @@ class Adaptor(keras.Model):
         log_f0, periodicity = features[:, -2 * FRAMES : -FRAMES], features[:, -FRAMES:, None]
         pitch = 2 * tf.exp(-tf.square((log_f0[..., None] - PITCH_CENTRES) / PITCH_WIDTH) / 2)
         phase = voice_phase(log_f0, self.front_end.hop / self.front_end.sample_rate)[..., None]
-        voice = pitch * tf.clip_by_value(periodicity, 0.0, 1.0)
         noise = tf.reshape(tf.matmul(z, self.mixing), [-1, FRAMES, NOISES])
         parts = [log_mel, pitch, 2 * periodicity, tf.ones_like(periodicity)]
-        return self.convolution(tf.concat([*parts, voice * tf.cos(phase), voice * tf.sin(phase), noise], axis=2))
+        return self.convolution(tf.concat([*parts, pitch * tf.cos(phase), pitch * tf.sin(phase), noise], axis=2))
 
 
 def voice_phase(log_f0: tf.Tensor, seconds: float) -> tf.Tensor:
@@ -90,31 +89,37 @@ class SpeechLosses:
         self.front_end, self.code = front_end, code
 
     def __call__(self, audio: tf.Tensor, targets: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Scalars by name, of audio and targets float32 `[B, T, C]`; the code is that of features `[B, 4224]`."""
-        log_mel, wanted = self.front_end.log_mel(audio), self.front_end.log_mel(targets)
+        """Scalars by name.
+
+        Args:
+            audio: float32 `[B + P, T, C]`; rows beyond the targets' are told by hum, similarity and code alone.
+            targets: float32 `[B, T, C]`.
+            features: float32 `[B + P, 4224]`, of the code.
+        """
+        made, log_mel = audio[: targets.shape[0]], self.front_end.log_mel(audio)
         coded = tf.reshape(features[:, : FRAMES * BANDS], [-1, FRAMES, BANDS])
-        correlations = (self.front_end.autocorrelation(x) for x in (audio, targets))
+        correlations = (self.front_end.autocorrelation(x) for x in (made, targets))
         return {
-            "spectral": spectral_loss(audio, targets),
-            "log_mel": tf.reduce_mean(tf.square(log_mel - wanted)),
+            "spectral": spectral_loss(made, targets),
+            "log_mel": tf.reduce_mean(tf.square(log_mel[: targets.shape[0]] - self.front_end.log_mel(targets))),
             "voice": tf.reduce_mean(tf.abs(next(correlations) - next(correlations))),
-            "level": tf.reduce_mean(tf.square(self._level(audio) - self._level(targets))),
+            "level": tf.reduce_mean(tf.square(self._level(made) - self._level(targets))),
             "hum": self._hum(audio),
             "similarity": similarity(audio),
             "code": tf.reduce_mean(tf.square(self.code.log_mel_difference(log_mel - coded))),
         }
 
     def gradient(
-        self, audio: tf.Tensor, targets: tf.Tensor, features: tf.Tensor, terms: tuple[str, ...] = tuple(WEIGHTS)
+        self, audio: tf.Tensor, targets: tf.Tensor, features: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """The losses, and the sum of the terms' gradients at the audio, each scaled to the norm of its weight."""
+        """The losses, and the sum of their gradients at the audio, each scaled to the norm of its weight."""
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(audio)
             losses = self(audio, targets, features)
         upstream = tf.zeros_like(audio)
-        for name in terms:
+        for name, weight in WEIGHTS.items():
             fade = tf.minimum(1.0, losses[name] / FADING[name]) if name in FADING else 1.0
-            upstream += WEIGHTS[name] * fade * unit(tape.gradient(losses[name], audio))
+            upstream += weight * fade * unit(tape.gradient(losses[name], audio))
         return losses, upstream
 
     def _hum(self, audio):
@@ -125,17 +130,6 @@ class SpeechLosses:
         hop = self.front_end.hop
         power = tf.reduce_mean(tf.square(tf.reshape(audio, [-1, FRAMES, hop * audio.shape[2]])), axis=2)
         return 0.5 * tf.math.log(power + LEVEL_FLOOR)
-
-
-def without_hum(audio: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Audio `[B, T, C]` with noise of the same power in place of what all frames of a clip have in common.
-
-    A vocoder of frames can make no noise of its own: in pauses, where its features are constant, it repeats one frame.
-    """
-    frames, level = _frames_and_levels(audio)
-    common = tf.reduce_mean(frames / level, axis=1, keepdims=True)
-    noise = tf.random.stateless_normal(tf.shape(frames), seed) * tf.norm(common, axis=2, keepdims=True)
-    return tf.reshape(frames + level * (noise / frames.shape[2] ** 0.5 - common), tf.shape(audio))
 
 
 def _frames_and_levels(audio):

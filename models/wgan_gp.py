@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from models.gan_training import Batches, GeneratorTrainer, all_variables
+from models.gan_training import Batches, GeneratorTrainer, all_variables, apply_and_average
 from models.wavegan import Architecture
 
 CRITIC_UPDATES = 5  # for each of the generator
@@ -70,12 +70,15 @@ class WassersteinTrainer(GeneratorTrainer):
         ema: float = 0.999,
     ):
         keras.utils.set_random_seed(seed)
-        super().__init__(architecture, seed, learning_rate, (0.5, 0.9), precision, ema)
+        super().__init__(architecture, seed, precision, ema)
         self.penalty = penalty
         self.critic = WaveformCritic(architecture.num_samples, architecture.dim, phase_shuffle)
         self.critic(tf.zeros([1, architecture.num_samples, architecture.num_channels]), tf.zeros([2], tf.int32))
         self.critic_optimizer = keras.optimizers.Adam(learning_rate, 0.5, 0.9, name="critic_adam")
         self.critic_optimizer.build(self.critic.trainable_variables)
+        self.generator_variables = list(self.variables_by_name.values())
+        self.generator_optimizer = keras.optimizers.Adam(learning_rate, 0.5, 0.9, name="generator_adam")
+        self.generator_optimizer.build(self.generator_variables)
         self.critic_state = all_variables(self.critic)
 
     def train_step(self, batches: Batches, step: int) -> dict[str, tf.Tensor]:
@@ -128,5 +131,6 @@ class WassersteinTrainer(GeneratorTrainer):
         """One generator update. Latents float32 `[B, L]`, seed int32 `[2]`; returns the losses."""
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(self.critic(self.generator(latents), seed))
-        self.apply_to_generator(tape.gradient(loss, self.generator_variables))
+        gradients, averages = tape.gradient(loss, self.generator_variables), list(self.averages.values())
+        apply_and_average(self.generator_optimizer, gradients, self.generator_variables, averages, self.ema)
         return {"adversarial": loss}

@@ -57,6 +57,23 @@ def test_t_of_the_prior_has_each_class_s_mean_and_covariance(class_map, codes):
         assert np.abs(np.cov(made[labels == k].T) - covariance).max() < 0.25 * np.abs(covariance).max()
 
 
+def test_leading_components_are_alike_in_all_classes_and_the_others_follow_them_as_in_the_codes(codes):
+    class_map = ClassMap(*codes, CLASSES, importance=np.ones(DIM), shared=2)
+    z = draws(2, 20000)
+    made, labels = class_map.forward(z).numpy(), class_map.labels(z).numpy()
+    np.testing.assert_array_equal(class_map.slopes[:, :, :2], np.repeat(class_map.slopes[:1, :, :2], CLASSES, axis=0))
+    np.testing.assert_allclose(made[:, :2].mean(axis=0), codes[0][:, :2].mean(axis=0), atol=0.1)
+    np.testing.assert_allclose(np.cov(made[:, :2].T), np.cov(codes[0][:, :2].T), rtol=0.1, atol=0.1)
+
+    def by_the_shared(rows):
+        rows = rows - rows.mean(axis=0)
+        return np.linalg.lstsq(rows[:, :2], rows[:, 2:], rcond=None)[0]
+
+    for k in range(CLASSES):
+        wanted = by_the_shared(codes[0][codes[1] == k])
+        assert np.abs(by_the_shared(made[labels == k]) - wanted).max() < 0.4 * np.abs(wanted).max()
+
+
 def test_without_labels_one_affine_map_covers_the_whole_box(codes):
     class_map = ClassMap(codes[0], np.zeros_like(codes[1]), 1, importance=np.ones(DIM), seed=0)
     z = draws(3, 400)

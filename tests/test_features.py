@@ -91,14 +91,20 @@ def test_a_corpus_without_voice_has_a_defined_pitch(tmp_path):
     assert np.isfinite(silent.features(np.zeros(2, int), np.arange(2))).all()
 
 
-def test_a_code_of_full_rank_is_lossless_and_white():
+def test_a_code_of_full_rank_is_lossless_and_white_with_pitch_by_itself():
     random = np.random.default_rng(0)
-    features = np.float32(random.standard_normal((300, 8)) @ random.standard_normal((8, FRAMES * BANDS + 2 * FRAMES)))
+    pitch = random.standard_normal((300, 3)) @ random.standard_normal((3, FRAMES))
+    others = random.standard_normal((300, 5)) @ random.standard_normal((5, FRAMES * BANDS + FRAMES))
+    features = np.float32(np.insert(others, [FRAMES * BANDS] * FRAMES, pitch, axis=1))
     code = PrincipalCode.fit(features, 8, 0)
     w = code.encode(features)
-    np.testing.assert_allclose(np.cov(w.T), np.eye(8), atol=0.02)
+    for part in (slice(0, 3), slice(3, 8)):
+        np.testing.assert_allclose(np.cov(w[:, part].T), np.eye(part.stop - part.start), atol=0.02)
     np.testing.assert_allclose(code.decode(tf.constant(w)), features, atol=2e-2)
     assert all(value > 0.999 for name, value in code.explained(features).items() if name.endswith("explained"))
+    is_pitch = np.zeros(features.shape[1], bool)
+    is_pitch[-2 * FRAMES : -FRAMES] = True
+    assert not code.components[:3, ~is_pitch].any() and not code.components[3:, is_pitch].any()
     other = features.copy()
     other[:, : FRAMES * BANDS] += 0.1
     difference = (other - features)[:, : FRAMES * BANDS].reshape(-1, FRAMES, BANDS)
